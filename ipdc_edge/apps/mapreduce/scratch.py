@@ -1,0 +1,63 @@
+"""Scratch: where sorted runs wait on disk when memory is not enough.
+
+Owns the offsets within the unnamed files that the daemon handed over. Never opens a path: the sandbox has no writable
+disk. Their number times the size limit of each is the cap; all of it is given back when a task ends.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ipdc_edge.errors import IpdcError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Segment = tuple[int, int, int]  # descriptor, offset, bytes
+
+
+class ScratchFull(IpdcError):
+    """the task's scratch files are full ({bytes} bytes): smaller splits, a combine, or more memory would help"""
+
+
+class Scratch:
+    """Append-only blocks over several files, each at most `limit` bytes."""
+
+    def __init__(self, descriptors: list[int], limit: int) -> None:
+        self._descriptors = descriptors
+        self._limit = limit
+        self._used = [0] * len(descriptors)
+        self.written = 0
+
+    def append(self, block: bytes) -> Segment:
+        """Where the block lies now. ScratchFull when no file has room; OSError from the disk itself."""
+        for number, descriptor in enumerate(self._descriptors):
+            offset = self._used[number]
+            if offset + len(block) <= self._limit:
+                view = memoryview(block)
+                while view:
+                    view = view[os.pwrite(descriptor, view, offset + len(block) - len(view)) :]
+                self._used[number] += len(block)
+                self.written += len(block)
+                return descriptor, offset, len(block)
+        raise ScratchFull(bytes=sum(self._used))
+
+    def reader(self, segments: list[Segment]) -> Callable[[], bytes]:
+        """A function that gives the blocks one by one, then nothing."""
+        waiting = iter(segments)
+
+        def read() -> bytes:
+            for descriptor, offset, length in waiting:
+                return os.pread(descriptor, length, offset)
+            return b""
+
+        return read
+
+    def clear(self) -> None:
+        """Gives all space back to the disk."""
+        for number, descriptor in enumerate(self._descriptors):
+            if self._used[number]:
+                os.ftruncate(descriptor, 0)
+                self._used[number] = 0
+        self.written = 0

@@ -1,0 +1,356 @@
+"""Sorting pairs by partition and key, within a budget of memory, combining on the way.
+
+Owns the table of pairs, when it is folded by the user's combine, and when it is spilled as sorted runs. Never reads
+input. Pairs are kept as {key: [values]}: a list append for each pair is the least that Python can do, a key's bytes
+are encoded once for all its values, and only distinct keys are sorted. When the table has reached its budget, long
+lists are folded by combine; when that does not give back enough, everything is written to scratch as one sorted run
+for each partition. At the end all spills and the table are merged, once more through combine, into one run for each
+partition. The order of values within a key is fixed by the input and the budget, so attempts agree byte for byte.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from itertools import chain, islice
+from sys import getsizeof
+from typing import TYPE_CHECKING
+
+from ipdc_edge.apps.mapreduce.mapper import without_none
+from ipdc_edge.apps.mapreduce.merge import group_end, key_of, merge_runs, values_text
+from ipdc_edge.codec.records import MAX_KEY, decode_key, decode_values, encode_key, encode_many, partitions_of
+from ipdc_edge.codec.runs import RunWriter
+from ipdc_edge.errors import IpdcError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ipdc_edge.apps.mapreduce.scratch import Scratch, Segment
+
+    Combine = Callable[[object, Iterator[object]], Iterable[tuple[object, object]] | None]
+    Table = dict[object, list[object]]
+
+FIRST_BATCH, MOST_BATCH = 16, 4096  # pairs between two looks at the budget
+FOLD_FROM = 8  # values of a key that make folding worth a call
+FOLD_GAIN = 0.7  # of the budget: what folding must come below, or the table is spilled
+FOLD_LINES = 256  # lines of one key beyond which merging does not try to combine them
+ENTRY = 140  # bytes of a table's entry besides key and values: the list object, its first slots, the dict's slots
+WRITE_LINES = 2048  # lines handed to compression at a time
+NOTHING = object()  # no key
+_TEXT_ONLY = frozenset((str,))
+
+
+class CombineChangedKey(IpdcError):
+    """combine was called for the key {key} and gave a pair with the key {other}: it must keep the key"""
+
+
+class Sorter:
+    """Takes pairs, gives one sorted run for each of `partitions`. One sorter serves one task."""
+
+    def __init__(self, budget: int, partitions: int, combine: Combine | None, scratch: Scratch) -> None:
+        self._budget = budget
+        self._partitions = partitions
+        self._combine = None if combine is None else without_none(combine)
+        self._scratch = scratch
+        self._table: Table = {}
+        # Only while keys that are no str occur. Python takes 1, 1.0 and True for one key: a table for each type.
+        self._typed: dict[type, Table] | None = None
+        self._encoded: Table = {}  # keys of other types still, by their encoding
+        self._spills: list[list[list[Segment]]] = []  # [spill][partition] -> blocks
+        self._value_bytes = 0.0
+        self.pairs = 0
+        self._keys: list[object] = []  # that combine works on
+        self._at: Iterator[object] = iter(())
+
+    @property
+    def spills(self) -> int:
+        """How many times the table went to scratch."""
+        return len(self._spills)
+
+    def add(self, pairs: Iterator[tuple[object, object]]) -> None:
+        """All pairs of an iterator. ValueNotCarried for keys or values that cannot travel; the user's own errors."""
+        size = FIRST_BATCH
+        while True:
+            take = self._take_text if self._typed is None else self._take_any
+            key, value = take(pairs, size)
+            if key is NOTHING:
+                return
+            weight = 8 + _weight(value)
+            self._value_bytes += size * weight
+            if self._used() > self._budget:
+                self._make_room()
+            # Big values: look at the budget more often.
+            size = max(1, min(MOST_BATCH, size * 2, self._budget // (16 * (weight + ENTRY))))
+
+    def _take_text(self, pairs: Iterator[tuple[object, object]], size: int) -> tuple[object, object]:
+        """The inner loop of nearly every job. Gives the last pair taken."""
+        table = self._table
+        key = value = NOTHING
+        for key, value in islice(pairs, size):
+            try:
+                table[key].append(value)
+            except KeyError:
+                if type(key) is not str:
+                    break
+                table[key] = [value]
+            except TypeError:
+                encode_key(key)  # says what a key may be
+                raise
+        else:
+            return key, value
+        self._typed = {str: table, int: {}, float: {}, bool: {}, bytes: {}, type(None): {}, tuple: {}}
+        self._add_any(key, value)
+        return key, value
+
+    def _take_any(self, pairs: Iterator[tuple[object, object]], size: int) -> tuple[object, object]:
+        """The same for keys of mixed types."""
+        typed = self._typed
+        assert typed is not None
+        key = value = NOTHING
+        for key, value in islice(pairs, size):
+            kind = type(key)
+            if kind is tuple and not _TEXT_ONLY.issuperset(map(type, key)):  # type: ignore[call-overload]
+                self._add_any(key, value)
+                continue
+            try:
+                typed[kind][key].append(value)
+            except KeyError:
+                self._add_any(key, value)
+            except TypeError:
+                encode_key(key)
+                raise
+        return key, value
+
+    def _add_any(self, key: object, value: object) -> None:
+        assert self._typed is not None
+        kind = type(key)
+        table = self._typed.get(kind)
+        if table is None or (kind is tuple and not _TEXT_ONLY.issuperset(map(type, key))):  # type: ignore[call-overload]
+            table, key = self._encoded, encode_key(key)
+        elif key != key:
+            encode_key(key)  # NaN: refused at once, it would never meet itself
+        table.setdefault(key, []).append(value)
+
+    # Memory
+
+    def _tables(self) -> list[Table]:
+        return [self._table] if self._typed is None else [*self._typed.values(), self._encoded]
+
+    def _used(self) -> float:
+        total = self._value_bytes
+        for table in self._tables():
+            if table:
+                total += len(table) * (ENTRY + _weight(next(reversed(table))))
+        return total
+
+    def _make_room(self) -> None:
+        if self._combine is not None:
+            self._fold()
+            if self._used() < self._budget * FOLD_GAIN:
+                return
+        self._spill()
+
+    def _fold(self) -> None:
+        """Long lists through combine. Short ones cost a call each and give little back."""
+        kept = gone = 0
+        for table in self._tables():
+            long = [key for key, values in table.items() if len(values) >= FOLD_FROM]
+            if long:
+                lists = list(map(table.__getitem__, long))
+                keys = [decode_key(str(key)) for key in long] if table is self._encoded else long
+                folded = self._combined(keys, lists)
+                gone += sum(map(len, lists)) - sum(map(len, folded))
+                table.update(zip(long, folded))
+            kept += sum(map(len, table.values()))
+        self.pairs += gone
+        self._value_bytes *= kept / max(1, kept + gone)
+
+    def _combined(self, keys: list[object], lists: list[list[object]]) -> list[list[object]]:
+        """Each key's values through combine: new lists, in step with `keys`. The calls are made by C code."""
+        combine = self._combine
+        assert combine is not None
+        # Asked only when something fails: which key it was.
+        self._at = walk = iter(keys)
+        self._keys = keys
+        pairs = list(chain.from_iterable(map(combine, walk, map(iter, lists))))
+        if [key for key, _value in pairs] == keys:  # one pair for each key, as nearly always
+            result = [[value] for _key, value in pairs]
+        else:
+            result = _regrouped(keys, pairs)
+        self._at, self._keys = iter(()), []
+        return result
+
+    def combining(self) -> object:
+        """The key that the user's combine works on, or NOTHING when it does not."""
+        given = len(self._keys) - self._at.__length_hint__()  # type: ignore[attr-defined]
+        return self._keys[given - 1] if given else NOTHING
+
+    # Order
+
+    def _buckets(self) -> tuple[Table, list[list[str]], bool]:
+        """(table, sorted names of each partition, plain): what the tables hold, in the order of runs; empties them.
+
+        plain: names are keys, all printable ASCII, and "S" + name is the encoded key; else names are encoded keys.
+        """
+        table = self._table
+        plain = self._typed is None and _all_plain(table)
+        if not plain:
+            table = self._encoded
+            for other in self._tables():
+                if other is not table:
+                    while other:
+                        key, values = other.popitem()
+                        table.setdefault(encode_key(key), []).extend(values)
+        self._table, self._encoded, self._typed = {}, {}, None
+        self._value_bytes = 0.0
+        names: list[str] = list(table)  # type: ignore[arg-type]
+        if self._partitions == 1:
+            buckets = [names]
+        else:
+            buckets = [[] for _ in range(self._partitions)]
+            for name, partition in zip(names, partitions_of(names, "S" if plain else "", self._partitions)):
+                buckets[partition].append(name)
+        for bucket in buckets:
+            bucket.sort()
+        return table, buckets, plain
+
+    def _lines(self, table: Table, bucket: list[str], plain: bool) -> Iterator[list[str]]:
+        """The record lines (with LF) of one partition, in order, a few at a time; takes them out of the table."""
+        for start in range(0, len(bucket), WRITE_LINES):
+            names = bucket[start : start + WRITE_LINES]
+            lists = list(map(table.pop, names))
+            lengths = list(map(len, lists))
+            self.pairs += sum(lengths)
+            if self._combine is not None and max(lengths) > 1:
+                self._combine_lists(names, lists, plain)
+            lines = encode_many("S" if plain else "", names, lists)
+            if lines:
+                yield lines
+
+    def _combine_lists(self, names: list[str], lists: list[list[object]], plain: bool) -> None:
+        """Replaces, in place, lists of more than one value by what combine makes of them."""
+        several = [number for number, values in enumerate(lists) if len(values) > 1]
+        keys: list[object] = [names[number] if plain else decode_key(names[number]) for number in several]
+        for number, values in zip(several, self._combined(keys, [lists[number] for number in several])):
+            lists[number] = values
+
+    def _spill(self) -> None:
+        table, buckets, plain = self._buckets()
+        spill: list[list[Segment]] = []
+        for bucket in buckets:
+            segments: list[Segment] = []
+            spill.append(segments)
+            if bucket:
+                writer = RunWriter(lambda block, segments=segments: segments.append(self._scratch.append(block)))  # type: ignore[misc]
+                for lines in self._lines(table, bucket, plain):
+                    writer.feed(lines, len(lines))
+                writer.finish()
+        self._spills.append(spill)
+
+    def finish(self, emit: Callable[[int, bytes], None]) -> list[dict[str, int]]:
+        """Writes each partition's run by emit(partition, block), in the order of partitions; what each one holds."""
+        table, buckets, plain = self._buckets()
+        written = []
+        for partition, bucket in enumerate(buckets):
+            writer = RunWriter(lambda block, partition=partition: emit(partition, block))  # type: ignore[misc]
+            source = self._lines(table, bucket, plain)
+            if not self._spills:
+                for lines in source:
+                    writer.feed(lines, len(lines))
+            else:
+                for lines in self._merged(partition, source):
+                    writer.feed(("\n".join(lines), "\n"), len(lines))
+            writer.finish()
+            written.append({"records": writer.records, "bytes": writer.bytes})
+        return written
+
+    def _merged(self, partition: int, rest: Iterator[list[str]]) -> Iterator[list[str]]:
+        """Lines (without LF) of all spills of one partition and of what the table still holds."""
+        runs = [self._scratch.reader(spill[partition]) for spill in self._spills if spill[partition]]
+        batches = merge_runs(runs, self._scratch, self._budget, [lambda: [line[:-1] for line in next(rest, ())]])
+        return batches if self._combine is None else self._recombined(batches)
+
+    def _recombined(self, batches: Iterator[list[str]]) -> Iterator[list[str]]:
+        """Lines of one key that come from several spills, combined into one. A batch's last key waits for the next.
+
+        A key with very many lines passes as it is, and then all of it, or its lines would lose their order.
+        """
+        held: list[str] = []
+        passing = ""
+        for batch in batches:
+            lines = held + batch
+            if passing:
+                end = bisect_left(lines, passing + "\x01")
+                if end:
+                    yield lines[:end]
+                    lines = lines[end:]
+                if not lines:
+                    continue
+                passing = ""
+            encoded = key_of(lines[-1])
+            last = bisect_left(lines, encoded + "\x00")
+            done = self._combine_lines(lines[:last])
+            held = lines[last:]
+            if len(held) >= FOLD_LINES:
+                passing = encoded
+                done += held
+                held = []
+            if done:
+                yield done
+        done = self._combine_lines(held)
+        if done:
+            yield done
+
+    def _combine_lines(self, lines: list[str]) -> list[str]:
+        names: list[str] = []
+        lists: list[list[object]] = []
+        result: list[str] = []
+        start, count = 0, len(lines)
+        while start < count:
+            encoded = key_of(lines[start])
+            end = group_end(lines, start, encoded)
+            if 1 < end - start < FOLD_LINES:
+                names.append(encoded)
+                lists.append(decode_values(values_text(lines, start, end, encoded)))
+            else:
+                result += lines[start:end]
+            start = end
+        if names:
+            self._combine_lists(names, lists, False)
+            result += [line[:-1] for line in encode_many("", names, lists)]
+            result.sort()
+        return result
+
+
+def _all_plain(table: Table) -> bool:
+    """Whether all keys are short printable ASCII text, so that their encoding is "S" and themselves."""
+    return (
+        all(map(str.isascii, table))  # type: ignore[arg-type]
+        and all(map(str.isprintable, table))  # type: ignore[arg-type]
+        and max(map(len, table), default=0) < MAX_KEY  # type: ignore[arg-type]
+    )
+
+
+def _regrouped(keys: list[object], pairs: list[tuple[object, object]]) -> list[list[object]]:
+    """The values of pairs by the keys they were made for. CombineChangedKey when a pair has a key of its own."""
+    result: list[list[object]] = [[] for _ in keys]
+    number = 0
+    for key, value in pairs:
+        begun = number
+        while number < len(keys) and keys[number] != key:
+            number += 1
+        if number == len(keys):
+            raise CombineChangedKey(key=ascii(keys[begun])[:200], other=ascii(key)[:200])
+        result[number].append(value)
+    return result
+
+
+def _weight(value: object) -> int:
+    """Bytes that a value takes besides the list's slot; small ints, bools and None are shared."""
+    kind = type(value)
+    if kind is int:
+        return 0 if -5 <= value <= 256 else 32  # type: ignore[operator]
+    if value is None or kind is bool:
+        return 0
+    if kind is tuple or kind is list:
+        return getsizeof(value) + sum([getsizeof(item) for item in value])  # type: ignore[attr-defined]
+    return getsizeof(value)

@@ -1,0 +1,232 @@
+"""Frames: how two processes of one machine talk over a stream socket.
+
+Owns the framing of the runner's socket (daemon and sandboxed child) and of the control socket (daemon and command
+line), and the list of frame kinds. Never interprets a payload beyond "this is a JSON object". A frame is
+
+    1 byte kind | 4 bytes payload length, big-endian | payload, at most 2 MiB
+
+Control travels as one JSON object, data as raw bytes. The length is checked before memory is taken for it, because
+either side may be a stranger's program. Descriptors (SCM_RIGHTS) ride on the first byte of the frame they belong to.
+
+Runner's socket, daemon to runner:
+    JOB       JSON {"spec", "code": [{"name", "size"}, ...], "limits": {"memory", "file_size"}}, with the spill
+              files' descriptors; once, first
+    CODE      raw: the code files' bytes, one after the other in the order of "code", in pieces
+    TASK      JSON {"id", "params"}
+    DATA      raw: the answer to READ; empty means the end of that stream
+    CLOSE     empty: leave
+Runner's socket, runner to daemon:
+    READY     JSON {"pid"}: the user's code is loaded and set up
+    READ      JSON {"stream"}: asks for the next block of input `stream`
+    WRITE     4 bytes stream number, big-endian, + raw bytes (a run's block: at most 64 KiB; a file's: 1 MiB exactly,
+              the last one shorter); no answer, the socket is the back-pressure
+    PROGRESS  JSON {"records", "bytes"}: read so far by this task; a few a second
+    DONE      JSON {"counters": {name: int}, "streams": [{"records", "bytes"}, ...]}: the task ended well
+    FAILED    JSON {"where", "type", "message", "traceback", "input", "offset", "record"}: it did not; also instead
+              of READY
+Control socket, client to daemon:
+    REQUEST   JSON: one request, first on a connection; may carry descriptors
+    BLOCK     raw: CID in ASCII, NUL, the block
+    END       empty: nothing more comes from this side
+Control socket, daemon to client:
+    ANSWER    JSON: the request's result, or {"error": ...}; last
+    EVENT     JSON: one of a stream of objects, before the answer
+    DATA      raw bytes of content, before the answer
+    END       empty: the content is complete
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import socket
+import struct
+
+MAX_PAYLOAD = 2 * 1024 * 1024  # bytes
+MAX_DESCRIPTORS = 64  # in one frame
+
+JOB, CODE, TASK, DATA, CLOSE = 1, 2, 3, 4, 5
+READY, READ, WRITE, PROGRESS, DONE, FAILED = 16, 17, 18, 19, 20, 21
+REQUEST, ANSWER, EVENT, BLOCK, END = 32, 33, 34, 35, 36
+
+NAMES = {
+    JOB: "JOB", CODE: "CODE", TASK: "TASK", DATA: "DATA", CLOSE: "CLOSE", READY: "READY", READ: "READ",
+    WRITE: "WRITE", PROGRESS: "PROGRESS", DONE: "DONE", FAILED: "FAILED", REQUEST: "REQUEST", ANSWER: "ANSWER",
+    EVENT: "EVENT", BLOCK: "BLOCK", END: "END",
+}  # fmt: skip
+
+HEADER = struct.Struct(">BI")
+_STREAM = struct.Struct(">I")
+_FLAGS = socket.MSG_CMSG_CLOEXEC
+
+
+class BadFrame(ValueError):
+    """The other side broke the framing: its fault, never ours; the connection is of no more use."""
+
+
+def encode(kind: int, payload: bytes | bytearray | memoryview = b"") -> bytes:
+    """The frame's bytes. ValueError for a payload over MAX_PAYLOAD or an unknown kind (our bug)."""
+    return encode_header(kind, len(payload)) + payload
+
+
+def encode_header(kind: int, length: int) -> bytes:
+    """The five bytes before a payload, for senders that do not want to copy a big one."""
+    if kind not in NAMES:
+        raise ValueError(f"no frame kind {kind}")
+    if length > MAX_PAYLOAD:
+        raise ValueError(f"a {NAMES[kind]} frame of {length} bytes; at most {MAX_PAYLOAD}")
+    return HEADER.pack(kind, length)
+
+
+def encode_json(kind: int, value: dict[str, object]) -> bytes:
+    """A control frame. Lone surrogates (undecodable bytes in file names or records) travel as JSON escapes."""
+    return encode(kind, json.dumps(value, separators=(",", ":")).encode("ascii"))
+
+
+def parse_header(data: bytes | bytearray | memoryview) -> tuple[int, int]:
+    """(kind, payload length) from five bytes; BadFrame when either is out of bounds."""
+    kind: int
+    length: int
+    kind, length = HEADER.unpack(data)
+    if kind not in NAMES:
+        raise BadFrame(f"no frame kind {kind}")
+    if length > MAX_PAYLOAD:
+        raise BadFrame(f"a frame of {length} bytes announced; at most {MAX_PAYLOAD}")
+    return kind, length
+
+
+def parse_json(payload: bytes | bytearray | memoryview) -> dict[str, object]:
+    """The object of a control frame; BadFrame for anything else, however deep or broken."""
+    try:
+        value = json.loads(bytes(payload))
+    except (ValueError, RecursionError) as error:
+        raise BadFrame(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BadFrame("JSON, but not an object")
+    return value
+
+
+def encode_write(stream: int, length: int) -> bytes:
+    """Header and stream number of a WRITE of `length` data bytes, which follow."""
+    return encode_header(WRITE, length + _STREAM.size) + _STREAM.pack(stream)
+
+
+def parse_write(payload: bytes | bytearray | memoryview) -> tuple[int, memoryview]:
+    """(stream, data) of a WRITE payload; the data is a view on it."""
+    if len(payload) < _STREAM.size:
+        raise BadFrame("a WRITE frame without a stream number")
+    view = memoryview(payload)
+    stream: int = _STREAM.unpack(view[: _STREAM.size])[0]
+    return stream, view[_STREAM.size :]
+
+
+class Decoder:
+    """Pure decoding: feed what arrived, get the frames that became whole. Holds at most one unfinished frame."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    @property
+    def pending(self) -> int:
+        """Bytes of an unfinished frame; at the end of a connection anything but 0 means it was cut."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[tuple[int, bytes]]:
+        """[(kind, payload), ...]. BadFrame as soon as a header is out of bounds, before its payload is awaited."""
+        buffer = self._buffer
+        buffer += data
+        frames: list[tuple[int, bytes]] = []
+        start = 0
+        with memoryview(buffer) as view:
+            while len(buffer) - start >= HEADER.size:
+                body = start + HEADER.size
+                kind, length = parse_header(view[start:body])
+                if len(buffer) - body < length:
+                    break
+                start = body + length
+                frames.append((kind, bytes(view[body:start])))
+        del buffer[:start]
+        return frames
+
+
+class FrameSocket:
+    """Blocking frames over a connected stream socket: the runner's child and the command line use it.
+
+    Owns the socket from then on. `receive` reads exactly one frame, so nothing is ever read past a descriptor.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._descriptors: list[int] = []
+
+    def send(self, kind: int, payload: bytes | bytearray | memoryview = b"", fds: tuple[int, ...] = ()) -> None:
+        """One frame, with descriptors on its first byte. OSError when the other side is gone."""
+        header = encode_header(kind, len(payload))
+        if fds:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+            sent = self.sock.sendmsg([header], rights)
+            header = header[sent:]
+        self._send_two(header, payload)
+
+    def send_json(self, kind: int, value: dict[str, object], fds: tuple[int, ...] = ()) -> None:
+        """One control frame."""
+        self.send(kind, encode_json(kind, value)[HEADER.size :], fds)
+
+    def send_write(self, stream: int, data: bytes | bytearray | memoryview) -> None:
+        """One WRITE frame."""
+        self._send_two(encode_write(stream, len(data)), data)
+
+    def receive(self) -> tuple[int, bytearray] | None:
+        """(kind, payload); None when the other side closed between two frames; BadFrame when it did within one."""
+        header = self._receive_header()
+        if header is None:
+            return None
+        kind, length = parse_header(header)
+        payload = bytearray(length)
+        view = memoryview(payload)
+        while view:
+            count = self.sock.recv_into(view)
+            if not count:
+                raise BadFrame(f"the connection ended within a {NAMES[kind]} frame")
+            view = view[count:]
+        return kind, payload
+
+    def take_descriptors(self) -> list[int]:
+        """The descriptors that arrived so far; they belong to the caller now."""
+        taken, self._descriptors = self._descriptors, []
+        return taken
+
+    def close(self) -> None:
+        """Closes the socket and every descriptor that nobody took."""
+        for descriptor in self.take_descriptors():
+            socket.close(descriptor)
+        self.sock.close()
+
+    def _send_two(self, first: bytes, second: bytes | bytearray | memoryview) -> None:
+        # One system call for header and payload, without joining them in memory.
+        if not first:
+            self.sock.sendall(second)
+            return
+        sent = self.sock.sendmsg([first, second])
+        if sent < len(first):
+            self.sock.sendall(first[sent:])
+            sent = len(first)
+        if sent < len(first) + len(second):
+            self.sock.sendall(memoryview(second)[sent - len(first) :])
+
+    def _receive_header(self) -> bytes | None:
+        header = b""
+        space = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+        while len(header) < HEADER.size:
+            data, ancillary, _flags, _address = self.sock.recvmsg(HEADER.size - len(header), space, _FLAGS)
+            for level, kind, rights in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    fds = array.array("i")
+                    fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
+                    self._descriptors.extend(fds)
+            if not data:
+                if header:
+                    raise BadFrame("the connection ended within a frame's header")
+                return None
+            header += data
+        return header

@@ -1,0 +1,333 @@
+"""UnixFS: files and directories as trees of blocks, under the profile `unixfs-v1-2025`.
+
+Owns the bytes of dag-pb and UnixFS nodes and the shape of the tree that a file becomes. Never holds a file:
+the builder keeps the links of unfinished nodes only, one node a level. Never checks a block against its CID
+(`cid.verify` does, by whoever received it) and never fetches a child.
+
+Sources: https://specs.ipfs.tech/unixfs/, https://ipld.io/specs/codecs/dag-pb/spec/, IPIP-0499 for the profile
+(CIDv1, sha2-256, 1 MiB chunks, raw leaves, balanced, 1024 links). Links inside a file carry an empty `Name`
+field: the specification advises to leave it out, but Kubo and the profile's own test vectors write it, and
+the CID depends on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from ipdc_edge.codec.cid import (
+    DAG_PB,
+    RAW,
+    BadCid,
+    cid_from_bytes,
+    cid_from_parts,
+    cid_to_bytes,
+    dag_pb_cid,
+    decode_varint,
+    encode_varint,
+    parse_cid,
+)
+from ipdc_edge.errors import IpdcError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ipdc_edge.codec.cid import Buffer
+
+CHUNK = 1 << 20  # bytes of a leaf
+LINKS = 1024  # children of an interior node
+
+MAX_BLOCK = 2 << 20  # bytes; what the specification demands of a reader, and no more
+MAX_LINKS = 8192  # of a node that we read; a directory below the HAMT threshold has at most about 5,500
+MAX_DEPTH = 16  # nodes above a leaf; four levels of 1024 links hold an exbibyte
+MAX_FILE = (1 << 63) - 1  # bytes; what SQLite and lseek can count
+MAX_DIRECTORY = 256 << 10  # bytes of block; strictly above it the profile wants a HAMT
+
+FILE = "file"
+DIRECTORY = "directory"
+SYMLINK = "symlink"
+_KINDS = {0: FILE, 1: DIRECTORY, 2: FILE, 4: SYMLINK}  # 0 is the deprecated Raw, which reads as a file
+_HAMT = 5
+_MAX_NAME = 1024  # bytes; a file system allows 255
+
+
+class BadNode(IpdcError):
+    """The block {cid} is not a UnixFS node that this node reads: {reason}."""
+
+
+class BadDirectory(IpdcError):
+    """No directory can be made with the entry {name}: {reason}."""
+
+
+class Link(NamedTuple):
+    """A child: `tsize` counts the bytes of all blocks below it, its own included."""
+
+    name: str
+    cid: str
+    tsize: int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A block read as UnixFS. `size` is the length of the file below it (0 for a directory).
+
+    `blocksizes[i]` bytes of the file lie below `links[i]`; `data` are the file's bytes that stand in the
+    block itself (before those of the links), or a symlink's target.
+    """
+
+    kind: str
+    size: int
+    links: list[Link] = field(default_factory=list)
+    blocksizes: list[int] = field(default_factory=list)
+    data: bytes = b""
+
+    def children(self, offset: int = 0) -> Iterator[tuple[int, int, str]]:
+        """(offset, size, cid) of every child of a file node that itself begins at `offset`."""
+        offset += len(self.data)
+        for link, size in zip(self.links, self.blocksizes, strict=True):
+            yield offset, size, link.cid
+            offset += size
+
+
+class FileBuilder:
+    """Builds the tree of one file from its leaves in order, in O(depth * links) memory.
+
+    `add` and `finish` give back the interior blocks as (cid, block), children before parents; the caller
+    stores or sends them. Every full node is given out at once, because a balanced tree never changes it
+    again.
+    """
+
+    def __init__(self, links: int = LINKS) -> None:
+        if links < 2:
+            raise ValueError("a node of a tree needs at least two links")
+        self._links = links
+        self._levels: list[list[tuple[str, int, int]]] = [[]]  # (cid, bytes of file, tsize), leaves first
+        self.size = 0
+
+    def add(self, cid: str, size: int) -> list[tuple[str, bytes]]:
+        """Append a raw leaf of `size` bytes; the interior blocks that it made complete."""
+        self.size += size
+        self._levels[0].append((cid, size, size))
+        blocks = []
+        level = 0
+        while len(self._levels[level]) == self._links:
+            blocks.append(self._close(level))
+            level += 1
+        return blocks
+
+    def finish(self) -> tuple[str, int, list[tuple[str, bytes]]]:
+        """(root, size of the file, last interior blocks). A file of one leaf is that leaf, without any."""
+        if self._levels == [[]]:
+            raise ValueError("a file has at least one leaf; the leaf of an empty file is empty")
+        blocks = []
+        level = 0
+        while len(self._levels) > level + 1 or len(self._levels[level]) > 1:
+            if self._levels[level]:
+                blocks.append(self._close(level))
+            level += 1
+        return self._levels[level][0][0], self.size, blocks
+
+    def _close(self, level: int) -> tuple[str, bytes]:
+        """Make one node of what waits on this level and put it on the next."""
+        children = self._levels[level]
+        block = _file_block(children)
+        cid = dag_pb_cid(block)
+        if len(self._levels) == level + 1:
+            self._levels.append([])
+        size = sum(child[1] for child in children)
+        self._levels[level + 1].append((cid, size, len(block) + sum(child[2] for child in children)))
+        children.clear()
+        return cid, block
+
+
+def directory_block(entries: Iterable[tuple[str, str, int]]) -> tuple[str, bytes]:
+    """(cid, block) of a basic directory of (name, cid, tsize), sorted by the names' bytes.
+
+    BadDirectory for a name that no file system could hold, a doubled one, or more than the profile puts in
+    one block (HAMT directories are not written).
+    """
+    ordered = sorted(
+        (name.encode("utf-8", "surrogatepass"), name, cid, tsize) for name, cid, tsize in entries
+    )
+    parts = []
+    before = None
+    for raw, name, cid, tsize in ordered:
+        reason = "the name stands twice" if raw == before else _fault_of_name(raw)
+        if reason:
+            raise BadDirectory(name=ascii(name), reason=reason)
+        before = raw
+        parts.append(_link(cid, raw, tsize))
+    parts.append(_bytes_field(1, b"\x08\x01"))
+    block = b"".join(parts)
+    if len(block) > MAX_DIRECTORY:
+        reason = (
+            f"with it the directory's block has {len(block)} bytes; more than {MAX_DIRECTORY} need a HAMT"
+        )
+        raise BadDirectory(name=ascii(ordered[-1][1]), reason=reason)
+    return dag_pb_cid(block), block
+
+
+def parse_node(cid: str, data: Buffer) -> Node:
+    """Read the block `data`, known to be `cid`, as a UnixFS node. BadNode for all that is not one, or too
+    big."""
+    codec = parse_cid(cid).codec
+    if len(data) > MAX_BLOCK:
+        raise BadNode(cid=cid, reason=f"{len(data)} bytes; a block has at most {MAX_BLOCK}")
+    if codec == RAW:
+        return Node(FILE, len(data), data=bytes(data))
+    if codec != DAG_PB:
+        raise BadNode(cid=cid, reason=f"its codec is 0x{codec:x}")
+    try:
+        return _parse_dag_pb(bytes(data))
+    except ValueError as error:
+        raise BadNode(cid=cid, reason=str(error)) from None
+    except BadCid as error:
+        raise BadNode(cid=cid, reason=f"a link to no CID, {error.details['reason']}") from None
+
+
+def _file_block(children: list[tuple[str, int, int]]) -> bytes:
+    total = sum(child[1] for child in children)
+    unixfs = [b"\x08\x02\x18", encode_varint(total)]
+    for _, size, _ in children:
+        unixfs += b"\x20", encode_varint(size)
+    links = [_link(cid, b"", tsize) for cid, _, tsize in children]
+    return b"".join(links) + _bytes_field(1, b"".join(unixfs))
+
+
+def _link(cid: str, name: bytes, tsize: int) -> bytes:
+    body = _bytes_field(1, cid_to_bytes(cid)) + _bytes_field(2, name) + b"\x18" + encode_varint(tsize)
+    return _bytes_field(2, body)
+
+
+def _bytes_field(number: int, value: bytes) -> bytes:
+    return bytes((number << 3 | 2,)) + encode_varint(len(value)) + value
+
+
+def _parse_dag_pb(data: bytes) -> Node:
+    links: list[Link] = []
+    unixfs: bytes | None = None
+    for number, value in _fields(data):
+        if number == 2 and isinstance(value, bytes):
+            if len(links) == MAX_LINKS:
+                raise ValueError(f"more than {MAX_LINKS} links")
+            links.append(_parse_link(value))
+        elif number == 1 and isinstance(value, bytes) and unixfs is None:
+            unixfs = value
+        else:
+            raise ValueError(f"field {number} has no place in a dag-pb node")
+    if unixfs is None:
+        raise ValueError("it has no UnixFS data")
+    return _parse_unixfs(unixfs, links)
+
+
+def _parse_link(data: bytes) -> Link:
+    target: str | None = None
+    name = ""
+    tsize = 0
+    for number, value in _fields(data):
+        if number == 1 and isinstance(value, bytes) and target is None:
+            target = cid_from_parts(cid_from_bytes(value))
+        elif number == 2 and isinstance(value, bytes):
+            name = value.decode("utf-8")  # UnicodeDecodeError is a ValueError
+        elif number == 3 and isinstance(value, int):
+            tsize = value
+        else:
+            raise ValueError(f"field {number} has no place in a link")
+    if target is None:
+        raise ValueError("a link without a target")
+    return Link(name, target, tsize)
+
+
+def _parse_unixfs(data: bytes, links: list[Link]) -> Node:
+    kind: int | None = None
+    inline = b""
+    filesize = 0
+    blocksizes: list[int] = []
+    for number, value in _fields(data):
+        if number == 1 and isinstance(value, int) and kind is None:
+            kind = value
+        elif number == 2 and isinstance(value, bytes):
+            inline = value
+        elif number == 3 and isinstance(value, int):
+            filesize = value
+        elif number == 4:
+            blocksizes += [value] if isinstance(value, int) else _packed(value)
+            if len(blocksizes) > len(links):
+                raise ValueError("more block sizes than links")
+        elif number not in (5, 6, 7, 8):  # a HAMT's hash and fan-out, mode, mtime: known, and not used here
+            raise ValueError(f"field {number} has no place in UnixFS data")
+    if kind == _HAMT:
+        raise ValueError("a sharded directory (HAMT) is not read yet")
+    if kind not in _KINDS:
+        raise ValueError("it has no UnixFS type" if kind is None else f"UnixFS type {kind}")
+    if _KINDS[kind] == FILE:
+        return _file_node(inline, filesize, blocksizes, links)
+    if _KINDS[kind] == DIRECTORY:
+        _check_names(links)
+        return Node(DIRECTORY, 0, links)
+    return Node(SYMLINK, 0, links, data=inline)
+
+
+def _file_node(inline: bytes, filesize: int, blocksizes: list[int], links: list[Link]) -> Node:
+    if len(blocksizes) != len(links):
+        raise ValueError(f"{len(links)} links but {len(blocksizes)} block sizes")
+    if len(inline) + sum(blocksizes) != filesize:
+        raise ValueError(f"its parts have {len(inline) + sum(blocksizes)} bytes, not {filesize} as it says")
+    if filesize > MAX_FILE:
+        raise ValueError(f"{filesize} bytes are more than a file can have")
+    if 0 in blocksizes:  # no tool makes them, and a tree of them is endless work for nothing
+        raise ValueError("a link to no bytes")
+    if any(link.name for link in links):
+        raise ValueError("a part of a file has a name")
+    return Node(FILE, filesize, links, blocksizes, inline)
+
+
+def _check_names(links: list[Link]) -> None:
+    seen: dict[str, None] = {}
+    for link in links:
+        fault = "stands twice" if link.name in seen else _fault_of_name(link.name.encode("utf-8"))
+        if fault:
+            raise ValueError(f"entry {link.name[:80]!a}: {fault}")
+        seen[link.name] = None
+
+
+def _fault_of_name(name: bytes) -> str:
+    """Why this can be no entry of a directory; empty if it can."""
+    if name in (b"", b".", b".."):
+        return "not a name of a file"
+    if b"/" in name or b"\0" in name:
+        return "a slash or a zero byte in a name"
+    if len(name) > _MAX_NAME:
+        return f"a name has at most {_MAX_NAME} bytes"
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        return "the name is not UTF-8"
+    return ""
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """(number, value) of a protobuf message: a varint is an int, a length-delimited field bytes."""
+    at = 0
+    while at < len(data):
+        tag, at = decode_varint(data, at)
+        if tag & 7 == 0:
+            number, at = decode_varint(data, at)
+            yield tag >> 3, number
+        elif tag & 7 == 2:
+            length, at = decode_varint(data, at)
+            if length > len(data) - at:
+                raise ValueError("cut inside a field")
+            yield tag >> 3, data[at : at + length]
+            at += length
+        else:
+            raise ValueError(f"wire type {tag & 7}")
+
+
+def _packed(data: bytes) -> list[int]:
+    numbers = []
+    at = 0
+    while at < len(data):
+        number, at = decode_varint(data, at)
+        numbers.append(number)
+    return numbers

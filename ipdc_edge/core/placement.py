@@ -1,0 +1,67 @@
+"""Which nodes a job is offered to: a score for each node from its record, with the reasons in words.
+
+Owns the selection and nothing else; pure functions of records and the job. The ancestor chose by resource statistics and
+broke ties by hash distance; so do we.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .values import JobSpec, NodeRecord
+
+MB = 1024 * 1024
+HOT = 80.0  # degrees; boards throttle themselves from here on
+LEAST_IDLE = 0.05  # a busy core still gets some work done
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What placement thinks of one node: a score (higher is better, 0 when unsuitable) and why."""
+
+    node: str
+    name: str
+    score: float
+    suitable: bool
+    reasons: tuple[str, ...]
+
+
+def hash_distance(node: str, job: str) -> int:
+    """Distance of a node from a job on the circle of SHA-256, as IPDC breaks ties: the nearer one is taken."""
+    a = int.from_bytes(hashlib.sha256(node.encode()).digest(), "big")
+    b = int.from_bytes(hashlib.sha256(job.encode()).digest(), "big")
+    return a ^ b
+
+
+def judge(record: NodeRecord, spec: JobSpec, holder: str) -> Verdict:
+    """Score one node for a job; `holder` is the node that holds the job's input."""
+    vitals = record.vitals
+    against = []
+    if record.state != "ready":
+        against.append(f"is {record.state}")
+    if spec.app not in record.capabilities:
+        against.append(f"cannot do {spec.app} (can do {', '.join(record.capabilities) or 'nothing'})")
+    if vitals.memory_available < spec.memory:
+        against.append(f"memory: {vitals.memory_available // MB} MB available, the job needs {spec.memory // MB} MB")
+    if against:
+        return Verdict(record.id, record.name, 0.0, False, tuple(against))
+    idle = max(LEAST_IDLE, vitals.cpu_idle) * vitals.cpu_count
+    score = idle * vitals.speed
+    reasons = [f"{idle:.1f} idle cores at speed {vitals.speed:.2f}", f"{vitals.memory_available // MB} MB available"]
+    if vitals.throttled or (vitals.temperature or 0.0) >= HOT:
+        score /= 2
+        reasons.append("throttled" if vitals.throttled else f"{vitals.temperature:.0f} degrees: halved")
+    roomy = min(2.0, vitals.memory_available / max(1, 2 * spec.memory))
+    score *= 0.5 + roomy / 4  # from 0.75 at just enough memory to 1.0 at four times as much
+    if record.id == holder:
+        score *= 1.1
+        reasons.append("holds the input")
+    return Verdict(record.id, record.name, round(score, 2), True, tuple(reasons))
+
+
+def rank(records: Iterable[NodeRecord], spec: JobSpec, job: str, holder: str) -> list[Verdict]:
+    """All nodes, the best first, unsuitable ones last; equal scores by hash distance of node and job."""
+    verdicts = [judge(record, spec, holder) for record in records]
+    return sorted(verdicts, key=lambda v: (not v.suitable, -v.score, hash_distance(v.node, job)))

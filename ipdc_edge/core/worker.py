@@ -1,0 +1,211 @@
+"""One job as a worker holds it, and each attempt at a task as its runner's node sees it.
+
+Owns the machines of a held job and of its attempts. A worker goes on with what it holds while the master is away, keeps every
+report until the master has `received` it, and frees the job on `clean-up`, `cancel`, or when the master stays silent too long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .events import Effect, FetchJob, FreeJob, Note, Send, StartTask, StopTask
+from .machine import BrokenInvariant, Transitions, follow, require
+from .messages import Accept, Command, Download, Failed, FromWorker, Held, Refuse, Renew, Renewed, Report
+from .timing import Timing
+from .values import Attempt, Failure, JobKey, JobSpec, Json, Result
+
+HELD_JOB: Transitions = {
+    ("fetching", "fetch"): "ready",
+    ("fetching", "fail"): "freed",
+    ("fetching", "free"): "freed",
+    ("ready", "free"): "freed",
+}
+HELD_TASK: Transitions = {
+    ("queued", "start"): "running",
+    ("running", "finish"): "reporting",
+    ("running", "fail"): "reporting",
+    ("reporting", "receive"): "done",
+    ("queued", "drop"): "dropped",
+    ("running", "drop"): "dropped",
+    ("reporting", "drop"): "dropped",
+    ("done", "drop"): "dropped",
+}
+
+
+@dataclass(slots=True)
+class HeldTask:
+    """An attempt that this node was told to work on, and its outcome until the master has it."""
+
+    attempt: Attempt
+    command: Command
+    state: str = "queued"
+    bytes_done: int = 0
+    outcome: Result | Failure | None = None
+
+    def step(self, word: str) -> None:
+        """Follow the table."""
+        self.state = follow("attempt", HELD_TASK, self.state, word, f"{self.command.task} {self.attempt}")
+
+
+class Worker:
+    """One job of one master on this node. Methods change state and append to `effects`; `Node` takes those away."""
+
+    def __init__(self, key: JobKey, offer: Download, own: tuple[str, str], slots: int, timing: Timing, now: float) -> None:
+        self.key, self.offer, self.timing = key, offer, timing
+        self.own_address, self.own_gateway = own
+        self.slots = slots
+        self.state = "fetching"
+        self.tasks: dict[Attempt, HeldTask] = {}
+        self.queued: dict[Attempt, None] = {}  # in the order of starting
+        self.running = 0
+        self.effects: list[Effect] = [FetchJob(key, offer.cid, offer.gateway)]
+        self.heard = now  # when the master last said anything about this job
+        self.renew_at = now + timing.renew
+
+    def _step(self, word: str) -> None:
+        self.state = follow("held job", HELD_JOB, self.state, word, f"{self.key.job} of {self.key.master}")
+
+    def _send(self, message: FromWorker) -> None:
+        self.effects.append(Send(self.key.master, self.offer.address, message))
+
+    # -- the offer
+
+    def offered_again(self, offer: Download, now: float) -> None:
+        """The offer was doubled, or the master restarted and may have moved: answer as before."""
+        self.offer, self.heard = offer, now
+        if self.state == "ready":
+            self._accept()
+
+    def fetched(self, spec: JobSpec, now: float) -> None:
+        """The job's description is here: take the job."""
+        if self.state != "fetching":
+            return
+        self._step("fetch")
+        self.renew_at = now + self.timing.renew
+        self._accept()
+
+    def _accept(self) -> None:
+        self._send(Accept(self.key.job, self.slots, self.own_address, self.own_gateway))
+
+    def fetch_failed(self, reason: str) -> None:
+        """The description cannot be had or understood."""
+        if self.state == "fetching":
+            self._send(Refuse(self.key.job, reason[:200]))
+            self.free("fail")
+
+    def free(self, word: str = "free") -> None:
+        """The job is over for this node."""
+        self._step(word)
+        for task in self.tasks.values():
+            self._stop(task)
+        self.tasks.clear()
+        self.effects.append(FreeJob(self.key))
+
+    def _stop(self, task: HeldTask) -> None:
+        self.queued.pop(task.attempt, None)
+        if task.state == "running":
+            self.running -= 1
+            self.effects.append(StopTask(self.key, task.attempt))
+
+    # -- attempts
+
+    def commanded(self, command: Command, now: float) -> None:
+        """The master orders an attempt; a second order for the same one changes nothing, but repeats a report."""
+        self.heard = now
+        if self.state != "ready":
+            return  # the order overtook the offer's answer; the master will send it again
+        held = self.tasks.get(command.attempt)
+        if held is None:
+            self.tasks[command.attempt] = HeldTask(command.attempt, command)
+            self.queued[command.attempt] = None
+        elif held.outcome is not None:
+            self._report(held)
+
+    def next_queued(self) -> HeldTask | None:
+        """The attempt to start next."""
+        return next((self.tasks[attempt] for attempt in self.queued), None)
+
+    def start(self, task: HeldTask) -> None:
+        """A slot is free: run it."""
+        task.step("start")
+        del self.queued[task.attempt]
+        self.running += 1
+        self.effects.append(StartTask(self.key, task.command.task, task.attempt, task.command.params))
+
+    def progressed(self, attempt: Attempt, bytes_done: int) -> None:
+        """The runner got on."""
+        task = self.tasks.get(attempt)
+        if task is not None and task.state == "running":
+            task.bytes_done = bytes_done
+
+    def finished(self, attempt: Attempt, outcome: Result | Failure) -> None:
+        """The runner is done with an attempt, one way or the other; one that was dropped meanwhile is ignored."""
+        task = self.tasks.get(attempt)
+        if task is None or task.state != "running":
+            return
+        task.step("finish" if isinstance(outcome, Result) else "fail")
+        self.running -= 1
+        task.outcome = outcome
+        self._report(task)
+
+    def _report(self, task: HeldTask) -> None:
+        job, name = self.key.job, task.command.task
+        if isinstance(task.outcome, Result):
+            self._send(Report(job, task.command.report, name, task.attempt, task.outcome))
+        elif task.outcome is not None:
+            self._send(Failed(job, name, task.attempt, task.outcome))
+
+    def received(self, attempt: Attempt, now: float) -> None:
+        """The master has the report."""
+        self.heard = now
+        task = self.tasks.get(attempt)
+        if task is not None and task.state == "reporting":
+            task.step("receive")
+
+    def renewed(self, message: Renewed, now: float) -> None:
+        """The master heard our renewal and names what it does not want any more."""
+        self.heard = now
+        for attempt in message.drop:
+            task = self.tasks.get(attempt)
+            if task is None or task.state in ("done", "dropped"):
+                continue
+            self._stop(task)
+            task.step("drop")
+
+    # -- time
+
+    def tick(self, now: float) -> None:
+        """Do what is due: renew, report again, or give up on a master that is silent for good."""
+        if now >= self.heard + self.timing.orphan:
+            self.effects.append(Note(f"job {self.key.job}: its master {self.key.master} is silent; freed"))
+            self.free()
+        elif self.state == "ready" and now >= self.renew_at:
+            self.renew_at = now + self.timing.renew
+            held = [t for t in self.tasks.values() if t.state in ("queued", "running", "reporting")]
+            self._send(Renew(self.key.job, tuple(Held(t.command.task, t.attempt, t.bytes_done) for t in held)))
+            for task in held:
+                self._report(task)
+
+    def next_wakeup(self) -> float:
+        """When `tick` has something to do next."""
+        if self.state == "freed":
+            return float("inf")
+        return min(self.renew_at if self.state == "ready" else float("inf"), self.heard + self.timing.orphan)
+
+    def view(self) -> Json:
+        """What `doctor` and tests see of a held job."""
+        states: dict[str, int] = {}
+        for task in self.tasks.values():
+            states[task.state] = states.get(task.state, 0) + 1
+        return {"job": self.key.job, "master": self.key.master, "state": self.state, "attempts": states}
+
+    def check(self) -> None:
+        """The invariants of a held job."""
+        require(self.state != "freed" or not self.tasks, f"freed job {self.key} holds {len(self.tasks)} attempts")
+        running = sum(task.state == "running" for task in self.tasks.values())
+        require(running == self.running, f"{running} attempts run, {self.running} counted")
+        for attempt, task in self.tasks.items():
+            if (task.state == "queued") != (attempt in self.queued) or task.attempt != attempt:
+                raise BrokenInvariant(f"attempt {attempt} is {task.state} and in the queue, or queued and not in it")
+            if (task.outcome is not None) != (task.state in ("reporting", "done")) and task.state != "dropped":
+                raise BrokenInvariant(f"attempt {attempt} is {task.state} with outcome {task.outcome}")

@@ -1,0 +1,171 @@
+"""The files in which blocks lie: reading a range piece by piece, and writing a content file of many blocks.
+
+Owns open descriptors and bytes on their way to disk. Never knows who holds a block: that is `blocks` and its
+index.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.codec.unixfs import FileBuilder
+from ipdc_edge.drivers.block_index import CONTENT_FILE, File
+from ipdc_edge.errors import IpdcError
+
+if TYPE_CHECKING:
+    from ipdc_edge.codec.cid import Buffer
+    from ipdc_edge.drivers.block_index import Group
+    from ipdc_edge.drivers.blocks import BlockStore
+
+
+class DiskFull(IpdcError):
+    """The disk is full: {wanted} bytes of {path} could not be written."""
+
+    retry = True
+
+
+class BlockReader:
+    """An open, verified block, to be sent piece by piece without ever being held whole."""
+
+    def __init__(self, descriptor: int, offset: int, size: int) -> None:
+        self.descriptor = descriptor
+        self._at = offset
+        self._end = offset + size
+        self.size = size
+
+    def read(self, limit: int) -> bytes:
+        """The next bytes, at most `limit`; empty at the end, and also when the file was cut meanwhile."""
+        if self.descriptor < 0:
+            return b""
+        data = os.pread(self.descriptor, min(limit, self._end - self._at), self._at)
+        self._at += len(data)
+        return data
+
+    def close(self) -> None:
+        """Give the descriptor back. May be called twice."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class InlinedBlock(BlockReader):
+    """The same for a block that stands in its own CID."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(-1, 0, len(data))
+        self._data = data
+
+    def read(self, limit: int) -> bytes:
+        """The next bytes, at most `limit`."""
+        data = self._data[self._at : self._at + limit]
+        self._at += len(data)
+        return data
+
+
+class ContentWriter:
+    """A content file under way: blocks are appended, and become visible all at once by `commit`, or never.
+
+    About 200 bytes of memory for each block until then. Not for two threads at a time.
+    """
+
+    def __init__(self, store: BlockStore, owner: str, name: str) -> None:
+        self.owner = owner
+        self.name = name
+        self.size = 0
+        self._store = store
+        self._rows: list[tuple[str, int, int]] = []
+        self._path = os.path.join(store.directory, "files", name)
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+
+    def append(self, data: Buffer) -> str:
+        """Write a raw leaf and say its CID. StoreFull or DiskFull leave the file as it was."""
+        cid = raw_cid(data)
+        self.append_block(cid, data)
+        return cid
+
+    def append_block(self, cid: str, data: Buffer) -> int:
+        """Write a block whose CID the caller has checked; its offset in the file."""
+        self._store.take_room(len(data))
+        offset = self.size
+        self.size += len(data)  # counted at once, so that a failure below is given back with the whole file
+        write_all(self._descriptor, data, offset, self._path)
+        self._rows.append((cid, len(data), offset))
+        return offset
+
+    def read_back(self, offset: int, size: int) -> bytes:
+        """What was written there."""
+        return os.pread(self._descriptor, size, offset)
+
+    def commit(self, durable: bool = False) -> None:
+        """Make the blocks the owner's, in one transaction. With `durable` they survive a power cut."""
+        self.commit_with([], durable)
+
+    def commit_file(self, durable: bool = False) -> tuple[str, int]:
+        """Commit the appended leaves as one UnixFS file, with its interior blocks, and say (root, size)."""
+        if not self._rows:
+            self.append(b"")
+        builder = FileBuilder()
+        for cid, size, _ in list(self._rows):
+            for block in builder.add(cid, size):
+                self.append_block(*block)
+        root, total, blocks = builder.finish()
+        for block in blocks:
+            self.append_block(*block)
+        self.commit(durable)
+        return root, total
+
+    def commit_with(self, groups: list[Group], durable: bool) -> None:
+        """`commit`, and rows for blocks elsewhere in the same transaction."""
+        if durable:
+            os.fsync(self._descriptor)
+            directory = os.path.dirname(self._path)
+            sync_directory(directory)
+            sync_directory(os.path.dirname(directory))
+        file = File(CONTENT_FILE, self.name, self.size)
+        self._store.commit_writer(self, [(file, self._rows), *groups], durable)
+        self._close()
+
+    def discard(self) -> None:
+        """Remove what was written. Nothing happens after `commit`."""
+        self._store.abandon_writer(self)
+        self._close()
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def write_all(descriptor: int, data: Buffer, offset: int, path: str) -> None:
+    """Write every byte at this offset, or raise DiskFull naming `path`."""
+    view = memoryview(data)
+    try:
+        while len(view):
+            written = os.pwrite(descriptor, view, offset)
+            view = view[written:]
+            offset += written
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(wanted=len(data), path=path) from None
+        raise
+
+
+def sync_directory(path: str) -> None:
+    """Make names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: str) -> None:
+    """Unlink a file that may be gone already."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

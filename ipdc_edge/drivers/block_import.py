@@ -1,0 +1,159 @@
+"""Taking a file into the store by its tree: by reference where its bytes can stay where they are, else as a
+copy.
+
+Owns the check that a tree which a client computed is a whole file of exactly the given size. Never opens a
+path from a client: it is handed an open descriptor, asks the kernel which file that is, and keeps a reference
+only if this process can open the same device and inode by itself.
+
+A reference's leaves are not hashed here. The client read the whole file to compute them, and every later read
+checks them; a client that lies has made blocks that nobody can read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from ipdc_edge.codec.cid import RAW, SHA2_256, canonical, parse_cid, raw_cid, verify
+from ipdc_edge.codec.unixfs import FILE, MAX_BLOCK, MAX_DEPTH, parse_node
+from ipdc_edge.drivers.block_index import REFERENCE, File
+from ipdc_edge.errors import IpdcError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ipdc_edge.drivers.block_files import ContentWriter
+    from ipdc_edge.drivers.blocks import BlockStore
+
+
+class BadImport(IpdcError):
+    """The file cannot be added as {root}: {reason}."""
+
+
+class FileImport:
+    """One file on its way in: `add` its interior blocks in any order, then `finish`; `discard` at any time.
+
+    What it adds survives a power cut. Memory grows by about 200 bytes an interior block (one for a gibibyte
+    of file), and for a copy by as much a leaf.
+    """
+
+    def __init__(self, store: BlockStore, owner: str) -> None:
+        self._store = store
+        self._owner = owner
+        self._writer: ContentWriter | None = None
+        self._nodes: dict[str, tuple[int, int]] = {}  # offset and size in the writer's file
+
+    def add(self, cid: str, block: bytes) -> None:
+        """Take an interior block. BlockMismatch, BadNode, BadImport for one that can be none."""
+        cid = canonical(cid)
+        if cid in self._nodes:
+            return
+        verify(cid, block)
+        if parse_cid(cid).hash != SHA2_256:
+            raise BadImport(root=cid, reason="an inlined block is no part of a tree that this node makes")
+        node = parse_node(cid, block)
+        if node.kind != FILE or not node.links or node.data:
+            raise BadImport(root=cid, reason="it is no interior node of a file with raw leaves")
+        self._nodes[cid] = (self._content().append_block(cid, block), len(block))
+
+    def finish(self, fd: int, root: str, copy: bool = False) -> str:
+        """Check the tree against the open file and make its blocks the owner's: "reference" or "copy"."""
+        root = canonical(root)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise BadImport(root=root, reason="it is no regular file")
+        try:
+            os.pread(fd, 1, 0)
+        except OSError as error:
+            raise BadImport(root=root, reason=f"it is not open for reading ({error.strerror})") from None
+        path = None if copy else self._path_of(fd, status)
+        leaves = self._leaves(root, status.st_size)
+        if path is None:
+            self._store.check_room(status.st_size)
+            self._copy(fd, root, leaves)
+            self._content().commit(durable=True)
+            return "copy"
+        group = (File(REFERENCE, path, status.st_size), leaves)
+        if self._writer is None:
+            self._store.record(self._owner, [group], durable=True)
+        else:
+            self._writer.commit_with([group], durable=True)
+        return "reference"
+
+    def discard(self) -> None:
+        """Remove what `finish` did not make the owner's."""
+        if self._writer is not None:
+            self._writer.discard()
+
+    def _content(self) -> ContentWriter:
+        if self._writer is None:
+            self._writer = self._store.new_file(self._owner)
+        return self._writer
+
+    def _copy(self, fd: int, root: str, leaves: Iterator[tuple[str, int, int]]) -> None:
+        done: dict[str, None] = {}
+        for cid, size, offset in leaves:
+            if cid in done:
+                continue
+            done[cid] = None
+            data = os.pread(fd, size, offset)  # a regular file gives all that it has at once
+            if raw_cid(data) != cid:
+                raise BadImport(
+                    root=root,
+                    reason=f"the file changed meanwhile, or its block at byte {offset} never was {cid}",
+                )
+            self._content().append_block(cid, data)
+
+    def _leaves(self, root: str, size: int) -> Iterator[tuple[str, int, int]]:
+        """(cid, size, offset) of every leaf, or BadImport as soon as the tree turns out to be none of this
+        size.
+
+        A node that comes again is not walked again: its leaves have the same CIDs, and one place for each is
+        enough. That also bounds the work by the bytes of the nodes, whatever sizes they claim.
+        """
+        walked: dict[str, None] = {}
+        stack = [iter([(0, size, root)])]
+        while stack:
+            child = next(stack[-1], None)
+            if child is None:
+                stack.pop()
+                continue
+            offset, length, cid = child
+            parts = parse_cid(cid)
+            if parts.codec == RAW and parts.hash == SHA2_256:
+                if length > MAX_BLOCK:
+                    raise BadImport(
+                        root=root, reason=f"a leaf of {length} bytes; a block has at most {MAX_BLOCK}"
+                    )
+                yield cid, length, offset
+                continue
+            if cid not in self._nodes:
+                raise BadImport(root=root, reason=f"its interior block {cid} was not sent")
+            node = parse_node(cid, self._content().read_back(*self._nodes[cid]))
+            if node.size != length:
+                raise BadImport(root=root, reason=f"{cid} covers {node.size} bytes where {length} are wanted")
+            if len(stack) > MAX_DEPTH:
+                raise BadImport(root=root, reason=f"more than {MAX_DEPTH} levels")
+            if cid not in walked:
+                walked[cid] = None
+                stack.append(node.children(offset))
+        if len(walked) != len(self._nodes):
+            raise BadImport(
+                root=root, reason=f"{len(self._nodes) - len(walked)} blocks were sent that are no part of it"
+            )
+
+    def _path_of(self, fd: int, status: os.stat_result) -> str | None:
+        """The path under which this process can open that very file; None if there is none."""
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        if path.startswith(os.path.realpath(self._store.directory) + "/"):
+            return None  # our own files come and go
+        try:
+            again = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            found = os.fstat(again)
+        finally:
+            os.close(again)
+        return path if (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino) else None

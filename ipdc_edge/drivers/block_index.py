@@ -1,0 +1,311 @@
+"""The block store's index: which blocks there are, where their bytes lie, and for whom they are kept.
+
+Owns `index.db` and every SQL statement of the store. Never touches a block's bytes. It is not safe for two
+threads at a time: `BlockStore` calls it under its lock. One process holds it at a time (SQLite's exclusive
+lock, which also spares the shared-memory file of WAL).
+
+A block lies in one place: a file of its own, a range of a content file that the daemon wrote, a range of a
+user's file (a reference), or nowhere, when its bytes turned out to be damaged; then it waits to be put again.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ipdc_edge.errors import IpdcError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    # blocks (cid, size, offset) that lie in one file, or with None each in a file of its own
+    Group = tuple["File | None", Iterable[tuple[str, int, int]]]
+
+OWN_FILE = 0
+CONTENT_FILE = 1
+REFERENCE = 2
+LOST = 3
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS owners(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS files(
+    id INTEGER PRIMARY KEY, place INTEGER NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL,
+    UNIQUE(path, place));
+CREATE TABLE IF NOT EXISTS blocks(
+    id INTEGER PRIMARY KEY, cid TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, place INTEGER NOT NULL,
+    file INTEGER REFERENCES files, offset INTEGER NOT NULL, durable INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS blocks_by_file ON blocks(file) WHERE file IS NOT NULL;
+CREATE TABLE IF NOT EXISTS holds(
+    owner INTEGER NOT NULL, block INTEGER NOT NULL, PRIMARY KEY(owner, block)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS holds_by_block ON holds(block);
+CREATE TEMP TABLE freed(block INTEGER PRIMARY KEY);
+CREATE TEMP TABLE touched(file INTEGER PRIMARY KEY);
+"""
+_VERSION = 1
+
+# Bytes of our own replace a reference (its file may change) and damaged ones, and durable bytes replace
+# fleeting ones. A reference replaces an older reference, because its file was looked at just now, but never
+# bytes of our own.
+_RECORD = """
+INSERT INTO blocks(cid, size, place, file, offset, durable) VALUES(?1, ?2, ?3, ?4, ?5, ?6)
+ON CONFLICT(cid) DO UPDATE SET
+    size = excluded.size, place = excluded.place, file = excluded.file, offset = excluded.offset,
+    durable = excluded.durable
+WHERE blocks.place >= 2 OR (excluded.place < 2 AND excluded.durable > blocks.durable)
+"""
+_HOLD = "INSERT OR IGNORE INTO holds(owner, block) SELECT ?1, id FROM blocks WHERE cid = ?2"
+
+
+class StoreInUse(IpdcError):
+    """The block store {path} is in use by another process. Only one daemon can work on it."""
+
+    retry = True
+
+
+class StoreDamaged(IpdcError):
+    """The index of the block store, {path}, cannot be read ({reason}). Stop the daemon, move its directory
+    away and start again: inputs must be added again, results under jobs/ are not touched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a block's bytes lie: `path` is below the store for our own files, absolute for a reference."""
+
+    place: int
+    path: str
+    offset: int
+    size: int
+    durable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that holds many blocks: CONTENT_FILE or REFERENCE, its path, its bytes."""
+
+    place: int
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """What nobody holds any longer and the store may remove: blocks in files of their own, and content files.
+
+    `size` is what both take in bytes.
+    """
+
+    cids: list[str]
+    content: list[str]
+    size: int
+
+
+class BlockIndex:
+    """Rows of blocks, files, owners and holds. Times are not kept: nothing here ages."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        try:
+            self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA cache_size = -512")
+            self._db.execute("PRAGMA temp_store = MEMORY")
+            self._db.executescript(_SCHEMA)
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, _VERSION):
+                raise StoreDamaged(
+                    path=path, reason=f"it is of version {version}, this program knows {_VERSION}"
+                )
+            self._db.execute(f"PRAGMA user_version = {_VERSION}")
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise StoreInUse(path=path) from None
+            raise StoreDamaged(path=path, reason=str(error)) from error
+        except sqlite3.DatabaseError as error:
+            raise StoreDamaged(path=path, reason=str(error)) from error
+
+    def locate(self, cid: str) -> Location | None:
+        """Where the block is; None when it is not here or its bytes are lost."""
+        row = self._db.execute(
+            "SELECT b.place, f.path, b.offset, b.size, b.durable"
+            " FROM blocks b LEFT JOIN files f ON f.id = b.file"
+            " WHERE b.cid = ? AND b.place <> ?",
+            (cid, LOST),
+        ).fetchone()
+        if row is None:
+            return None
+        return Location(row[0], os.fsdecode(row[1] or b""), row[2], row[3], bool(row[4]))
+
+    def hold(self, owner: str, cid: str, durable: bool) -> None:
+        """Keep a block that is here for `owner` too."""
+        self._begin(durable)
+        try:
+            self._db.execute(_HOLD, (self._owner(owner), cid))
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def record(self, owner: str, groups: list[Group], durable: bool) -> list[tuple[str, int]]:
+        """In one transaction, keep each group's blocks for `owner`.
+
+        (cid, size) of blocks that thereby no longer need the file of their own.
+        """
+        replaced: list[tuple[str, int]] = []
+        self._begin(durable)
+        try:
+            holder = self._owner(owner)
+            for file, rows in groups:
+                place = OWN_FILE if file is None else file.place
+                number = None if file is None else self._file(file)
+                for cid, size, offset in rows:
+                    if durable and place == CONTENT_FILE:
+                        replaced += self._db.execute(
+                            "SELECT cid, size FROM blocks WHERE cid = ? AND place = ? AND NOT durable",
+                            (cid, OWN_FILE),
+                        )
+                    self._db.execute(_RECORD, (cid, size, place, number, offset, int(durable)))
+                    self._db.execute(_HOLD, (holder, cid))
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+        return replaced
+
+    def lose(self, cid: str, location: Location) -> None:
+        """The bytes at `location` proved damaged: forget them, keep the holds."""
+        self._db.execute(
+            "UPDATE blocks SET place = ?, file = NULL, offset = 0 WHERE cid = ? AND place = ? AND offset = ?",
+            (LOST, cid, location.place, location.offset),
+        )
+
+    def release(self, owner: str) -> Freed:
+        """Forget the owner and all that only it held; say which files may go."""
+        run = self._db.execute
+        row = run("SELECT id FROM owners WHERE name = ?", (owner,)).fetchone()
+        if row is None:
+            return Freed([], [], 0)
+        self._begin(durable=False)
+        try:
+            run("DELETE FROM freed")
+            run(
+                "INSERT INTO freed SELECT block FROM holds h WHERE owner = ?1 AND NOT EXISTS"
+                " (SELECT 1 FROM holds o WHERE o.block = h.block AND o.owner <> ?1)",
+                row,
+            )
+            run("DELETE FROM holds WHERE owner = ?", row)
+            run("DELETE FROM owners WHERE id = ?", row)
+            freed = self._remove_freed()
+        except BaseException:
+            run("ROLLBACK")
+            raise
+        run("COMMIT")
+        return freed
+
+    def forget_empty_files(self) -> list[str]:
+        """Forget files in which no block lies any more; the content files among them may be removed."""
+        self._db.execute("DELETE FROM touched")
+        self._db.execute("INSERT INTO touched SELECT id FROM files")
+        return [path for path, _ in self._forget_touched()]
+
+    def forget_unused(self, path: str) -> bool:
+        """Forget this content file if no block lies in it; whether that was so."""
+        self._db.execute("DELETE FROM touched")
+        self._db.execute(
+            "INSERT INTO touched SELECT id FROM files WHERE path = ? AND place = ?",
+            (os.fsencode(path), CONTENT_FILE),
+        )
+        return bool(self._forget_touched())
+
+    def owners(self) -> list[str]:
+        """All owners, by name."""
+        return [row[0] for row in self._db.execute("SELECT name FROM owners ORDER BY name")]
+
+    def has_own_file(self, cid: str) -> bool:
+        """Whether a file of its own is where this block lies."""
+        row = self._db.execute("SELECT 1 FROM blocks WHERE cid = ? AND place = ?", (cid, OWN_FILE)).fetchone()
+        return row is not None
+
+    def content_files(self) -> list[str]:
+        """The paths of all content files."""
+        return [
+            os.fsdecode(row[0])
+            for row in self._db.execute(
+                "SELECT path FROM files WHERE place = ? ORDER BY path", (CONTENT_FILE,)
+            )
+        ]
+
+    def held_bytes(self) -> int:
+        """What the store's own files take: a content file counts whole."""
+        row = self._db.execute(
+            "SELECT (SELECT COALESCE(SUM(size), 0) FROM blocks WHERE place = ?)"
+            " + (SELECT COALESCE(SUM(size), 0) FROM files WHERE place = ?)",
+            (OWN_FILE, CONTENT_FILE),
+        ).fetchone()
+        return int(row[0])
+
+    def count(self) -> dict[int, int]:
+        """How many blocks lie in each place."""
+        counts = dict.fromkeys((OWN_FILE, CONTENT_FILE, REFERENCE, LOST), 0)
+        counts.update(self._db.execute("SELECT place, COUNT(*) FROM blocks GROUP BY place"))
+        return counts
+
+    def close(self) -> None:
+        """Write all to the database's file and give the lock back."""
+        self._db.close()
+
+    def _begin(self, durable: bool) -> None:
+        # FULL syncs the log at every commit, and with it all earlier ones; NORMAL may lose the last ones in a
+        # power cut.
+        self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def _owner(self, name: str) -> int:
+        self._db.execute("INSERT OR IGNORE INTO owners(name) VALUES(?)", (name,))
+        return int(self._db.execute("SELECT id FROM owners WHERE name = ?", (name,)).fetchone()[0])
+
+    def _file(self, file: File) -> int:
+        path = os.fsencode(file.path)
+        self._db.execute(
+            "INSERT INTO files(place, path, size) VALUES(?, ?, ?)"
+            " ON CONFLICT(path, place) DO UPDATE SET size = excluded.size",
+            (file.place, path, file.size),
+        )
+        row = self._db.execute(
+            "SELECT id FROM files WHERE path = ? AND place = ?", (path, file.place)
+        ).fetchone()
+        return int(row[0])
+
+    def _remove_freed(self) -> Freed:
+        run = self._db.execute
+        own = run(
+            "SELECT cid, size FROM blocks WHERE place = ? AND id IN (SELECT block FROM freed)", (OWN_FILE,)
+        ).fetchall()
+        run("DELETE FROM touched")
+        run(
+            "INSERT INTO touched SELECT DISTINCT file FROM blocks"
+            " WHERE file IS NOT NULL AND id IN (SELECT block FROM freed)"
+        )
+        run("DELETE FROM blocks WHERE id IN (SELECT block FROM freed)")
+        content = self._forget_touched()
+        return Freed(
+            [cid for cid, _ in own],
+            [path for path, _ in content],
+            sum(size for _, size in own) + sum(size for _, size in content),
+        )
+
+    def _forget_touched(self) -> list[tuple[str, int]]:
+        """(path, size) of the content files among the touched ones that are empty."""
+        empty = (
+            "id IN (SELECT file FROM touched) AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.file = files.id)"
+        )
+        gone = [
+            (os.fsdecode(path), int(size))
+            for path, size in self._db.execute(
+                f"SELECT path, size FROM files WHERE place = ? AND {empty}", (CONTENT_FILE,)
+            )
+        ]
+        self._db.execute(f"DELETE FROM files WHERE {empty}")
+        return gone

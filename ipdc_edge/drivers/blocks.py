@@ -1,0 +1,399 @@
+"""The embedded block store: IPFS blocks on this node's disk, each kept for as long as somebody owns it.
+
+Owns the directory of blocks: block files, content files (many blocks in one plain file), references into
+users' files, and the quota over the first two. Never opens a path that somebody names: a reference's path is
+learnt from an open descriptor and used only while it leads to the same file. Never hands out bytes that do
+not have their CID's hash.
+
+The interface is synchronous and safe for threads; big reads belong into `asyncio.to_thread`. Layout:
+
+    index.db                    see block_index
+    <last 2 of cid>/<cid>       a block in a file of its own
+    files/<owner>/<name>        a content file: runs, parts, copies of inputs, interior nodes
+    new/                        files on their way to a name; emptied at the start
+
+An owner is a job's id, or "user" for what was added by hand. Bytes come before their row in the index and go
+after it: a crash leaves files without a row, which the next start removes. A row whose bytes a power cut
+took, because they were not put durably, counts as not here as soon as somebody looks.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import os
+import re
+import stat
+import threading
+from typing import TYPE_CHECKING
+
+from ipdc_edge.codec.cid import BlockMismatch, canonical, inlined, verify, verify_digest
+from ipdc_edge.codec.unixfs import MAX_BLOCK
+from ipdc_edge.drivers.block_files import (
+    BlockReader,
+    ContentWriter,
+    InlinedBlock,
+    remove,
+    sync_directory,
+    write_all,
+)
+from ipdc_edge.drivers.block_index import CONTENT_FILE, LOST, OWN_FILE, REFERENCE, BlockIndex, Location
+from ipdc_edge.errors import IpdcError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ipdc_edge.codec.cid import Buffer
+    from ipdc_edge.drivers.block_import import FileImport
+    from ipdc_edge.drivers.block_index import Group
+
+_PIECE = 64 << 10  # bytes read at a time when a block is only hashed
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
+_OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127}", re.ASCII)  # it becomes the name of a directory
+
+
+class StoreFull(IpdcError):
+    """The block store holds {held} of the {quota} bytes that it may, and {wanted} more do not fit. Raise
+    store_quota in ipdc.conf, or let jobs end whose results you have."""
+
+    retry = True
+
+
+class BlockTooBig(IpdcError):
+    """The block {cid} has {size} bytes; a block has at most {limit}."""
+
+
+class ReferenceChanged(IpdcError):
+    """The file {path} is not what it was when it was added: its bytes from {offset} on are no longer the
+    block {cid} ({reason}). Put the old file back, or add it again and submit with the new CID."""
+
+
+class BlockStore:
+    """Blocks by CID, under owners. `quota` bounds the bytes of our own files; references are free."""
+
+    def __init__(self, directory: str, quota: int) -> None:
+        self.directory = directory
+        self.quota = quota
+        self._lock = threading.RLock()
+        self._names = itertools.count()
+        self._writers: dict[ContentWriter, str] = {}
+        os.makedirs(os.path.join(directory, "files"), exist_ok=True)
+        os.makedirs(os.path.join(directory, "new"), exist_ok=True)
+        self._index = BlockIndex(os.path.join(directory, "index.db"))
+        self._sweep()
+        self._held = self._index.held_bytes()
+
+    def put(self, cid: str, data: Buffer, owner: str, durable: bool = False) -> None:
+        """Keep a block for `owner`. With `durable` it survives a power cut once this returns.
+
+        BlockMismatch if `data` is not `cid`, StoreFull, DiskFull, BlockTooBig.
+        """
+        _check_owner(owner)
+        cid = canonical(cid)
+        if len(data) > MAX_BLOCK:
+            raise BlockTooBig(cid=cid, size=len(data), limit=MAX_BLOCK)
+        verify(cid, data)
+        if inlined(cid) is not None:
+            return
+        with self._lock:
+            known = self._index.locate(cid)
+            if known is not None and known.place != REFERENCE and known.durable >= durable:
+                self._index.hold(owner, cid, durable)
+                return
+            self._take_room(len(data))
+        temporary = os.path.join(self.directory, "new", f"{cid}.{next(self._names)}")
+        try:
+            self._write_file(temporary, data, durable)
+            with self._lock:
+                self._adopt(temporary, cid, len(data), owner, durable)
+        except BaseException:
+            remove(temporary)
+            with self._lock:
+                self._held -= len(data)
+            raise
+
+    def get(self, cid: str) -> bytes | None:
+        """The block, always checked against its CID; None when it is not here. ReferenceChanged names the
+        user's file.
+
+        Bytes of our own that were damaged on disk count as not here, and may be put again.
+        """
+        reader, location = self._open(cid)
+        if reader is None:
+            return None
+        try:
+            data = reader.read(reader.size)
+        finally:
+            reader.close()
+        if location is None:
+            return data
+        try:
+            verify(cid, data)
+        except BlockMismatch:
+            self._found_damaged(
+                cid, location, "its bytes changed" if len(data) == location.size else "it became shorter"
+            )
+            return None
+        return data
+
+    def open_block(self, cid: str) -> BlockReader | None:
+        """The block, checked like in `get` but never held whole: the caller reads pieces and closes."""
+        reader, location = self._open(cid)
+        if reader is None or location is None:
+            return reader
+        digest = hashlib.sha256()
+        at = location.offset
+        end = at + location.size
+        while at < end:
+            piece = os.pread(reader.descriptor, min(_PIECE, end - at), at)
+            if not piece:
+                break
+            digest.update(piece)
+            at += len(piece)
+        try:
+            verify_digest(cid, digest.digest(), b"")
+        except BlockMismatch:
+            reader.close()
+            self._found_damaged(cid, location, "its bytes changed" if at == end else "it became shorter")
+            return None
+        return reader
+
+    def has(self, cid: str) -> bool:
+        """Whether the index knows where the block is. Its bytes are looked at by `get` only."""
+        return self.size(cid) is not None
+
+    def size(self, cid: str) -> int | None:
+        """The block's length in bytes; None when it is not here."""
+        cid = canonical(cid)
+        data = inlined(cid)
+        if data is not None:
+            return len(data)
+        with self._lock:
+            location = self._index.locate(cid)
+        return None if location is None else location.size
+
+    def new_file(self, owner: str) -> ContentWriter:
+        """A content file to append blocks to. Its blocks are nobody's and unseen until `commit`."""
+        _check_owner(owner)
+        name = os.path.join(owner, os.urandom(8).hex())
+        with self._lock:
+            writer = ContentWriter(self, owner, name)
+            self._writers[writer] = owner
+        return writer
+
+    def new_import(self, owner: str) -> FileImport:
+        """Take in a whole file that a client holds open; see `block_import`."""
+        from ipdc_edge.drivers.block_import import FileImport
+
+        _check_owner(owner)
+        return FileImport(self, owner)
+
+    def add_reference(
+        self, fd: int, root: str, interior: Iterable[tuple[str, bytes]], owner: str, copy: bool = False
+    ) -> str:
+        """Take in the regular file open as `fd`, whose tree has this root and these interior blocks, durably.
+
+        "reference" when its bytes stay where they are, "copy" when this process cannot open the file by
+        itself, or `copy` asks for it. BadImport when the tree is not one of exactly this file's size.
+        """
+        upload = self.new_import(owner)
+        try:
+            for cid, block in interior:
+                upload.add(cid, block)
+            return upload.finish(fd, root, copy)
+        finally:
+            upload.discard()
+
+    def release(self, owner: str) -> None:
+        """Free all that only this owner holds, open content files too. Nothing to do for an unknown owner."""
+        _check_owner(owner)
+        with self._lock:
+            for writer in [writer for writer, holder in self._writers.items() if holder == owner]:
+                writer.discard()
+            freed = self._index.release(owner)
+            for cid in freed.cids:
+                remove(self._block_path(cid))
+            self._remove_content(freed.content)
+            self._held -= freed.size
+            self._remove_empty_directories([owner, *(os.path.dirname(name) for name in freed.content)])
+
+    def owners(self) -> list[str]:
+        """Everyone who holds something, by name."""
+        with self._lock:
+            return self._index.owners()
+
+    def stat(self) -> dict[str, int]:
+        """blocks (all that can be read), bytes (of our own files), references, lost (damaged), quota."""
+        with self._lock:
+            counts = self._index.count()
+            return {
+                "blocks": counts[OWN_FILE] + counts[CONTENT_FILE] + counts[REFERENCE],
+                "bytes": self._held,
+                "references": counts[REFERENCE],
+                "lost": counts[LOST],
+                "quota": self.quota,
+            }
+
+    def close(self) -> None:
+        """Discard what was not committed and close the index."""
+        with self._lock:
+            for writer in list(self._writers):
+                writer.discard()
+            self._index.close()
+
+    # --- for ContentWriter and FileImport
+
+    def record(self, owner: str, groups: list[Group], durable: bool) -> None:
+        """Write rows for blocks whose bytes lie on disk already."""
+        with self._lock:
+            for cid, size in self._index.record(owner, groups, durable):
+                remove(self._block_path(cid))
+                self._held -= size
+
+    def commit_writer(self, writer: ContentWriter, groups: list[Group], durable: bool) -> None:
+        """The same for a content file, which thereby is no longer under way. It goes if all its blocks were
+        here."""
+        with self._lock:
+            self.record(writer.owner, groups, durable)
+            self._writers.pop(writer)
+            if self._index.forget_unused(writer.name):
+                self._remove_content([writer.name])
+                self._held -= writer.size
+
+    def abandon_writer(self, writer: ContentWriter) -> None:
+        """Forget a content file under way and give its room back."""
+        with self._lock:
+            if self._writers.pop(writer, None) is not None:
+                self._remove_content([writer.name])
+                self._held -= writer.size
+
+    def take_room(self, size: int) -> None:
+        """Count `size` more bytes as held, or raise StoreFull."""
+        with self._lock:
+            self._take_room(size)
+
+    def check_room(self, size: int) -> None:
+        """Raise StoreFull already now if so much cannot come."""
+        with self._lock:
+            self._take_room(size)
+            self._held -= size
+
+    # --- inside
+
+    def _take_room(self, size: int) -> None:
+        if self._held + size > self.quota:
+            raise StoreFull(held=self._held, quota=self.quota, wanted=size)
+        self._held += size
+
+    def _adopt(self, temporary: str, cid: str, size: int, owner: str, durable: bool) -> None:
+        """Give a written block its name and its row. Another thread may have been faster: then its bytes
+        count once."""
+        path = self._block_path(cid)
+        subdirectory = os.path.dirname(path)
+        fresh = not os.path.isdir(subdirectory)
+        if fresh:
+            os.makedirs(subdirectory, exist_ok=True)
+        again = self._index.has_own_file(cid)
+        os.rename(temporary, path)
+        if durable:
+            sync_directory(subdirectory)
+            if fresh:
+                sync_directory(self.directory)
+        self.record(owner, [(None, [(cid, size, 0)])], durable)
+        if again:
+            self._held -= size
+
+    def _open(self, cid: str) -> tuple[BlockReader | None, Location | None]:
+        """(reader, location), not verified; a reader without a location is inlined and needs no check."""
+        cid = canonical(cid)
+        data = inlined(cid)
+        if data is not None:
+            return InlinedBlock(data), None
+        with self._lock:
+            location = self._index.locate(cid)
+        if location is None:
+            return None, None
+        if location.place == REFERENCE:
+            path = location.path
+        elif location.place == CONTENT_FILE:
+            path = os.path.join(self.directory, "files", location.path)
+        else:
+            path = self._block_path(cid)
+        try:
+            # a reference's path may lead to anything by now: never wait for a pipe to open
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            # only a file that is gone says something about the block; too many open files, say, does not
+            if error.errno != errno.ENOENT and (location.place != REFERENCE or error.errno in _PASSING):
+                raise
+            self._found_damaged(cid, location, os.strerror(error.errno or 0))
+            return None, None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            self._found_damaged(cid, location, "it is no regular file")
+            return None, None
+        return BlockReader(descriptor, location.offset, location.size), location
+
+    def _found_damaged(self, cid: str, location: Location, reason: str) -> None:
+        """Bytes that are not their block: an error for a user's file, a lost block for one of ours."""
+        cid = canonical(cid)
+        if location.place == REFERENCE:
+            raise ReferenceChanged(path=location.path, offset=location.offset, cid=cid, reason=reason)
+        with self._lock:
+            if self._index.locate(cid) == location:
+                self._index.lose(cid, location)
+                if location.place == OWN_FILE:
+                    remove(self._block_path(cid))
+                    self._held -= location.size
+
+    def _write_file(self, path: str, data: Buffer, durable: bool) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            write_all(descriptor, data, 0, path)
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _block_path(self, cid: str) -> str:
+        return os.path.join(self.directory, cid[-2:], cid)
+
+    def _remove_content(self, names: list[str]) -> None:
+        for name in names:
+            remove(os.path.join(self.directory, "files", name))
+
+    def _remove_empty_directories(self, owners: list[str]) -> None:
+        for owner in dict.fromkeys(owners):
+            try:
+                os.rmdir(os.path.join(self.directory, "files", owner))
+            except OSError as error:
+                # another owner holds a block in one of its files, a file is under way, or there never was one
+                if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                    raise
+
+    def _sweep(self) -> None:
+        """Remove what an unclean end left behind: files that no row names."""
+        for entry in os.scandir(os.path.join(self.directory, "new")):
+            remove(entry.path)
+        self._remove_content(self._index.forget_empty_files())
+        known = dict.fromkeys(self._index.content_files())
+        for owner in list(os.scandir(os.path.join(self.directory, "files"))):
+            left = 0
+            for entry in list(os.scandir(owner.path)):
+                if os.path.join(owner.name, entry.name) in known:
+                    left += 1
+                else:
+                    remove(entry.path)
+            if not left:
+                os.rmdir(owner.path)
+        for subdirectory in list(os.scandir(self.directory)):
+            if len(subdirectory.name) == 2 and subdirectory.is_dir(follow_symlinks=False):
+                for entry in list(os.scandir(subdirectory.path)):
+                    if not self._index.has_own_file(entry.name):
+                        remove(entry.path)
+
+
+def _check_owner(owner: str) -> None:
+    if not _OWNER.fullmatch(owner):
+        raise ValueError(f"an owner's name becomes a directory; {owner!r} cannot")

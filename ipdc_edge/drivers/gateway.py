@@ -1,0 +1,238 @@
+"""This node's trustless gateway: gives out single blocks over HTTP to whoever asks by CID.
+
+Owns the listening socket and its connections. Never interprets a block, never takes data in, never lets one
+peer cost much: connections are bounded in all and per address, every wait has an end, and a connection holds
+at most one piece of a block, not the block. The store checks a block before its first byte is sent.
+
+Source: https://specs.ipfs.tech/http-gateways/trustless-gateway/ (block responses) and path-gateway for
+headers. CAR answers are not made yet: `format=car` is answered with 501.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import h11
+
+from ipdc_edge.codec.cid import BadCid, parse_cid
+from ipdc_edge.drivers.blocks import ReferenceChanged
+from ipdc_edge.drivers.gateway_http import (
+    MAX_HEADER,
+    RAW_TYPE,
+    Answer,
+    Connection,
+    matches,
+    split_target,
+    wanted_format,
+)
+from ipdc_edge.errors import IpdcError
+
+if TYPE_CHECKING:
+    import ssl as ssl_module
+
+    from ipdc_edge.drivers.block_files import BlockReader
+    from ipdc_edge.drivers.blocks import BlockStore
+
+_SMALL = (
+    64 << 10
+)  # bytes of a block that may be hashed in the loop: well under a millisecond on a PC, a few on a board
+_FOREVER = "public, max-age=29030400, immutable"
+
+
+class GatewayPortTaken(IpdcError):
+    """The gateway cannot listen on {host} port {port}: {reason}. Change gateway_port in ipdc.conf, or end
+    what uses it."""
+
+
+class Gateway:
+    """Serves `store` on host and port. Port 0 takes a free one; `port` says which once `start` has returned.
+
+    `idle` seconds may pass between two requests, `patience` for a whole request to arrive and for each piece
+    of an answer to be taken. `ssl` makes it speak TLS.
+    """
+
+    def __init__(
+        self,
+        store: BlockStore,
+        host: str,
+        port: int,
+        ssl: ssl_module.SSLContext | None = None,
+        *,
+        connections: int = 64,
+        per_source: int = 32,
+        idle: float = 30,
+        patience: float = 10,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.counters = {"blocks": 0, "bytes": 0, "refused": 0, "connections": 0}
+        self._store = store
+        self._ssl = ssl
+        self._connections = connections
+        self._per_source = per_source
+        self._idle = idle
+        self._patience = patience
+        self._server: asyncio.Server | None = None
+        self._open: dict[asyncio.Task[None], str] = {}
+
+    async def start(self) -> None:
+        """Listen. GatewayPortTaken if the address cannot be had."""
+        timeouts = {} if self._ssl is None else {"ssl_handshake_timeout": 5.0, "ssl_shutdown_timeout": 2.0}
+        try:
+            self._server = await asyncio.start_server(
+                self._accepted, self.host, self.port, ssl=self._ssl, limit=MAX_HEADER, backlog=64, **timeouts
+            )
+        except OSError as error:
+            raise GatewayPortTaken(host=self.host, port=self.port, reason=error.strerror or error) from None
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Stop listening and end all connections, in the middle of an answer too."""
+        if self._server is None:
+            return
+        self._server.close()
+        tasks = list(self._open)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._server.wait_closed()
+        self._server = None
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        peer = writer.get_extra_info("peername")
+        source = peer[0] if isinstance(peer, tuple) else str(peer)
+        if task is None or peer is None:  # it was gone before we looked
+            writer.close()
+            return
+        self.counters["connections"] += 1
+        full = (
+            len(self._open) >= self._connections
+            or list(self._open.values()).count(source) >= self._per_source
+        )
+        if full and len(self._open) >= 2 * self._connections:  # not even an answer
+            self.counters["refused"] += 1
+            writer.transport.abort()
+            return
+        connection = Connection(reader, writer, self._patience)
+        self._open[task] = source
+        try:
+            if full:
+                self.counters["refused"] += 1
+                text = "too many connections; try again, or ask another provider"
+                await connection.send(Answer(503, text, (("Retry-After", "5"),), close=True), True)
+            else:
+                await self._serve(connection)
+            await connection.end()
+        except (OSError, h11.ProtocolError):  # TimeoutError is an OSError
+            self.counters["refused"] += 1  # a peer that vanished or stalled in the middle of something
+        finally:
+            del self._open[task]
+            writer.transport.abort()
+
+    async def _serve(self, connection: Connection) -> None:
+        while True:
+            try:
+                request = await connection.next_request(self._idle)
+                if request is None:
+                    return
+                answer = await self._answer(request)
+            except h11.RemoteProtocolError as error:
+                self.counters["refused"] += 1
+                await connection.send_error(error)
+                return
+            try:
+                sent = await connection.send(answer, request.method == b"GET")
+            finally:
+                if answer.block is not None:
+                    answer.block.close()
+            if answer.block is None:
+                self.counters["refused"] += answer.status >= 400
+            elif request.method == b"GET":
+                self.counters["blocks"] += 1
+                self.counters["bytes"] += sent
+            if not connection.again():
+                return
+
+    async def _answer(self, request: h11.Request) -> Answer:
+        headers: dict[bytes, bytes] = {}
+        for name, value in request.headers:
+            headers[name] = headers[name] + b", " + value if name in headers else value
+        if request.method not in (b"GET", b"HEAD"):
+            return Answer(405, "only GET and HEAD", (("Allow", "GET, HEAD"),), close=True)
+        if b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip(b"0"):
+            return Answer(413, "a request here has no body", close=True)
+        path, query = split_target(request.target)
+        if not path.startswith("/ipfs/"):
+            return Answer(404, "only /ipfs/{cid} is served here")
+        text = path.removeprefix("/ipfs/")
+        wanted = wanted_format(query, headers.get(b"accept", b"").decode("latin-1"))
+        if wanted == "car":
+            return Answer(501, "CAR answers are not made yet; ask for single blocks by format=raw")
+        if wanted != "raw":
+            return Answer(400, f"say ?format=raw or Accept: {RAW_TYPE}; nothing else is served here")
+        if "/" in text:
+            return Answer(400, "a raw block is asked for by its CID alone, without a path")
+        try:
+            parse_cid(text)
+        except BadCid as error:
+            return Answer(400, str(error))
+        return await self._block(text, headers, "format" not in query)
+
+    async def _block(self, cid: str, headers: dict[bytes, bytes], negotiated: bool) -> Answer:
+        size = self._store.size(cid)
+        block = None
+        missing = "this block is not here"
+        if size is not None:
+            try:
+                if size <= _SMALL:
+                    block = self._store.open_block(cid)
+                else:
+                    block = await _in_thread(self._store, cid)
+            except ReferenceChanged:
+                # the file's path is nobody's business
+                missing = "this block was here; the file that held it has changed since"
+            except OSError as error:
+                return Answer(500, f"this block cannot be read now ({error.strerror})")
+        if block is None:
+            only_cached = "only-if-cached" in headers.get(b"cache-control", b"").decode("latin-1").lower()
+            return Answer(412 if only_cached else 404, missing)
+        etag = f'"{cid}.raw"'
+        fixed = (
+            ("Etag", etag),
+            ("Cache-Control", _FOREVER),
+            ("X-Ipfs-Path", f"/ipfs/{cid}"),
+            ("X-Ipfs-Roots", cid),
+            *((("Vary", "Accept"), ("Content-Location", f"/ipfs/{cid}?format=raw")) if negotiated else ()),
+        )
+        if matches(headers.get(b"if-none-match", b"").decode("latin-1"), etag):
+            block.close()
+            return Answer(304, headers=fixed)
+        return Answer(
+            200,
+            headers=(
+                ("Content-Type", RAW_TYPE),
+                ("Content-Disposition", f'attachment; filename="{cid}.bin"'),
+                ("Accept-Ranges", "none"),
+                *fixed,
+            ),
+            block=block,
+        )
+
+
+async def _in_thread(store: BlockStore, cid: str) -> BlockReader | None:
+    """Open and hash a big block in a thread; when the waiting is cancelled, the open file is still closed."""
+    opening = asyncio.ensure_future(asyncio.to_thread(store.open_block, cid))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unwanted)
+        raise
+
+
+def _close_unwanted(opening: asyncio.Future[BlockReader | None]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        block = opening.result()
+        if block is not None:
+            block.close()

@@ -1,0 +1,194 @@
+"""The gateway's HTTP: requests in, answers out, over one connection, with an end to every wait.
+
+Owns h11 and the stream of one peer. Never knows what a block is or whether it is here: `gateway` decides the
+answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+import h11
+
+if TYPE_CHECKING:
+    from ipdc_edge.drivers.block_files import BlockReader
+
+RAW_TYPE = "application/vnd.ipld.raw"
+CAR_TYPE = "application/vnd.ipld.car"
+MAX_HEADER = 8 << 10  # bytes of a request up to its empty line
+_PIECE = 64 << 10  # bytes of a block in memory for each connection
+_LINGER = 1 << 20  # bytes of an unwanted body that are read, so that the refusal reaches its sender
+_BINARY = (("X-Content-Type-Options", "nosniff"),)
+
+
+class Answer:
+    """A response without its body's bytes: status, headers, and either a text or an open block."""
+
+    def __init__(
+        self,
+        status: int,
+        text: str = "",
+        headers: tuple[tuple[str, str], ...] = (),
+        block: BlockReader | None = None,
+        close: bool = False,
+    ) -> None:
+        self.status = status
+        self.text = text
+        self.headers = headers
+        self.block = block
+        self.close = close
+
+
+class Connection:
+    """One peer's connection: requests in, answers out, never waiting longer than it should."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: float) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._patience = patience
+        self._refused = False  # an answer was given that ends the connection
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER)
+        writer.transport.set_write_buffer_limits(high=_PIECE)
+        connected = writer.get_extra_info("socket")
+        if connected is not None:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    async def next_request(self, idle: float) -> h11.Request | None:
+        """The next request's head; None when the peer is done or silent. A slow one gets RemoteProtocolError
+        408."""
+        deadline: float | None = None
+        now = asyncio.get_running_loop().time
+        while True:
+            event = self._http.next_event()
+            if isinstance(event, h11.Request):
+                return event
+            if event is not h11.NEED_DATA:
+                return None  # the peer has closed
+            begun = bool(self._http.trailing_data[0])
+            if begun and deadline is None:
+                deadline = now() + self._patience
+            try:
+                wait = idle if deadline is None else max(0.0, deadline - now())
+                async with asyncio.timeout(wait):
+                    data = await self._reader.read(MAX_HEADER)
+            except TimeoutError:
+                if not begun:
+                    return None
+                raise h11.RemoteProtocolError("the request took too long", error_status_hint=408) from None
+            self._http.receive_data(data)
+
+    async def send(self, answer: Answer, body: bool) -> int:
+        """Write an answer, its body only if `body`; how many bytes of a block went out."""
+        text = (answer.text + "\n").encode() if answer.text else b""
+        length = len(text) if answer.block is None else answer.block.size
+        headers = [*_BINARY, *answer.headers]
+        if answer.status != 304:
+            headers.append(("Content-Length", str(length)))
+        if text:
+            headers.append(("Content-Type", "text/plain; charset=utf-8"))
+        if answer.close:
+            self._refused = True
+            headers.append(("Connection", "close"))
+        self._write(h11.Response(status_code=answer.status, headers=headers))
+        sent = 0
+        if body and answer.status != 304:
+            if answer.block is None:
+                self._write(h11.Data(data=text))
+            else:
+                sent = await self._send_block(answer.block)
+        self._write(h11.EndOfMessage())
+        await self._drain()
+        return sent
+
+    async def send_error(self, error: h11.RemoteProtocolError) -> None:
+        """Tell a peer that spoke no proper HTTP, if the answer can still be given."""
+        if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            await self.send(Answer(error.error_status_hint, str(error), close=True), True)
+
+    def again(self) -> bool:
+        """Whether another request may come on this connection; then it is made ready for it."""
+        # the end of a request without a body is an event of its own
+        if self._http.their_state is h11.SEND_BODY and not isinstance(
+            self._http.next_event(), h11.EndOfMessage
+        ):
+            return False
+        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        self._http.start_next_cycle()
+        return True
+
+    async def end(self) -> None:
+        """Let the peer take what is still on its way, then close. TimeoutError if it does not."""
+        async with asyncio.timeout(self._patience):
+            if self._refused and self._writer.transport.can_write_eof():
+                # closing a socket with unread bytes resets it, and takes an answer like 413 with it
+                self._writer.write_eof()
+                left = _LINGER
+                while left > 0 and (data := await self._reader.read(_PIECE)):
+                    left -= len(data)
+            self._writer.close()
+            await self._writer.wait_closed()
+
+    async def _send_block(self, block: BlockReader) -> int:
+        sent = 0
+        while sent < block.size:
+            piece = block.read(_PIECE)
+            if not piece:
+                raise OSError(
+                    "the block's file was cut while it was sent"
+                )  # the peer sees an answer that is too short
+            self._write(h11.Data(data=piece))
+            await self._drain()
+            sent += len(piece)
+        return sent
+
+    def _write(self, event: h11.Event) -> None:
+        data = self._http.send(event)
+        if data:
+            self._writer.write(data)
+
+    async def _drain(self) -> None:
+        if not self._writer.transport.get_write_buffer_size():
+            return
+        async with asyncio.timeout(self._patience):
+            await self._writer.drain()
+
+
+def split_target(target: bytes) -> tuple[str, dict[str, str]]:
+    """(path, first value of each query parameter) of a request target in origin or absolute form."""
+    text = target.decode("latin-1")
+    if not text.startswith("/"):
+        _, _, text = text.partition("://")
+        _, slash, text = text.partition("/")
+        text = slash + text
+    path, _, query = text.partition("?")
+    parameters: dict[str, str] = {}
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        parameters.setdefault(name, value)
+    return path, parameters
+
+
+def wanted_format(query: dict[str, str], accept: str) -> str:
+    """ "raw", "car" or "": `format` beats `Accept`, and of several accepted types the first that we know
+    counts."""
+    if "format" in query:
+        return query["format"]
+    for choice in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in choice.split(";"))
+        if any(
+            parameter.replace(" ", "") in ("q=0", "q=0.0", "q=0.00", "q=0.000") for parameter in parameters
+        ):
+            continue
+        if kind in (RAW_TYPE, CAR_TYPE):
+            return "raw" if kind == RAW_TYPE else "car"
+    return ""
+
+
+def matches(if_none_match: str, etag: str) -> bool:
+    """RFC 9110, 13.1.2: weak comparison, `*` for anything."""
+    return any(
+        tag.strip().removeprefix("W/") in (etag, "*") for tag in if_none_match.split(",") if tag.strip()
+    )

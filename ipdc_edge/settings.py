@@ -1,0 +1,275 @@
+"""A node's settings: one table of name, default, parser and help, read once at start and passed down.
+
+Owns `ipdc.conf`: its format, its defaults and the words for what is wrong in it. Never looked at again
+after `load`, and never reads the environment or the clock. The file at the repository's top is
+`template()`, a test asserts so.
+
+Format: `name = value`, one a line; a line that begins with `#` is a comment; nothing else. What is not set
+has its default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable, Mapping
+
+from ipdc_edge.errors import IpdcError
+
+MQTT_PORT = 18830
+GATEWAY_PORT = 18831
+CONF_LIMIT = 1 << 20  # bytes of an ipdc.conf; a bigger one is a mistake
+
+
+class ConfUnreadable(IpdcError):
+    """Cannot read {file}: {reason}."""
+
+
+class ConfLineUnreadable(IpdcError):
+    """{file}, line {line}: cannot read {text!r}. Allowed: `name = value`, an empty line, or a line that
+    begins with #."""
+
+
+class UnknownSetting(IpdcError):
+    """{file}, line {line}: there is no setting {key!r}. {advice}"""
+
+
+class SettingTwice(IpdcError):
+    """{file}, line {line}: {key} stands in line {first} already. Remove one of the two."""
+
+
+class BadSetting(IpdcError):
+    """{file}, line {line}: {key} = {value!r} is not allowed. Allowed: {allowed}."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What ipdc.conf says, parsed. Sizes are bytes, times seconds."""
+
+    name: str
+    domain: str
+    listen: str
+    mqtt_port: int
+    gateway_port: int
+    portals: tuple[tuple[str, int], ...]
+    slots: int
+    runner_memory: int
+    store_quota: int | None
+    keepalive: int
+
+    @property
+    def is_portal(self) -> bool:
+        """Whether this node's own broker is one of the portals; alone, without any, it is its own."""
+        return not self.portals or (self.listen, self.mqtt_port) in self.portals
+
+    def quota(self, directory: str, held: int = 0) -> int:
+        """Bytes that the block store may hold: as set, or 80 % of what `directory`'s disk has free for us.
+        `held` bytes that the store holds already count as free, so that the quota does not shrink from
+        start to start."""
+        if self.store_quota is not None:
+            return self.store_quota
+        disk = os.statvfs(directory)
+        return (disk.f_bavail * disk.f_frsize + held) * 8 // 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A line of the table. `parse` takes the text to its value, or raises ValueError for what `allowed`
+    rules out."""
+
+    name: str
+    default: str
+    parse: Callable[[str], object]
+    allowed: str
+    help: str
+
+
+def size(text: str) -> int:
+    """Bytes of a size such as 512K, 24M, 1.5G or 1000; K, M, G and T are powers of 1024."""
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([KMGT]?)", text.strip(), re.IGNORECASE | re.ASCII)
+    if not found:
+        raise ValueError(text)
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+
+
+def address(text: str, default_port: int = MQTT_PORT) -> tuple[str, int]:
+    """(host, port) of "host:port", or of "host" with the default port. The host is not looked up."""
+    host, colon, port = text.strip().partition(":")
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
+        raise ValueError(text)
+    return host, _port(port) if colon else default_port
+
+
+def _port(text: str) -> int:
+    return _between(text, 1, 65535)
+
+
+def _between(text: str, least: int, most: int) -> int:
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not least <= int(text) <= most:
+        raise ValueError(text)
+    return int(text)
+
+
+def _node_name(text: str) -> str:
+    if text == "auto":
+        text = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname()).lstrip("_.-")[:63] or "node"
+    return _word(text)
+
+
+def _word(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", text, re.ASCII):
+        raise ValueError(text)
+    return text
+
+
+def _loopback(text: str) -> str:
+    try:
+        packed = socket.inet_pton(socket.AF_INET, text)
+    except OSError as error:
+        raise ValueError(text) from error
+    if packed[0] != 127:
+        raise ValueError(text)
+    return text
+
+
+def _portals(text: str) -> tuple[tuple[str, int], ...]:
+    found = tuple(address(part) for part in text.split(",")) if text.strip() else ()
+    if len(found) > 3 or len(set(found)) != len(found):
+        raise ValueError(text)
+    return found
+
+
+def _slots(text: str) -> int:
+    if text != "auto":
+        return _between(text, 1, 256)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(len(os.sched_getaffinity(0)), memory // 4 // size("24M")))
+
+
+def _runner_memory(text: str) -> int:
+    found = size(text)
+    if not 16 << 20 <= found <= 1 << 40:
+        raise ValueError(text)
+    return found
+
+
+def _quota(text: str) -> int | None:
+    if text == "auto":
+        return None
+    found = size(text)
+    if not 16 << 20 <= found <= 1 << 60:
+        raise ValueError(text)
+    return found
+
+
+WORD = "up to 63 letters, digits, - _ or . (first a letter or digit)"
+
+TABLE = (
+    Setting("name", "auto", _node_name, WORD + ", or auto",
+            "What people call this node. auto: the host's name."),
+    Setting("domain", "local", _word, WORD,
+            "The domain that this node is in. Nodes of other domains are not seen."),
+    Setting("listen", "127.0.0.1", _loopback, "an IPv4 address of loopback, 127.0.0.1 to 127.255.255.254",
+            "Address of the broker and the gateway. Loopback only, until certificates close the domain."),
+    Setting("mqtt_port", str(MQTT_PORT), _port, "1 to 65535", "TCP port of this node's own broker."),
+    Setting("gateway_port", str(GATEWAY_PORT), _port, "1 to 65535",
+            "TCP port of the gateway that other nodes take blocks from."),
+    Setting("portals", "", _portals,
+            f"at most three different host:port, with commas between (port {MQTT_PORT} may be left out)",
+            "Brokers at which the domain's nodes find each other. None: this node works alone."),
+    Setting("slots", "auto", _slots, "1 to 256, or auto",
+            "Tasks that run here at the same time, one runner each.\n"
+            "auto: one a processor, as long as runners of 24M fit into a quarter of the memory."),
+    Setting("runner_memory", "24M", _runner_memory, "a size of at least 16M, such as 24M or 1G",
+            "Memory of one runner, the user's code and its interpreter together."),
+    Setting("store_quota", "auto", _quota, "a size of at least 16M, such as 500M or 20G, or auto",
+            "How much content this node keeps. auto: 80 % of what the disk has free at start."),
+    Setting("keepalive", "10", lambda text: _between(text, 1, 10), "1 to 10 seconds",
+            "Seconds of silence after which a connection between nodes is asked for a sign of life.\n"
+            "A node that died without a word is noticed within twice that."),
+)
+
+
+def load(path: str) -> Settings:
+    """Reads ipdc.conf. A file that is not there means the defaults. Raises ConfUnreadable,
+    ConfLineUnreadable, UnknownSetting, SettingTwice or BadSetting, each with file, line and what is
+    allowed."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(CONF_LIMIT + 1)
+    except FileNotFoundError:
+        content = b""
+    except OSError as error:
+        raise ConfUnreadable(file=path, reason=error.strerror or str(error)) from error
+    if len(content) > CONF_LIMIT:
+        raise ConfUnreadable(file=path, reason=f"it has more than {CONF_LIMIT} bytes")
+    return parse(content, path)
+
+
+def parse(content: bytes, file: str) -> Settings:
+    """As load, from bytes; `file` is for the messages."""
+    lines: dict[str, int] = {}
+    values = {setting.name: setting.default for setting in TABLE}
+    for number, raw in enumerate(content.split(b"\n"), 1):
+        text = raw.decode("utf-8", "backslashreplace").strip()
+        if not text or text.startswith("#"):
+            continue
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not re.fullmatch(r"[A-Za-z0-9_.-]+", key):
+            raise ConfLineUnreadable(file=file, line=number, text=text[:200])
+        if key not in values:
+            raise UnknownSetting(file=file, line=number, key=key[:100], advice=_nearest(key))
+        if key in lines:
+            raise SettingTwice(file=file, line=number, key=key, first=lines[key])
+        lines[key] = number
+        values[key] = value
+    return _settings(values, lines, file)
+
+
+def _settings(values: Mapping[str, str], lines: Mapping[str, int], file: str) -> Settings:
+    parsed: dict[str, object] = {}
+    for setting in TABLE:
+        value = values[setting.name]
+        try:
+            parsed[setting.name] = setting.parse(value)
+        except ValueError as error:
+            allowed = setting.allowed
+            if " #" in value:
+                allowed += "; a comment stands on a line of its own"
+            where = {"file": file, "line": lines.get(setting.name, 0)}
+            raise BadSetting(**where, key=setting.name, value=value[:200], allowed=allowed) from error
+    settings = Settings(**parsed)  # type: ignore[arg-type]
+    if settings.mqtt_port == settings.gateway_port:
+        line = lines.get("gateway_port") or lines.get("mqtt_port", 0)
+        raise BadSetting(file=file, line=line, key="gateway_port", value=settings.gateway_port,
+                         allowed="any port but the broker's own (mqtt_port)")
+    return settings
+
+
+def _nearest(key: str) -> str:
+    import difflib
+
+    names = [setting.name for setting in TABLE]
+    near = difflib.get_close_matches(key.lower().replace("-", "_"), names, 1, 0.6)
+    return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names)}."
+
+
+def render(values: Mapping[str, str], comment: Iterable[str] = ()) -> str:
+    """The text of an ipdc.conf that sets `values` (name -> text) and has `comment` lines at its top."""
+    lines = [f"# {line}" for line in comment]
+    return "\n".join(lines + [f"{name} = {value}" for name, value in values.items()]) + "\n"
+
+
+def template() -> str:
+    """The ipdc.conf that is delivered: every setting with its help, what is allowed and its default, all
+    commented out."""
+    parts = ["# Settings of ipdc-edge. Each line shows a default; remove the # to change it, then restart:\n"
+             "#     sudo systemctl restart ipdc-broker ipdc-edge\n"
+             "# Sizes are bytes; K, M, G and T are powers of 1024. A comment stands on a line of its own.\n"]
+    for setting in TABLE:
+        text = "".join(f"# {line}\n" for line in setting.help.split("\n"))
+        text += f"# Allowed: {setting.allowed}.\n#{setting.name} = {setting.default}"
+        parts.append(text.rstrip() + "\n")
+    return "\n".join(parts)

@@ -1,0 +1,94 @@
+"""On a fresh Debian 12 and 13: ./run-demo as a newcomer runs it, ./run-tests, and the simulation's digest.
+
+Bookworm is tried as root and trixie as a user with sudo, so that both ways are. Needs root and debootstrap;
+without them these tests fail and say what is missing, because whoever asked for them wants to know.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bare.debian import CHECKOUT, SUITES, USER, Guest
+
+pytestmark = pytest.mark.bare
+WHO = {"bookworm": "root", "trixie": USER}
+DIGEST = "python3 -m tests.simulation.digest"
+
+
+class Newcomer:
+    """A guest with the checkout and the account that uses it."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest, self.user = guest, WHO[guest.suite]
+        if self.user != "root":
+            guest.add_user()
+        self.checkout = guest.add_checkout(self.user)
+
+    def run(self, command: str, seconds: float = 900):
+        return self.guest.run(f"cd {self.checkout} && {command}", self.user, seconds=seconds)
+
+
+@pytest.fixture(params=list(SUITES))
+def newcomer(request: pytest.FixtureRequest) -> Iterator[Newcomer]:
+    with Guest(request.param) as guest:
+        yield Newcomer(guest)
+
+
+def test_run_demo(newcomer: Newcomer) -> None:
+    demo = newcomer.run("./run-demo").check()
+    assert demo.left == [], "run-demo left processes running"
+
+    # the ten most frequent words, counted by other means
+    packed = newcomer.guest.directory / "upper/usr/share/dictd/gcide.dict.dz"
+    words = Counter(gzip.decompress(packed.read_bytes()).decode(errors="surrogateescape").split())
+    for word, count in words.most_common(10):
+        shown = re.compile(rf"(?<!\S){re.escape(word)}\s.*?{count}\b|\b{count}\s+{re.escape(word)}(?!\S)")
+        assert shown.search(demo.stdout.replace(",", "")), f"{word} {count} is not in the output:\n{demo}"
+
+    # where the results lie: they are still there
+    named = {path.rstrip(".") for path in re.findall(r"(?<![\w.])/[\w./-]+", demo.stdout)}
+    places = sorted(named | {os.path.dirname(path) for path in named})
+    found = newcomer.run("for d in " + " ".join(places) + '; do ls -d "$d/_SUCCESS" "$d/part-00000"; done')
+    assert "/_SUCCESS" in found.stdout and "/part-00000" in found.stdout, f"no results in {places}:\n{demo}"
+
+    # and the system is as a careful user leaves it
+    enabled = "find /etc/rc?.d /etc/systemd/system -name 'S*' -o -name '*.service'"
+    after = newcomer.run(f"ls /usr/sbin/policy-rc.d; {enabled}")
+    for leaving in "policy-rc.d\n", "mosquitto", "dictd":
+        assert leaving not in after.stdout, f"run-demo left {leaving.strip()}: {after}"
+
+    again = newcomer.run("./run-demo").check()
+    assert "installing" not in again.stderr, f"the second run installed something again:\n{again}"
+
+
+def test_run_tests(newcomer: Newcomer) -> None:
+    """All that needs no --all; so the code runs on both Pythons and both generations of paho-mqtt."""
+    trust = newcomer.guest.trust_this_machines_certificates()
+    tests = newcomer.run(f"{trust} ./run-tests", seconds=1800).check()
+    last = tests.stdout.strip().splitlines()[-1]
+    assert re.fullmatch(r"[1-9]\d* passed, 0 failed, \d+ skipped", last), tests
+    assert tests.left == [], "run-tests left processes running"
+
+
+def test_the_simulation_has_the_same_digest_everywhere() -> None:
+    digests = {}
+    for suite, version in SUITES.items():
+        with Guest(suite) as guest:
+            install = "apt-get -qq update && apt-get -y -qq install --no-install-recommends python3"
+            guest.run(f"DEBIAN_FRONTEND=noninteractive; export DEBIAN_FRONTEND; {install}").check()
+            place = guest.add_checkout()
+            assert f"Python {version}." in guest.run("python3 --version").check().stdout
+            digests[suite] = guest.run(f"cd {place} && {DIGEST}").check().stdout.strip()
+    command = ["/usr/bin/python3", *DIGEST.split()[1:]]
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    here = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True)
+    assert here.returncode == 0, here.stderr
+    assert re.fullmatch(r"\S*[0-9a-f]{16,}\S*|.*\b[0-9a-f]{16,}\b.*", here.stdout.strip()), here.stdout
+    assert digests == dict.fromkeys(SUITES, here.stdout.strip())
