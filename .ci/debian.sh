@@ -30,7 +30,8 @@ need_packages() (
     as_root chmod 755 "$policy" || exit 1
   fi
   apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300)
-  if ! { as_root "${apt[@]}" update && as_root "${apt[@]}" install --no-install-recommends "${missing[@]}"; } >"$log" 2>&1
+  # one unreachable source of many fails the update, but perhaps not the install: only that counts
+  if ! { as_root "${apt[@]}" update || true; as_root "${apt[@]}" install --no-install-recommends "${missing[@]}"; } >"$log" 2>&1
   then tail -n 30 "$log" >&2; echo "apt could not install: ${missing[*]}" >&2; exit 1; fi
   for service in "${new[@]}"; do ! installed "$service" || silence "$service"; done
 )

@@ -37,6 +37,7 @@ PYTHON = "/usr/bin/python3"
 KINDS = ("daemon", "broker", "runners")
 BUDGET = {"idle daemon": 27.0, "idle broker": 5.0, "node sum on the largest text": 64.0, "growth": 1.10}
 INTERVAL = 0.1  # seconds between sweeps
+LIMIT = 3600  # seconds for a job: one that hangs is not waited for
 MAP = """\
 def map(key, line):
     for word in line.split():
@@ -229,6 +230,8 @@ def measure_job(lab: Lab, nodes: list[Node], size: int) -> dict:
             for node in nodes:
                 node.sweep()
             sweeps += 1
+            if begun - started > LIMIT:
+                raise NotMeasured(f"the job over {size} bytes did not end within {LIMIT} s")
             time.sleep(max(0.0, INTERVAL - (time.monotonic() - begun)))
     finally:
         if job.poll() is None:

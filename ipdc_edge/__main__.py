@@ -1,7 +1,7 @@
 """The command `ipdc-edge`: finds the command's module and runs it.
 
-Owns the table of commands, the exit codes of what goes wrong, and nothing else. Imports only the module asked for:
-the daemon, started by `ipdc-edge run`, carries what stands here in its idle memory.
+Owns the table of commands, the exit codes of what goes wrong, and nothing else. Imports only the module
+asked for: the daemon, started by `ipdc-edge run`, carries what stands here in its idle memory.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 no daemon, 4 not placed, 130 interrupte
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command line and returns its exit code. Errors of ours become a line on stderr; bugs a traceback."""
+    """Runs a command line and returns its exit code. Errors of ours become a line on stderr; bugs a
+    traceback."""
     words = sys.argv[1:] if argv is None else argv
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has had enough, as `| head`. Python would complain again when it flushes at exit.
+        # The reader of our output has had enough, as `| head`. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
 

@@ -20,7 +20,7 @@ class IpdcError(Exception):
 
     def __init__(self, **details: object) -> None:
         self.details = details
-        super().__init__(_template(type(self)).format(**details) or type(self).__name__)
+        super().__init__(_template(type(self)).format(**details).strip() or type(self).__name__)
 
     def to_dict(self) -> dict[str, object]:
         """As JSON for the control socket and job records: {"name", "message", "details", "exit_code",
@@ -133,7 +133,10 @@ class JobCancelled(IpdcError):
 
 
 class UnknownJob(IpdcError):
-    """No job here begins with {id!r}. {known}"""
+    """No job here has the id {id!r}, or begins or ends with it. {known}"""
+
+    def __init__(self, id: object, known: object = "") -> None:
+        super().__init__(id=id, known=known)
 
 
 class AmbiguousId(IpdcError):

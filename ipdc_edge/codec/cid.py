@@ -189,7 +189,9 @@ def decode_varint(data: Buffer, at: int) -> tuple[int, int]:
         shift += 7
         if shift > 63:
             raise ValueError("a number over 64 bits")
-    if number >> 64 or (byte == 0 and shift):
+    if number >> 64:
+        raise ValueError("a number over 64 bits")
+    if byte == 0 and shift:
         raise ValueError("a number that is not in its shortest form")
     return number, at
 

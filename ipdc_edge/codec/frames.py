@@ -16,7 +16,7 @@ Runner's socket, daemon to runner:
     DATA      raw: the answer to READ; empty means the end of that stream
     CLOSE     empty: leave
 Runner's socket, runner to daemon:
-    READY     JSON {"pid"}: the user's code is loaded and set up
+    READY     JSON {}: the user's code is loaded and set up
     READ      JSON {"stream"}: asks for the next block of input `stream`
     WRITE     4 bytes stream number, big-endian, + raw bytes (a run's block: at most 64 KiB; a file's: 1 MiB exactly,
               the last one shorter); no answer, the socket is the back-pressure

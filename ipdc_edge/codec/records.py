@@ -40,10 +40,10 @@ from binascii import a2b_base64, b2a_base64
 from itertools import repeat
 from json.encoder import encode_basestring
 from operator import mod
-from typing import TYPE_CHECKING
 
 from ipdc_edge.errors import IpdcError
 
+TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -244,36 +244,41 @@ def partition_of(encoded: str, count: int) -> int:
     return zlib.crc32(encoded.encode("latin-1")) % count
 
 
-def partitions_of(encoded: list[str], prefix: str, count: int) -> Iterator[int]:
+def partitions_of(prefix: str, names: list[str], count: int) -> Iterator[int]:
     """partition_of(prefix + name, count) for each name, computed by C code."""
     begun = zlib.crc32(prefix.encode("latin-1"))
-    data = map(str.encode, encoded, repeat("latin-1"))
+    data = map(str.encode, names, repeat("latin-1"))
     return map(mod, map(zlib.crc32, data, repeat(begun)), repeat(count))
 
 
 # Values
 
 
-def encode_many(prefix: str, names: list[str], lists: Sequence[Sequence[object]]) -> list[str]:
-    """encode_lines for many encoded keys, prefix + name each, that are sorted: all their lines, sorted."""
-    if max(map(len, lists), default=1) == min(map(len, lists), default=1) == 1:
+def encode_singles(prefix: str, names: Sequence[str], lists: Sequence[Sequence[object]]) -> list[str]:
+    """The lines of many keys, prefix + name each, in step with them, if each has one int; else an empty list."""
+    if max(map(len, lists), default=0) == min(map(len, lists), default=0) == 1:
         values = [value for (value,) in lists]
         if set(map(type, values)) == {int} and -_WORD < min(values) and max(values) < _WORD:  # type: ignore[type-var]
-            return [f"{prefix}{name}\x00{value}\n" for name, value in zip(names, values)]
+            return [f"{prefix}{name}\x00{value}" for name, value in zip(names, values)]
+    return []
+
+
+def encode_many(prefix: str, names: Sequence[str], lists: Sequence[Sequence[object]]) -> list[str]:
+    """The lines of many keys, prefix + name each; several for a key with much to carry, none for one without values."""
     lines: list[str] = []
-    for name, several in zip(names, lists):
-        if several:
-            lines += encode_lines(prefix + name, several)
+    for name, values in zip(names, lists):
+        if values:
+            lines += encode_lines(prefix + name, values)
     return lines
 
 
 def encode_lines(encoded: str, values: Sequence[object]) -> list[str]:
-    """The record lines, each with its LF, of an encoded key and its values, sorted. ValueNotCarried as above."""
+    """The record lines of an encoded key and its values, in their order. ValueNotCarried names type and key."""
     prefix = encoded + "\x00"
     if len(values) == 1:
         value = values[0]
         if type(value) is int and -_WORD < value < _WORD:
-            return [f"{prefix}{value}\n"]
+            return [f"{prefix}{value}"]
     lines = []
     start, step = 0, 256
     while start < len(values):
@@ -287,10 +292,10 @@ def encode_lines(encoded: str, values: Sequence[object]) -> list[str]:
             step = max(1, min(step - 1, step * LINE_TARGET // len(text)))
             continue
         if len(text) + len(prefix) >= MAX_LINE:
-            raise _refuse("a value", values[start], f"it takes {len(text)} bytes, with its key at most {MAX_LINE}", decode_key(encoded))
-        lines.append(f"{prefix}{text}\n")
+            reason = f"it takes {len(text)} bytes, with its key at most {MAX_LINE}"
+            raise _refuse("a value", values[start], reason, decode_key(encoded))
+        lines.append(f"{prefix}{text}")
         start += step
-    lines.sort()
     return lines
 
 

@@ -12,12 +12,20 @@ from __future__ import annotations
 
 import json
 import zlib
-from typing import TYPE_CHECKING, TypedDict
 
 from ipdc_edge.codec.records import MAX_LINE
 
+TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
+    from typing import TypedDict
+
+    class RunEntry(TypedDict):
+        """One partition's run in a manifest."""
+
+        blocks: list[str]
+        bytes: int
+        records: int
 
 MAX_BLOCK = 64 * 1024  # bytes of a run's block
 MAX_RUNS = 10_000  # in one manifest: the partitions of a job
@@ -31,16 +39,8 @@ class BadRun(ValueError):
     """A run or a manifest that is not what its description says: a peer's fault, never the user's code."""
 
 
-class RunEntry(TypedDict):
-    """One partition's run in a manifest."""
-
-    blocks: list[str]
-    bytes: int
-    records: int
-
-
 class RunWriter:
-    """Takes sorted lines (one-byte text, each with its LF) and hands full blocks to `emit`; O(one block) memory."""
+    """Takes sorted lines (one-byte text) and hands full blocks to `emit`; O(one block) memory."""
 
     def __init__(self, emit: Callable[[bytes], None], block: int = MAX_BLOCK) -> None:
         self._emit = emit
@@ -51,12 +51,21 @@ class RunWriter:
         self.bytes = 0
         self.text_bytes = 0
 
-    def feed(self, lines: Iterable[str], records: int) -> None:
-        """`records` lines, in any grouping (an element may hold several), all sorted."""
-        data = "".join(lines).encode("latin-1")
-        self.records += records
+    def feed(self, lines: list[str]) -> None:
+        """The next lines, sorted, without their LF; a few thousand at most, for they are joined."""
+        if not lines:
+            return
+        lines.append("")
+        data = "\n".join(lines).encode("latin-1")
+        lines.pop()
+        self.records += len(lines)
         self.text_bytes += len(data)
         self._add(self._zlib.compress(data))
+
+    def feed_all(self, lines: list[str], step: int = 2048) -> None:
+        """Any number of lines."""
+        for start in range(0, len(lines), step):
+            self.feed(lines[start : start + step])
 
     def finish(self) -> None:
         """The last, shorter block. A run without records emits nothing."""

@@ -1,6 +1,7 @@
 """`ipdc-edge broker`: writes mosquitto's configuration and becomes mosquitto.
 
-Owns nothing beyond that; drivers/broker.py knows the configuration. Used by the lab and by ipdc-broker.service.
+Owns nothing beyond that; drivers/broker.py knows the configuration. Used by the lab and by
+ipdc-broker.service.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
-    parser.description = "Run this node's own mosquitto in the foreground, with a configuration made from ipdc.conf."
+    parser.description = "Run this node's own mosquitto in the foreground, configured from ipdc.conf."
     parser.epilog = EXAMPLES
 
 

@@ -15,8 +15,8 @@ SHOWN = 8  # candidates that an error lists
 
 
 def choose(prefix: str, ids: Iterable[str]) -> str:
-    """The one id that begins with `prefix`. Four letters at an id's end serve as well, as people remember them. Raises
-    UnknownJob or AmbiguousId, which list what there is."""
+    """The one id that begins with `prefix`. Four letters at an id's end serve as well, as people remember
+    them. Raises UnknownJob or AmbiguousId, which list what there is."""
     known = sorted(set(ids))
     if prefix in known:
         return prefix
@@ -25,7 +25,8 @@ def choose(prefix: str, ids: Iterable[str]) -> str:
         return found[0]
     if found:
         raise AmbiguousId(id=prefix, count=len(found), candidates=_listed(found))
-    raise UnknownJob(id=prefix, known=f"There are: {_listed(known)}" if known else "No job was submitted here yet.")
+    there = f"There are: {_listed(known)}" if known else "No job was submitted here yet."
+    raise UnknownJob(id=prefix, known=there)
 
 
 def job_id(home: Home, prefix: str) -> str:
@@ -36,8 +37,8 @@ def job_id(home: Home, prefix: str) -> str:
 def jobs(home: Home) -> list[dict[str, object]]:
     """The daemon's jobs, oldest first."""
     found = call(home, "jobs").get("jobs")
-    return sorted((job for job in found if isinstance(job, dict)), key=lambda job: str(job.get("id"))) if isinstance(
-        found, list) else []
+    known = [job for job in found if isinstance(job, dict)] if isinstance(found, list) else []
+    return sorted(known, key=lambda job: str(job.get("id")))
 
 
 def _listed(ids: list[str]) -> str:

@@ -7,8 +7,9 @@ retries, and knows no operation. What the daemon's errors mean stays in them: th
 from __future__ import annotations
 
 import os
+import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from ipdc_edge.codec import control as codec
@@ -28,6 +29,7 @@ class Conversation:
         self._path = home.control_socket
         self._advice = advice
         self.frames = FrameSocket(_connect(home, self._path))
+        self.idle: Callable[[], None] | None = None  # called every second in which the daemon says nothing
 
     def __enter__(self) -> Conversation:
         return self
@@ -58,6 +60,8 @@ class Conversation:
         """(kind, payload) of EVENT, DATA, and last of ANSWER or END. Raises DaemonLost where the answer
         ends early."""
         while True:
+            while self.idle is not None and not select.select([self.frames.sock], [], [], 1.0)[0]:
+                self.idle()
             try:
                 frame = self.frames.receive()
             except frames.BadFrame as error:
@@ -141,13 +145,13 @@ def _connect(home: Home, path: str) -> socket.socket:
         return connection
     except PermissionError as error:
         connection.close()
-        raise NotAllowed(path=path, group=_group(path), user=_user()) from error
+        raise NotAllowed(path=path, group=group_of(path), user=user_name()) from error
     except OSError as error:
         connection.close()
-        raise NoDaemon(socket=path, start=_start(home)) from error
+        raise NoDaemon(socket=path, start=start_command(home)) from error
 
 
-def _start(home: Home) -> str:
+def start_command(home: Home) -> str:
     """What starts the daemon of this home."""
     if not home.own:
         return "sudo systemctl start ipdc-edge"
@@ -159,7 +163,8 @@ def _start(home: Home) -> str:
     return f"IPDC_HOME={shlex.quote(home.state)} ipdc-edge run --with-broker"
 
 
-def _group(path: str) -> str:
+def group_of(path: str) -> str:
+    """The group of a file, or the one that an installed node has."""
     import grp
 
     try:
@@ -168,7 +173,8 @@ def _group(path: str) -> str:
         return "ipdc"
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Who runs this command."""
     import pwd
 
     try:

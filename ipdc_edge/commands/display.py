@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 FINAL = ("succeeded", "failed", "cancelled")
@@ -47,10 +47,10 @@ def moment(value: object) -> datetime | None:
     """A time of a job: ISO text or seconds since the epoch; None for "not yet"."""
     try:
         if isinstance(value, int | float) and value > 0:
-            return datetime.fromtimestamp(value, timezone.utc)
+            return datetime.fromtimestamp(value, UTC)
         if isinstance(value, str) and value:
             found = datetime.fromisoformat(value)
-            return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+            return found if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         return None
     return None
@@ -123,7 +123,8 @@ def error_text(job: Mapping[str, Any]) -> str:
 
 
 def failure_text(job: Mapping[str, Any]) -> str:
-    """What the user's code did wrong: where, with which record, and its traceback; empty where it did nothing."""
+    """What the user's code did wrong: where, with which record, and its traceback; empty where it did
+    nothing."""
     failure = job.get("failure")
     if not isinstance(failure, Mapping):
         return ""
@@ -141,7 +142,8 @@ def failure_text(job: Mapping[str, Any]) -> str:
 
 
 class Progress:
-    """Shows a job while it runs: one line that changes at a terminal, a line now and then elsewhere, JSON lines."""
+    """Shows a job while it runs: one line that changes at a terminal, a line now and then elsewhere, JSON
+    lines."""
 
     def __init__(self, json_lines: bool = False, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream

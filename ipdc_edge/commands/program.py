@@ -1,8 +1,9 @@
-"""The user's program before it is submitted: Map.py, Reduce.py and the modules beside them that they import.
+"""The user's program before it is submitted: Map.py, Reduce.py and the modules beside them that they
+import.
 
-Owns finding and checking these files. Never runs a line of them: they are compiled and looked through, so that a
-mistake is told here, with its line, and not by some board after a minute. A module that is not beside the program is
-taken to be installed on the nodes.
+Owns finding and checking these files. Never runs a line of them: they are compiled and looked through, so
+that a mistake is told here, with its line, and not by some board after a minute. A module that is not
+beside the program is taken to be installed on the nodes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class FunctionMissing(IpdcError):
 
 
 class NameTwice(IpdcError):
-    """{first} and {second} would both travel as {name}. Rename one of them, or put both programs into one directory."""
+    """{first} and {second} would both travel as {name}. Rename one of them, or put both programs into one
+    directory."""
 
 
 class ProgramTooBig(IpdcError):
@@ -38,8 +40,8 @@ class ProgramTooBig(IpdcError):
 
 
 class Program:
-    """What a job runs: `files` is name in the bundle -> path here, `map` and `reduce` name two of them; `reduce` is
-    None for a map-only job, and equals `map` where one file holds both."""
+    """What a job runs: `files` is name in the bundle -> path here, `map` and `reduce` name two of them;
+    `reduce` is None for a map-only job, and equals `map` where one file holds both."""
 
     def __init__(self, map_path: str, reduce_path: str | None) -> None:
         self.files: dict[str, str] = {}
@@ -49,7 +51,7 @@ class Program:
         self._collect(map_path)
         self._demand(map_path, ("map", "map_lines"), "map(key, line) or map_lines(lines)")
         if reduce_path is None:
-            if self._defines(map_path, "reduce"):
+            if "reduce" in self._defined[map_path]:
                 self.reduce = self.map
         else:
             self._collect(reduce_path)
@@ -72,15 +74,11 @@ class Program:
     def _take(self, name: str, path: str) -> bool:
         """Enters a file; False where it stands in the bundle already."""
         first = self.files.setdefault(name, path)
-        if first is not path and not os.path.samefile(first, path):
+        if first != path and os.path.exists(path) and not os.path.samefile(first, path):
             raise NameTwice(first=first, second=path, name=name)
         if len(self.files) > FILES_LIMIT:
             raise ProgramTooBig(path=path, reason=f"the program has more than {FILES_LIMIT} files")
         return path not in self._defined
-
-    def _defines(self, path: str, name: str) -> bool:
-        defined = self._defined[self.files[os.path.basename(path)]]
-        return name in defined or ("*" in defined and name != "reduce")
 
     def _demand(self, path: str, names: tuple[str, ...], wanted: str) -> None:
         defined = self._defined[self.files[os.path.basename(path)]]
@@ -97,7 +95,7 @@ def parse(path: str) -> ast.Module:
         with open(path, "rb") as file:
             source = file.read(CODE_LIMIT + 1)
     except OSError as error:
-        raise FileUnreadable(path=path, reason=error.strerror or str(error), hint=nearest_file(path)) from error
+        raise unreadable(path, error) from error
     if len(source) > CODE_LIMIT:
         raise ProgramTooBig(path=path, reason=f"a code file has at most {CODE_LIMIT} bytes")
     try:
@@ -116,6 +114,11 @@ def parse(path: str) -> ast.Module:
         raise ProgramBroken(file=path, line=0, message="nested too deeply", text="") from error
 
 
+def unreadable(path: str, error: OSError) -> FileUnreadable:
+    """The error for a file that cannot be opened, with a guess at what was meant."""
+    return FileUnreadable(path=path, reason=error.strerror or str(error), hint=nearest_file(path))
+
+
 def nearest_file(path: str) -> str:
     """" Did you mean ...?" where a file of nearly that name exists."""
     import difflib
@@ -132,7 +135,8 @@ def nearest_file(path: str) -> str:
 
 
 def _names(tree: ast.Module) -> set[str]:
-    """What a module defines at its top level, also under if, try and with; "*" where a star import may bring more."""
+    """What a module defines at its top level, also under if, try and with; "*" where a star import may
+    bring more."""
     names: set[str] = set()
     waiting: list[ast.AST] = list(tree.body)
     while waiting:
@@ -149,25 +153,24 @@ def _names(tree: ast.Module) -> set[str]:
 
 
 def _imports(tree: ast.Module, name: str) -> Iterator[list[str]]:
-    """Every dotted name that the file `name` imports, anywhere in it, as parts; relative ones made absolute."""
+    """Every dotted name that the file `name` imports, anywhere in it, as parts; relative ones made
+    absolute."""
     package = name.split("/")[:-1]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             if node.level > len(package):
-                base = [] if node.level == 0 else None
-            else:
-                base = package[: len(package) + 1 - node.level] if node.level else []
-            if base is None:
                 continue  # beyond the program's directory: Python refuses it as well
+            base = package[: len(package) + 1 - node.level] if node.level else []
             base = base + (node.module.split(".") if node.module else [])
             yield base
             yield from (base + [alias.name] for alias in node.names if alias.name != "*")
 
 
 def _files(directory: str, parts: list[str]) -> Iterator[str]:
-    """Names of the files beside the program that importing `parts` runs: the packages on the way, then the module."""
+    """Names of the files beside the program that importing `parts` runs: the packages on the way, then the
+    module."""
     for depth in range(1, len(parts) + 1):
         name = "/".join(parts[:depth])
         if os.path.isfile(os.path.join(directory, name, "__init__.py")):

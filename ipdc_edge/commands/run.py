@@ -1,7 +1,7 @@
 """`ipdc-edge run`: this node's daemon in the foreground, with its broker as a child where that is wished.
 
-Owns reading home and settings for the daemon. This module stays in the daemon's memory, so it loads next to nothing:
-argparse only for --help and for mistakes.
+Owns reading home and settings for the daemon. This module stays in the daemon's memory, so it loads next to
+nothing: argparse only for --help and for mistakes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description = "Run this node's daemon in the foreground until SIGTERM or Ctrl-C."
     parser.epilog = EXAMPLES
-    parser.add_argument("--with-broker", action="store_true", help="start this node's mosquitto as a child, too")
+    parser.add_argument("--with-broker", action="store_true", help="start this node's mosquitto as a child")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,8 +53,8 @@ def _run(with_broker: bool) -> int:
 
 
 def serve(home: Home, daemon: Callable[[Home, Settings], int], with_broker: bool) -> int:
-    """Reads the settings, makes the directories and runs `daemon(home, settings)`, between a broker's start and end
-    where `with_broker` says so."""
+    """Reads the settings, makes the directories and runs `daemon(home, settings)`, between a broker's start
+    and end where `with_broker` says so."""
     settings = conf.load(home.conf)
     home.prepare()
     if not with_broker:

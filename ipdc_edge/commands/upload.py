@@ -1,8 +1,9 @@
-"""Brings files into the node's content: names them, computes their CIDs, hands their descriptors to the daemon.
+"""Brings files into the node's content: names them, computes their CIDs, hands their descriptors to the
+daemon.
 
-Owns the client's half of the control operation `add`. Files are opened with the caller's rights and read once, in a
-buffer of one chunk; interior blocks wait in a spooled temporary file, so memory does not grow with the file. The
-daemon is never told a path.
+Owns the client's half of the control operation `add`. Files are opened with the caller's rights and read
+once, in a buffer of one chunk; interior blocks wait in a spooled temporary file, so memory does not grow
+with the file. The daemon is never told a path.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ipdc_edge.codec import frames
 from ipdc_edge.codec.cid import BadCid, canonical
 from ipdc_edge.codec.control import block_payload
 from ipdc_edge.commands.client import Conversation
-from ipdc_edge.commands.program import FileUnreadable, nearest_file
+from ipdc_edge.commands.program import FileUnreadable, nearest_file, unreadable
 from ipdc_edge.drivers.importer import Importer
 from ipdc_edge.errors import IpdcError
 from ipdc_edge.home import Home
@@ -63,8 +64,8 @@ class Input(NamedTuple):
 
 
 def find_inputs(words: Sequence[str]) -> list[Input]:
-    """The inputs that --input names: files, directories (every file below that is not hidden, by name), CIDs. Raises
-    FileUnreadable, NotAFile, NoInput or TooManyInputs."""
+    """The inputs that --input names: files, directories (every file below that is not hidden, by name),
+    CIDs. Raises FileUnreadable, NotAFile, NoInput or TooManyInputs."""
     found: list[Input] = []
     for word in words:
         if os.path.isdir(word):
@@ -89,7 +90,7 @@ def open_file(path: str) -> BinaryIO:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # not to wait for a pipe's writer
     except OSError as error:
-        raise FileUnreadable(path=path, reason=error.strerror or str(error), hint=nearest_file(path)) from error
+        raise unreadable(path, error) from error
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
         return open(fd, "rb", buffering=0)
@@ -100,10 +101,12 @@ def open_file(path: str) -> BinaryIO:
 
 
 def add_file(
-    home: Home, path: str, *, name: str, copy: bool, keep: bool, progress: Callable[[int], None] | None = None
+    home: Home, path: str, *, name: str, copy: bool, submission: str | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Added:
-    """Adds one file. `copy` forbids a reference to it; `keep` says that the user wants it kept until told otherwise,
-    else it belongs to the job that is submitted next. `progress` is called with the bytes read so far."""
+    """Adds one file. `copy` forbids a reference to it. `submission` (16 hexadecimal digits) says that it
+    belongs to the job that will be submitted under that name; without, it is kept for the user. `progress`
+    is called with the bytes read so far."""
     with open_file(path) as file, tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
         before = os.fstat(file.fileno())
         importer = Importer(_Counted(file, progress))  # type: ignore[arg-type]
@@ -115,7 +118,8 @@ def add_file(
             raise FileChanged(path=path)
         spool.seek(0)
         request: dict[str, object] = {
-            "name": name, "size": importer.size, "root": importer.root, "copy": copy, "keep": keep}
+            "name": name, "size": importer.size, "root": importer.root, "copy": copy,
+            "keep": submission is None, "submission": submission}
         with Conversation(home, "add it again") as conversation:
             conversation.request("add", request, (file.fileno(),))
             while length := int.from_bytes(spool.read(4), "big"):

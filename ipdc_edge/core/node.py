@@ -24,6 +24,7 @@ from .messages import (
     Accept, Cancel, CleanUp, Command, Download, Failed, FromMaster, FromWorker, Lost, Present, Received, Refuse, Renew,
     Renewed, Report,
 )
+from .placement import MB
 from .timing import Timing
 from .values import JobKey, JobSpec, NodeRecord, Result
 from .worker import Worker
@@ -167,7 +168,7 @@ class Node:
         elif offer.app not in own.capabilities:
             reason = f"cannot do {offer.app}"
         elif own.vitals.memory_available < offer.memory:
-            reason = f"memory: {own.vitals.memory_available} bytes available, the job needs {offer.memory}"
+            reason = f"memory: {own.vitals.memory_available // MB} MB available, the job needs {offer.memory // MB} MB"
         elif len(self.workers) >= MOST_HELD_JOBS:
             reason = f"busy: holds {len(self.workers)} jobs"
         if reason:

@@ -123,7 +123,7 @@ def check_port(host: str, port: int, setting: str, conf: str) -> None:
     """Whether `host:port` can be listened on now. Raises PortTaken, which names the setting, the holder
     where that can be known, and a port that is free; or AddressUnusable."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as mosquitto: connections' remains do not count
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as mosquitto does
         try:
             probe.bind((host, port))
             probe.listen(1)

@@ -84,7 +84,7 @@ class Fetcher:
                 self.counters["own"] += 1
                 return data
         except ReferenceChanged as error:
-            reasons.append(str(error))
+            reasons.append(str(error).rstrip("."))
         except OSError as error:
             reasons.append(f"the own store: {error}")
         for provider in dict.fromkeys(providers):
@@ -158,17 +158,9 @@ class Fetcher:
         async with pool.places:
             try:
                 async with asyncio.timeout(self._deadline):
-                    data = await pool.get(cid)
+                    return await pool.get(cid)
             except TimeoutError:
                 raise ProviderFault(f"the block did not arrive within {self._deadline:g} s") from None
-        try:
-            if len(data) <= _SMALL:
-                verify(cid, data)
-            else:
-                await asyncio.to_thread(verify, cid, data)
-        except BlockMismatch as error:
-            raise ProviderFault(f"it lied: {error}") from None
-        return data
 
 
 class _Walk:
@@ -238,7 +230,7 @@ class _Pool:
         self._closed = False
 
     async def get(self, cid: str) -> bytes:
-        """One block's bytes, not verified. ProviderFault for all that can go wrong."""
+        """One block's bytes, verified. ProviderFault for all that can go wrong."""
         while self._idle:
             connection = self._idle.pop()
             self._timers.pop(connection).cancel()
@@ -277,8 +269,15 @@ class _Pool:
     async def _ask(self, connection: _Connection, cid: str) -> bytes:
         reusable = False
         try:
-            data, reusable = await connection.get(cid)
+            data, whole = await connection.get(cid)
+            if len(data) <= _SMALL:
+                verify(cid, data)
+            else:
+                await asyncio.to_thread(verify, cid, data)
+            reusable = whole
             return data
+        except BlockMismatch as error:
+            raise ProviderFault(f"it lied. {error}".rstrip(".")) from None
         except TimeoutError:
             raise ProviderFault(f"it was silent for {self._patience:g} s") from None
         except h11.ProtocolError as error:
@@ -342,10 +341,14 @@ class _Connection:
                     f"it announced {value.decode('latin-1')[:20]!a} bytes; a block has at most {MAX_BLOCK}"
                 )
         data = await self._body(MAX_BLOCK, cut=False)
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
-            self._http.start_next_cycle()
-            return data, True
-        return data, False
+        if (
+            self._reader.at_eof()
+            or self._http.our_state is not h11.DONE
+            or self._http.their_state is not h11.DONE
+        ):
+            return data, False
+        self._http.start_next_cycle()
+        return data, True
 
     def close(self) -> None:
         """Close at once; nothing of ours waits to be sent."""

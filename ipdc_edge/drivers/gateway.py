@@ -142,18 +142,25 @@ class Gateway:
                 self.counters["refused"] += 1
                 await connection.send_error(error)
                 return
+            given = answer.block.size if answer.block is not None and request.method == b"GET" else None
+            self._count(given, answer.status >= 400)
             try:
-                sent = await connection.send(answer, request.method == b"GET")
+                await connection.send(answer, request.method != b"HEAD")
+            except BaseException:
+                self._count(given, False, -1)
+                raise
             finally:
                 if answer.block is not None:
                     answer.block.close()
-            if answer.block is None:
-                self.counters["refused"] += answer.status >= 400
-            elif request.method == b"GET":
-                self.counters["blocks"] += 1
-                self.counters["bytes"] += sent
             if not connection.again():
                 return
+
+    def _count(self, given: int | None, refused: bool, sign: int = 1) -> None:
+        """Before an answer goes out, so that whoever has it finds it counted; back if it did not go out whole."""
+        if given is not None:
+            self.counters["blocks"] += sign
+            self.counters["bytes"] += sign * given
+        self.counters["refused"] += refused
 
     async def _answer(self, request: h11.Request) -> Answer:
         headers: dict[bytes, bytes] = {}

@@ -79,8 +79,8 @@ class Connection:
                 raise h11.RemoteProtocolError("the request took too long", error_status_hint=408) from None
             self._http.receive_data(data)
 
-    async def send(self, answer: Answer, body: bool) -> int:
-        """Write an answer, its body only if `body`; how many bytes of a block went out."""
+    async def send(self, answer: Answer, body: bool) -> None:
+        """Write an answer, its body only if `body`. OSError when it could not go out whole."""
         text = (answer.text + "\n").encode() if answer.text else b""
         length = len(text) if answer.block is None else answer.block.size
         headers = [*_BINARY, *answer.headers]
@@ -92,15 +92,13 @@ class Connection:
             self._refused = True
             headers.append(("Connection", "close"))
         self._write(h11.Response(status_code=answer.status, headers=headers))
-        sent = 0
         if body and answer.status != 304:
             if answer.block is None:
                 self._write(h11.Data(data=text))
             else:
-                sent = await self._send_block(answer.block)
+                await self._send_block(answer.block)
         self._write(h11.EndOfMessage())
         await self._drain()
-        return sent
 
     async def send_error(self, error: h11.RemoteProtocolError) -> None:
         """Tell a peer that spoke no proper HTTP, if the answer can still be given."""
@@ -131,7 +129,7 @@ class Connection:
             self._writer.close()
             await self._writer.wait_closed()
 
-    async def _send_block(self, block: BlockReader) -> int:
+    async def _send_block(self, block: BlockReader) -> None:
         sent = 0
         while sent < block.size:
             piece = block.read(_PIECE)
@@ -142,7 +140,6 @@ class Connection:
             self._write(h11.Data(data=piece))
             await self._drain()
             sent += len(piece)
-        return sent
 
     def _write(self, event: h11.Event) -> None:
         data = self._http.send(event)

@@ -13,7 +13,7 @@ import psutil
 
 from ..core.values import Vitals
 
-REFERENCE = 60_000.0  # rounds a second of `_rounds` on the core that counts as speed 1.0
+REFERENCE = 450_000.0  # rounds a second of `_rounds` on one core of a server of 2024: speed 1.0
 THROTTLED = "/sys/devices/platform/soc/soc:firmware/get_throttled"  # Raspberry Pi's firmware: bits 0 to 3 are now
 
 

@@ -119,7 +119,12 @@ def test_verify():
     verify(HELLO, b"hello world")
     verify("bafkqaaa", b"")
     verify_digest(HELLO, hashlib.sha256(b"hello world").digest(), b"")
-    for cid, data in ((HELLO, b"hello world!"), (EMPTY, b"x"), ("bafkqaaa", b"x"), (EMPTY_DIRECTORY, b"hello world")):
+    for cid, data in (
+        (HELLO, b"hello world!"),
+        (EMPTY, b"x"),
+        ("bafkqaaa", b"x"),
+        (EMPTY_DIRECTORY, b"hello world"),
+    ):
         with pytest.raises(BlockMismatch, match=cid):
             verify(cid, data)
     with pytest.raises(BlockMismatch):

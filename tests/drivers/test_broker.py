@@ -61,7 +61,8 @@ def test_the_configuration_listens_where_the_settings_say_and_bounds_everything(
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     assert "listener 4711 127.0.0.9" in lines
     assert "persistence false" in lines
-    for option in ("max_packet_size", "max_queued_messages", "max_queued_bytes", "memory_limit", "max_connections"):
+    bounds = "max_packet_size max_queued_messages max_queued_bytes memory_limit max_connections"
+    for option in bounds.split():
         assert sum(re.fullmatch(rf"{option} [1-9]\d+", line) is not None for line in lines) == 1, option
     assert len({line.split()[0] for line in lines if not line.startswith("log_type")}) == len(
         [line for line in lines if not line.startswith("log_type")])
@@ -73,7 +74,7 @@ def test_mosquitto_takes_the_configuration_and_serves(home: Home) -> None:
     process.start()
     try:
         with socket.create_connection((settings.listen, settings.mqtt_port), 5) as client:
-            # MQTT 5 CONNECT, clean start, client id "t"; of CONNACK the first byte is 0x20, the fourth the reason
+            # MQTT 5 CONNECT, clean start, client id "t"; CONNACK begins with 0x20 and has its reason fourth
             client.sendall(bytes.fromhex("100e00044d5154540502000a0000017400")[:16])
             answer = client.recv(100)
         assert (answer[0], answer[3]) == (0x20, 0)
@@ -157,7 +158,7 @@ def test_the_configuration_is_written_whole(home: Home) -> None:
         write_configuration(lost, _settings(1))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="started by root, mosquitto changes its user: pdeathsig is lost")
+@pytest.mark.skipif(os.geteuid() == 0, reason="mosquitto from root changes its user: no pdeathsig")
 def test_the_broker_dies_with_a_killed_daemon(home: Home) -> None:
     settings = _settings(_free_port())
     code = ("import sys, time\nfrom ipdc_edge.drivers.broker import *\nfrom ipdc_edge.settings import load\n"

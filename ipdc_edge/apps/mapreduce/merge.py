@@ -9,11 +9,11 @@ list.sort() is fastest at, and the Python loop runs once for thousands of lines.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING
 
 from ipdc_edge.codec.records import BadRecord
 from ipdc_edge.codec.runs import RunReader, RunWriter
 
+TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -94,7 +94,7 @@ def _merge_to_scratch(runs: list[Blocks], scratch: Scratch, budget: int) -> list
     writer = RunWriter(lambda block: segments.append(scratch.append(block)))
     text = text_share(budget, len(runs))
     for lines in merge([RunReader(read, text).lines for read in runs]):
-        writer.feed(("\n".join(lines), "\n"), len(lines))
+        writer.feed(lines)
     writer.finish()
     return segments
 

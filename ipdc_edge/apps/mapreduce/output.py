@@ -7,10 +7,10 @@ or newline within is the user's own affair), other types as JSON.
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from ipdc_edge.codec.records import ValueNotCarried, value_text
 
+TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

@@ -40,8 +40,8 @@ class MapReduce:
     """The architecture `mapreduce`: `do-map` answered by `buffer`, `do-reduce` by `get-result`."""
 
     name = "mapreduce"
-    commands = ("do-map", "do-reduce")
-    reports = ("buffer", "get-result")
+    commands: tuple[str, ...] = ("do-map", "do-reduce")
+    reports: tuple[str, ...] = ("buffer", "get-result")
 
     def _splits(self, spec: JobSpec) -> list[tuple[int, int, int]]:
         inputs = spec.body["inputs"]

@@ -13,14 +13,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from itertools import chain, islice
 from sys import getsizeof
-from typing import TYPE_CHECKING
 
 from ipdc_edge.apps.mapreduce.mapper import without_none
 from ipdc_edge.apps.mapreduce.merge import group_end, key_of, merge_runs, values_text
-from ipdc_edge.codec.records import MAX_KEY, decode_key, decode_values, encode_key, encode_many, partitions_of
+from ipdc_edge.codec.records import MAX_KEY, decode_key, decode_values, encode_key, encode_many, encode_singles, partitions_of
 from ipdc_edge.codec.runs import RunWriter
 from ipdc_edge.errors import IpdcError
 
+TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -34,7 +34,7 @@ FOLD_FROM = 8  # values of a key that make folding worth a call
 FOLD_GAIN = 0.7  # of the budget: what folding must come below, or the table is spilled
 FOLD_LINES = 256  # lines of one key beyond which merging does not try to combine them
 ENTRY = 140  # bytes of a table's entry besides key and values: the list object, its first slots, the dict's slots
-WRITE_LINES = 2048  # lines handed to compression at a time
+WRITE_LINES = 2048  # lines made at a time
 NOTHING = object()  # no key
 _TEXT_ONLY = frozenset((str,))
 
@@ -186,10 +186,11 @@ class Sorter:
 
     # Order
 
-    def _buckets(self) -> tuple[Table, list[list[str]], bool]:
-        """(table, sorted names of each partition, plain): what the tables hold, in the order of runs; empties them.
+    def _drain(self) -> list[list[str]]:
+        """The sorted record lines of each partition; empties the tables.
 
-        plain: names are keys, all printable ASCII, and "S" + name is the encoded key; else names are encoded keys.
+        Names are taken in the order of their making, a few at a time from the end: neighbours in time are neighbours
+        in memory, and what becomes a line is given back at once. Only lines are sorted.
         """
         table = self._table
         plain = self._typed is None and _all_plain(table)
@@ -200,31 +201,37 @@ class Sorter:
                     while other:
                         key, values = other.popitem()
                         table.setdefault(encode_key(key), []).extend(values)
+        names: list[str] = list(table)  # type: ignore[arg-type]
+        lists = list(table.values())
         self._table, self._encoded, self._typed = {}, {}, None
         self._value_bytes = 0.0
-        names: list[str] = list(table)  # type: ignore[arg-type]
-        if self._partitions == 1:
-            buckets = [names]
-        else:
-            buckets = [[] for _ in range(self._partitions)]
-            for name, partition in zip(names, partitions_of(names, "S" if plain else "", self._partitions)):
-                buckets[partition].append(name)
+        table.clear()
+        buckets: list[list[str]] = [[] for _ in range(self._partitions)]
+        while names:
+            self._move(names[-WRITE_LINES:], lists[-WRITE_LINES:], plain, buckets)
+            del names[-WRITE_LINES:], lists[-WRITE_LINES:]
         for bucket in buckets:
             bucket.sort()
-        return table, buckets, plain
+        return buckets
 
-    def _lines(self, table: Table, bucket: list[str], plain: bool) -> Iterator[list[str]]:
-        """The record lines (with LF) of one partition, in order, a few at a time; takes them out of the table."""
-        for start in range(0, len(bucket), WRITE_LINES):
-            names = bucket[start : start + WRITE_LINES]
-            lists = list(map(table.pop, names))
-            lengths = list(map(len, lists))
-            self.pairs += sum(lengths)
-            if self._combine is not None and max(lengths) > 1:
-                self._combine_lists(names, lists, plain)
-            lines = encode_many("S" if plain else "", names, lists)
-            if lines:
-                yield lines
+    def _move(self, names: list[str], lists: list[list[object]], plain: bool, buckets: list[list[str]]) -> None:
+        """Names and their values into the buckets, as lines. plain: "S" + name is the encoded key, else name is."""
+        tag = "S" if plain else ""
+        lengths = list(map(len, lists))
+        self.pairs += sum(lengths)
+        if self._combine is not None and max(lengths) > 1:
+            self._combine_lists(names, lists, plain)
+        lines = encode_singles(tag, names, lists)
+        if len(buckets) == 1:
+            buckets[0] += lines or encode_many(tag, names, lists)
+            return
+        partitions = partitions_of(tag, names, len(buckets))
+        if lines:
+            for line, partition in zip(lines, partitions):
+                buckets[partition].append(line)
+        else:
+            for name, values, partition in zip(names, lists, partitions):
+                buckets[partition] += encode_many(tag, (name,), (values,))
 
     def _combine_lists(self, names: list[str], lists: list[list[object]], plain: bool) -> None:
         """Replaces, in place, lists of more than one value by what combine makes of them."""
@@ -234,39 +241,35 @@ class Sorter:
             lists[number] = values
 
     def _spill(self) -> None:
-        table, buckets, plain = self._buckets()
         spill: list[list[Segment]] = []
-        for bucket in buckets:
+        for lines in self._drain():
             segments: list[Segment] = []
             spill.append(segments)
-            if bucket:
+            if lines:
                 writer = RunWriter(lambda block, segments=segments: segments.append(self._scratch.append(block)))  # type: ignore[misc]
-                for lines in self._lines(table, bucket, plain):
-                    writer.feed(lines, len(lines))
+                writer.feed_all(lines)
                 writer.finish()
         self._spills.append(spill)
 
     def finish(self, emit: Callable[[int, bytes], None]) -> list[dict[str, int]]:
         """Writes each partition's run by emit(partition, block), in the order of partitions; what each one holds."""
-        table, buckets, plain = self._buckets()
         written = []
-        for partition, bucket in enumerate(buckets):
+        for partition, lines in enumerate(self._drain()):
             writer = RunWriter(lambda block, partition=partition: emit(partition, block))  # type: ignore[misc]
-            source = self._lines(table, bucket, plain)
             if not self._spills:
-                for lines in source:
-                    writer.feed(lines, len(lines))
+                writer.feed_all(lines)
             else:
-                for lines in self._merged(partition, source):
-                    writer.feed(("\n".join(lines), "\n"), len(lines))
+                for batch in self._merged(partition, lines):
+                    writer.feed(batch)
             writer.finish()
             written.append({"records": writer.records, "bytes": writer.bytes})
         return written
 
-    def _merged(self, partition: int, rest: Iterator[list[str]]) -> Iterator[list[str]]:
-        """Lines (without LF) of all spills of one partition and of what the table still holds."""
+    def _merged(self, partition: int, rest: list[str]) -> Iterator[list[str]]:
+        """The lines of all spills of one partition and of what the table still held."""
         runs = [self._scratch.reader(spill[partition]) for spill in self._spills if spill[partition]]
-        batches = merge_runs(runs, self._scratch, self._budget, [lambda: [line[:-1] for line in next(rest, ())]])
+        pieces = (rest[start : start + WRITE_LINES] for start in range(0, len(rest), WRITE_LINES))
+        batches = merge_runs(runs, self._scratch, self._budget, [lambda: next(pieces, [])])
         return batches if self._combine is None else self._recombined(batches)
 
     def _recombined(self, batches: Iterator[list[str]]) -> Iterator[list[str]]:
@@ -316,7 +319,7 @@ class Sorter:
             start = end
         if names:
             self._combine_lists(names, lists, False)
-            result += [line[:-1] for line in encode_many("", names, lists)]
+            result += encode_many("", names, lists)
             result.sort()
         return result
 

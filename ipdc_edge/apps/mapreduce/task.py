@@ -13,7 +13,6 @@ Stream n to read is inputs[n]; streams to write are 0 <= m < count. With "runs",
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
 from ipdc_edge.apps.mapreduce.lines import LineSource
 from ipdc_edge.apps.mapreduce.mapper import mapped_lines, mapped_pairs
@@ -22,6 +21,7 @@ from ipdc_edge.apps.mapreduce.output import TextWriter
 from ipdc_edge.apps.mapreduce.reducer import NO_KEY, Groups, reduced_pairs
 from ipdc_edge.apps.mapreduce.sorter import NOTHING, Sorter
 
+TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol

@@ -1,0 +1,264 @@
+"""A domain of many nodes on one machine, each with its own home, broker and daemon.
+
+Owns a lab's directory: DIR/lab.json says what was made, DIR/node1 ... are the nodes' homes. Starts and ends
+their processes, and removes nothing that lab.json does not name. A lab shares a machine, never a daemon,
+broker or store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import ipdc_edge
+from ipdc_edge import settings
+from ipdc_edge.commands import processes
+from ipdc_edge.commands.client import Conversation
+from ipdc_edge.drivers.broker import check_port, find_mosquitto
+from ipdc_edge.errors import IpdcError, NoDaemon, WrongUsage
+from ipdc_edge.home import Home
+
+NODES_LIMIT = 64
+PORTALS = 3
+READY_SECONDS = 60.0
+POLL_SECONDS = 0.05
+STOP_SECONDS = 15.0
+LOG_LINES = 15  # of a daemon's log in an error
+
+
+class NoLab(IpdcError):
+    """There is no lab in {directory}. Make one: ipdc-edge lab up --nodes 3 --dir {directory}"""
+
+    exit_code = 2
+
+
+class OtherLab(IpdcError):
+    """The lab in {directory} has {has} nodes, not {wanted}. Take that one, or remove it first:
+    ipdc-edge lab down --dir {directory} --purge"""
+
+    exit_code = 2
+
+
+class NotEmpty(IpdcError):
+    """{path} exists already and is no part of a lab. Choose another --dir."""
+
+    exit_code = 2
+
+
+class NodeDied(IpdcError):
+    """The {part} of {node} ended. The last lines of {log}:{lines}"""
+
+
+class NotReady(IpdcError):
+    """After {seconds:g} s {node} sees {sees} of {nodes} nodes. Its log is {log}."""
+
+
+class LabNode:
+    """One node of a lab."""
+
+    def __init__(self, directory: str, name: str) -> None:
+        self.name = name
+        self.home = Home({"IPDC_HOME": os.path.join(directory, name)})
+
+    def log(self, part: str) -> str:
+        """Where "daemon" or "broker" write."""
+        return os.path.join(self.home.state, "log", f"{part}.log")
+
+    def pid_file(self, part: str) -> str:
+        """Which process is the "daemon" or "broker"."""
+        return os.path.join(self.home.run, f"{part}.pid")
+
+    def make(self, conf: str) -> None:
+        """Makes the home and its ipdc.conf."""
+        _ = self.home.control_socket  # too long a path is told before anything is made
+        self.home.prepare()
+        os.makedirs(os.path.dirname(self.log("daemon")), exist_ok=True)
+        with open(self.home.conf, "w", encoding="utf-8") as file:
+            file.write(conf)
+
+    def start(self) -> list[subprocess.Popen[bytes]]:
+        """Starts what does not run yet: first the broker, then the daemon."""
+        started = []
+        read = settings.load(self.home.conf)
+        ports = {"broker": (read.mqtt_port, "mqtt_port"), "daemon": (read.gateway_port, "gateway_port")}
+        for part, command in (("broker", "broker"), ("daemon", "run")):
+            if processes.running(self.pid_file(part)) is None:
+                port, setting = ports[part]
+                check_port(read.listen, port, setting, self.home.conf)
+                words = [sys.executable, "-P", "-m", "ipdc_edge", command]
+                started.append(processes.start(
+                    words, _environ(self.home), self.log(part), self.pid_file(part)))
+        return started
+
+    def check(self) -> None:
+        """Raises NodeDied, with the end of the log, where a part does not run."""
+        for part in ("broker", "daemon"):
+            if processes.running(self.pid_file(part)) is None:
+                log = self.log(part)
+                raise NodeDied(part=part, node=self.name, log=log, lines=_tail(log))
+
+    def stop(self) -> bool:
+        """Ends the daemon, then the broker. Whether any ran."""
+        ran = [processes.end(self.pid_file(part), STOP_SECONDS, f"{part} of {self.name}")
+               for part in ("daemon", "broker")]
+        return any(ran)
+
+
+class Lab:
+    """The lab in one directory."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = os.path.abspath(directory)
+        self._file = os.path.join(self.directory, "lab.json")
+        self._children: list[subprocess.Popen[bytes]] = []  # kept, so that they are not reported as forgotten
+        self.nodes = [LabNode(self.directory, name) for name in self._names()]
+
+    def _names(self) -> list[str]:
+        try:
+            with open(self._file, encoding="utf-8") as file:
+                count = int(json.load(file)["nodes"])
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"Cannot read {self._file}: {error}. Remove it if it is no lab's."
+            raise IpdcError(reason=reason) from error
+        return [f"node{number}" for number in range(1, min(count, NODES_LIMIT) + 1)]
+
+    def make(self, count: int) -> None:
+        """Makes homes and settings for `count` nodes where there is no lab yet. Raises OtherLab, NotEmpty, or
+        WrongUsage for a number that is out of bounds."""
+        if not 1 <= count <= NODES_LIMIT:
+            raise WrongUsage(reason=f"--nodes {count}: a lab has 1 to {NODES_LIMIT} nodes.")
+        if self.nodes:
+            if len(self.nodes) != count:
+                raise OtherLab(directory=self.directory, has=len(self.nodes), wanted=count)
+            return
+        nodes = [LabNode(self.directory, f"node{number}") for number in range(1, count + 1)]
+        for node in nodes:
+            if os.path.lexists(node.home.state):
+                raise NotEmpty(path=node.home.state)
+        ports = free_ports(2 * count)
+        portals = ",".join(f"127.0.0.1:{port}" for port in ports[:PORTALS][:count])
+        slots = str(max(1, len(os.sched_getaffinity(0)) // count))
+        try:
+            os.makedirs(self.directory, exist_ok=True)
+            for number, node in enumerate(nodes):
+                node.make(settings.render({
+                    "name": node.name, "domain": "lab", "mqtt_port": str(ports[number]),
+                    "gateway_port": str(ports[count + number]), "portals": portals, "slots": slots,
+                }, [f"{node.name} of the lab in {self.directory}"]))
+            with open(self._file, "w", encoding="utf-8") as file:
+                json.dump({"nodes": count}, file)
+        except OSError as error:
+            raise IpdcError(reason=f"Cannot make the lab: {error.filename}: {error.strerror}.") from error
+        self.nodes = nodes
+
+    def up(self, say: Callable[[str], None], patience: float = READY_SECONDS) -> None:
+        """Starts every node that does not run, and returns when each sees all of them. What this call
+        started is ended again if that fails. Raises MosquittoMissing, PortTaken, NodeDied or NotReady."""
+        find_mosquitto()
+        begun: list[LabNode] = []
+        try:
+            for node in self.nodes:
+                begun.append(node)
+                self._children += node.start()
+            deadline = time.monotonic() + patience
+            for node in self.nodes:
+                self._await(node, deadline, patience)
+                say(f"{node.name} is ready")
+        except BaseException:
+            for node in begun:
+                node.stop()
+            raise
+
+    def _await(self, node: LabNode, deadline: float, patience: float) -> None:
+        sees = 0
+
+        def check() -> None:
+            for each in self.nodes:
+                each.check()
+            if time.monotonic() > deadline:
+                raise NotReady(seconds=patience, node=node.name, sees=sees, nodes=len(self.nodes),
+                               log=node.log("daemon"))
+
+        while (sees := ready_nodes(node.home, check)) < len(self.nodes):
+            check()
+            time.sleep(POLL_SECONDS)
+
+    def down(self) -> int:
+        """Ends every node's processes; how many nodes ran. What the nodes hold stays."""
+        if not self.nodes:
+            raise NoLab(directory=self.directory)
+        ran = sum([node.stop() for node in self.nodes])
+        for child in self._children:
+            child.wait()  # ours, where one process made the lab and ends it: no zombies
+        self._children.clear()
+        return ran
+
+    def purge(self) -> None:
+        """Removes the nodes' homes and lab.json, and the directory itself where nothing else is in it."""
+        for node in self.nodes:
+            shutil.rmtree(node.home.state)
+        os.unlink(self._file)
+        self.nodes = []
+        if not os.listdir(self.directory):
+            os.rmdir(self.directory)
+
+
+def ready_nodes(home: Home, idle: Callable[[], None]) -> int:
+    """How many nodes that are ready this one sees; 0 while its daemon does not answer. `idle` is called
+    every second that the daemon takes to answer."""
+    try:
+        with Conversation(home) as conversation:
+            conversation.idle = idle
+            conversation.request("nodes", {})
+            found = conversation.answer().get("nodes")
+    except NoDaemon:
+        return 0
+    except IpdcError as error:
+        if error.retry:
+            return 0
+        raise
+    return sum(node.get("state") == "ready" for node in found) if isinstance(found, list) else 0
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports of 127.0.0.1 that are free, all different: each is held until all are chosen."""
+    held: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            probe = socket.socket()
+            held.append(probe)
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in held]
+    finally:
+        for probe in held:
+            probe.close()
+
+
+def _environ(home: Home) -> dict[str, str]:
+    """What a lab's processes are started with. One malloc arena: more of them cost idle memory for nothing
+    here."""
+    environ = {**os.environ, "IPDC_HOME": home.state, "MALLOC_ARENA_MAX": "2"}
+    package = os.path.dirname(os.path.dirname(os.path.abspath(ipdc_edge.__file__)))
+    import site
+
+    if package not in [*site.getsitepackages(), site.getusersitepackages()]:  # a checkout
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+    return environ
+
+
+def _tail(log: str) -> str:
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
+            lines = file.read().decode("utf-8", "backslashreplace").splitlines()[-LOG_LINES:]
+    except OSError as error:
+        lines = [str(error)]
+    return "".join(f"\n  {line}" for line in lines or ["(it is empty)"])

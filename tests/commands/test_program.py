@@ -1,0 +1,155 @@
+"""The user's program before it is submitted: what is refused, with which words, and which files travel."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ipdc_edge.commands import program as module
+from ipdc_edge.commands.program import (
+    FileUnreadable,
+    FunctionMissing,
+    NameTwice,
+    Program,
+    ProgramBroken,
+    ProgramTooBig,
+)
+
+MAP = "def map(key, line):\n    yield line, 1\n"
+REDUCE = "def reduce(key, values):\n    yield key, sum(values)\n"
+
+
+def _write(directory: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = directory / (name.replace("__", "/") + ".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def _program(directory: Path, map_name: str = "Map.py", reduce_name: str | None = None) -> Program:
+    reduce_path = None if reduce_name is None else str(directory / reduce_name)
+    return Program(str(directory / map_name), reduce_path)
+
+
+def test_two_files(tmp_path: Path) -> None:
+    _write(tmp_path, Map=MAP, Reduce=REDUCE)
+    program = _program(tmp_path, reduce_name="Reduce.py")
+    assert (program.map, program.reduce) == ("Map.py", "Reduce.py")
+    assert program.files == {name: str(tmp_path / name) for name in ("Map.py", "Reduce.py")}
+
+
+def test_one_file_holds_both_and_a_map_alone_is_map_only(tmp_path: Path) -> None:
+    _write(tmp_path, Both=MAP + REDUCE, Map=MAP)
+    assert _program(tmp_path, "Both.py").reduce == "Both.py"
+    assert _program(tmp_path, "Both.py", "Both.py").reduce == "Both.py"
+    assert _program(tmp_path).reduce is None
+
+
+def test_a_program_is_named_without_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(tmp_path, Map=MAP, Reduce=REDUCE)
+    monkeypatch.chdir(tmp_path)
+    program = Program("Map.py", "./Reduce.py")
+    assert list(program.files) == ["Map.py", "Reduce.py"]
+
+
+def test_a_syntax_error_names_file_line_and_text(tmp_path: Path) -> None:
+    _write(tmp_path, Map="def map(key, line):\n    yield line.split(, 1\n")
+    with pytest.raises(ProgramBroken) as caught:
+        _program(tmp_path)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{tmp_path}/Map.py, line 2: invalid syntax"
+    assert lines[1] == "    yield line.split(, 1"
+    assert lines[2].index("^") == lines[1].index("(,") + 1
+
+
+def test_a_syntax_error_in_a_module_beside_it_is_found_too(tmp_path: Path) -> None:
+    _write(tmp_path, Map="import words\n" + MAP, words="x = = 1\n")
+    with pytest.raises(ProgramBroken, match=r"words\.py, line 1"):
+        _program(tmp_path)
+
+
+@pytest.mark.parametrize("source", [b"\x00", b"\xff\xfe = 1", b"# coding: nonsense\n", b"(" * 2000])
+def test_files_that_are_no_python_are_refused_with_words(tmp_path: Path, source: bytes) -> None:
+    (tmp_path / "Map.py").write_bytes(source)
+    with pytest.raises(ProgramBroken, match=r"Map\.py, line \d+: \w+"):
+        _program(tmp_path)
+
+
+def test_missing_functions(tmp_path: Path) -> None:
+    _write(tmp_path, Map="def mapper(key, line): pass\n", Empty="", Reduce=MAP)
+    with pytest.raises(FunctionMissing, match=r"no map\(key, line\) or map_lines.*It defines mapper\."):
+        _program(tmp_path)
+    with pytest.raises(FunctionMissing, match="It defines nothing"):
+        _program(tmp_path, "Empty.py")
+    with pytest.raises(FunctionMissing, match=r"Reduce\.py defines no reduce\(key, values\)"):
+        _program(tmp_path, "Reduce.py", "Reduce.py")
+
+
+@pytest.mark.parametrize("source", [
+    "def map_lines(lines): pass", "map = lambda key, line: []", "from words import map", "import words as map",
+    "from words import *", "if True:\n    def map(key, line): pass\nelse:\n    pass",
+    "try:\n    from fast import map\nexcept ImportError:\n    map = None", "a, map = 1, 2",
+])
+def test_ways_to_define_map(tmp_path: Path, source: str) -> None:
+    _write(tmp_path, Map=source)
+    assert _program(tmp_path).reduce is None
+
+
+@pytest.mark.parametrize("source", ["class A:\n    def map(self): pass\n", "def f():\n    map = 1\n", "f = lambda map: 1\n"])
+def test_an_inner_map_is_none(tmp_path: Path, source: str) -> None:
+    _write(tmp_path, Map=source)
+    with pytest.raises(FunctionMissing):
+        _program(tmp_path)
+
+
+def test_modules_beside_the_program_travel_with_it_packages_too(tmp_path: Path) -> None:
+    _write(
+        tmp_path,
+        Map="import re, a\nimport pkg.deep.leaf\ndef map(k, v):\n    from b import thing\n    yield 1, 1\n",
+        Reduce="import c\n" + REDUCE, a="import Map, a", b="", c="from pkg import late", unused="",
+        pkg____init__="", pkg__late="from .deep import other", pkg__idle="",
+        pkg__deep____init__="", pkg__deep__leaf="from ..sibling import x\nfrom . import other\nfrom .... import no",
+        pkg__deep__other="", pkg__sibling="x = 1", plain__module="", plain__other="import plain.module",
+    )
+    names = set(_program(tmp_path, reduce_name="Reduce.py").files)
+    assert names == {"Map.py", "Reduce.py", "a.py", "b.py", "c.py", "pkg/__init__.py", "pkg/late.py",
+                     "pkg/deep/__init__.py", "pkg/deep/leaf.py", "pkg/deep/other.py", "pkg/sibling.py"}
+
+
+def test_modules_in_a_directory_without_init(tmp_path: Path) -> None:
+    _write(tmp_path, Map="from plain import module\n" + MAP, plain__module="import plain.other", plain__other="")
+    assert set(_program(tmp_path).files) == {"Map.py", "plain/module.py", "plain/other.py"}
+
+
+def test_two_files_of_one_name_cannot_travel(tmp_path: Path) -> None:
+    _write(tmp_path, one__Job=MAP, two__Job=REDUCE)
+    with pytest.raises(NameTwice, match=r"would both travel as Job\.py"):
+        Program(str(tmp_path / "one" / "Job.py"), str(tmp_path / "two" / "Job.py"))
+
+
+def test_a_missing_file_is_named_with_the_nearest(tmp_path: Path) -> None:
+    _write(tmp_path, Map=MAP)
+    with pytest.raises(FileUnreadable, match=r"map\.py: No such file or directory\. Did you mean .*/Map\.py\?"):
+        _program(tmp_path, "map.py")
+    with pytest.raises(FileUnreadable, match=r"zzz\.py: No such file or directory\.$"):
+        _program(tmp_path, "zzz.py")
+    with pytest.raises(FileUnreadable, match="Is a directory"):
+        Program(str(tmp_path), None)
+
+
+def test_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(tmp_path, Map=MAP + "#" * 100, Many="import a, b\n" + MAP, a="", b="")
+    monkeypatch.setattr(module, "FILES_LIMIT", 2)
+    with pytest.raises(ProgramTooBig, match="more than 2 files"):
+        _program(tmp_path, "Many.py")
+    monkeypatch.setattr(module, "CODE_LIMIT", 50)
+    with pytest.raises(ProgramTooBig, match="at most 50 bytes"):
+        _program(tmp_path)
+
+
+def test_nothing_of_it_runs(tmp_path: Path) -> None:
+    _write(tmp_path, Map=f"open({str(tmp_path / 'ran')!r}, 'w')\n{MAP}")
+    _program(tmp_path)
+    assert os.listdir(tmp_path) == ["Map.py"]
