@@ -73,12 +73,23 @@ def test_details_that_json_does_not_know_go_as_text() -> None:
     assert back.details == {"path": "b'\\xff'", "reason": [1, "[Errno 2] no"]}
 
 
-@pytest.mark.parametrize("answer", [
-    None, 3, [], "boom", {}, {"name": 5}, {"name": "NotPlaced", "details": {"self": 1}},
-    {"name": "IpdcError", "details": {"reason": {"a": [1]}}},
-    {"name": "X", "exit_code": True, "message": None},
-    {"name": "X", "exit_code": 0}, {"name": "X", "exit_code": 10**30}, {"name": "X", "message": "m" * 10**6},
-])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        3,
+        [],
+        "boom",
+        {},
+        {"name": 5},
+        {"name": "NotPlaced", "details": {"self": 1}},
+        {"name": "IpdcError", "details": {"reason": {"a": [1]}}},
+        {"name": "X", "exit_code": True, "message": None},
+        {"name": "X", "exit_code": 0},
+        {"name": "X", "exit_code": 10**30},
+        {"name": "X", "message": "m" * 10**6},
+    ],
+)
 def test_from_dict_is_total_and_bounded(answer: object) -> None:
     error = IpdcError.from_dict(answer)
     assert isinstance(error, IpdcError)

@@ -23,8 +23,17 @@ def test_the_systems_node_lies_where_debian_puts_it() -> None:
 
 def test_a_home_of_its_own_holds_everything(tmp_path: Path) -> None:
     home = Home({"IPDC_HOME": str(tmp_path)})
-    paths = [home.conf, home.identity, home.blocks, home.scratch, home.ledger, home.jobs, home.run,
-             home.control_socket, home.broker_conf]
+    paths = [
+        home.conf,
+        home.identity,
+        home.blocks,
+        home.scratch,
+        home.ledger,
+        home.jobs,
+        home.run,
+        home.control_socket,
+        home.broker_conf,
+    ]
     assert len(set(paths)) == 9
     assert all(path.startswith(f"{tmp_path}/") for path in paths)
     assert home.own

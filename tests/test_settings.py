@@ -51,7 +51,11 @@ def test_table_and_settings_have_the_same_names_in_the_same_order() -> None:
 def test_no_file_means_the_defaults(tmp_path: Path) -> None:
     settings = load(str(tmp_path / "none.conf"))
     assert (settings.domain, settings.listen, settings.mqtt_port, settings.gateway_port) == (
-        "local", "127.0.0.1", 18830, 18831)
+        "local",
+        "127.0.0.1",
+        18830,
+        18831,
+    )
     assert (settings.portals, settings.runner_memory, settings.store_quota) == ((), 24 << 20, None)
     assert settings.keepalive == 10
     assert settings.slots >= 1
@@ -60,36 +64,61 @@ def test_no_file_means_the_defaults(tmp_path: Path) -> None:
 
 def test_every_setting_can_be_set(tmp_path: Path) -> None:
     conf = tmp_path / "ipdc.conf"
-    conf.write_text(render({
-        "name": "pi-4", "domain": "home", "listen": "127.0.0.2", "mqtt_port": "1", "gateway_port": "65535",
-        "portals": "127.0.0.1:18830, pi.local", "slots": "3", "runner_memory": "1.5G", "store_quota": "20g",
-        "keepalive": "2"}, ["a comment"]))
+    conf.write_text(
+        render(
+            {
+                "name": "pi-4",
+                "domain": "home",
+                "listen": "127.0.0.2",
+                "mqtt_port": "1",
+                "gateway_port": "65535",
+                "portals": "127.0.0.1:18830, pi.local",
+                "slots": "3",
+                "runner_memory": "1.5G",
+                "store_quota": "20g",
+                "keepalive": "2",
+            },
+            ["a comment"],
+        )
+    )
     assert load(str(conf)) == Settings(
-        "pi-4", "home", "127.0.0.2", 1, 65535, (("127.0.0.1", 18830), ("pi.local", 18830)), 3,
-        3 << 29, 20 << 30, 2)
+        "pi-4",
+        "home",
+        "127.0.0.2",
+        1,
+        65535,
+        (("127.0.0.1", 18830), ("pi.local", 18830)),
+        3,
+        3 << 29,
+        20 << 30,
+        2,
+    )
 
 
-@pytest.mark.parametrize("line, words", [
-    ("mqtt_port = 70000", "mqtt_port = '70000' is not allowed. Allowed: 1 to 65535."),
-    ("mqtt_port = ٣", "1 to 65535"),
-    ("listen = 0.0.0.0", "loopback"),
-    ("listen = 192.168.1.4", "loopback"),
-    ("name = -x", "letters, digits"),
-    ("name =", "letters, digits"),
-    ("domain = a/b", "letters, digits"),
-    ("domain = a+", "letters, digits"),
-    ("portals = a:1,a:1", "three different host:port"),
-    ("portals = a:1,b:1,c:1,d:1", "three different host:port"),
-    ("portals = a:", "host:port"),
-    ("portals = a b", "host:port"),
-    ("slots = 0", "1 to 256, or auto"),
-    ("slots = 2 # of four", "a comment stands on a line of its own"),
-    ("runner_memory = 64X", "such as 24M"),
-    ("runner_memory = 1M", "at least 16M"),
-    ("store_quota = -5G", "at least 16M"),
-    ("keepalive = 60", "1 to 10 seconds"),
-    ("gateway_port = 18830", "any port but the broker's own"),
-])
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("mqtt_port = 70000", "mqtt_port = '70000' is not allowed. Allowed: 1 to 65535."),
+        ("mqtt_port = ٣", "1 to 65535"),
+        ("listen = 0.0.0.0", "loopback"),
+        ("listen = 192.168.1.4", "loopback"),
+        ("name = -x", "letters, digits"),
+        ("name =", "letters, digits"),
+        ("domain = a/b", "letters, digits"),
+        ("domain = a+", "letters, digits"),
+        ("portals = a:1,a:1", "three different host:port"),
+        ("portals = a:1,b:1,c:1,d:1", "three different host:port"),
+        ("portals = a:", "host:port"),
+        ("portals = a b", "host:port"),
+        ("slots = 0", "1 to 256, or auto"),
+        ("slots = 2 # of four", "a comment stands on a line of its own"),
+        ("runner_memory = 64X", "such as 24M"),
+        ("runner_memory = 1M", "at least 16M"),
+        ("store_quota = -5G", "at least 16M"),
+        ("keepalive = 60", "1 to 10 seconds"),
+        ("gateway_port = 18830", "any port but the broker's own"),
+    ],
+)
 def test_a_bad_value_names_file_line_key_value_and_what_is_allowed(line: str, words: str) -> None:
     with pytest.raises(BadSetting) as caught:
         _parse(f"# first\n\n{line}\n")
@@ -141,7 +170,13 @@ def test_every_message_fits_its_details() -> None:
 
 def test_sizes() -> None:
     assert [size(text) for text in ("0", "512", "1K", "24M", "1.5g", "2 T")] == [
-        0, 512, 1024, 24 << 20, 3 << 29, 2 << 40]
+        0,
+        512,
+        1024,
+        24 << 20,
+        3 << 29,
+        2 << 40,
+    ]
     for text in ("", "M", "1MM", "1e3", "-1", "1,5G", "0x10", "1.G"):
         with pytest.raises(ValueError):
             size(text)

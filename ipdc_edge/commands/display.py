@@ -71,6 +71,11 @@ def elapsed(job: Mapping[str, Any], now: float | None = None) -> float:
     return max(0.0, end - begun.timestamp())
 
 
+def counted(count: int, word: str) -> str:
+    """A number and its word: 1 node, 3 nodes."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
 def table(rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
     """Rows as aligned columns; the first row is the heading, `right` the columns that are numbers."""
     text = [["-" if cell is None else str(cell) for cell in row] for row in rows]
@@ -107,7 +112,7 @@ def progress_text(job: Mapping[str, Any], now: float | None = None) -> str:
         parts.append(f"{size(job.get('bytes_done') or 0)} of {size(job['input_bytes'])}")
     count = working(job)
     if count:
-        parts.append(f"{count} node{'s' if count > 1 else ''}")
+        parts.append(counted(count, "node"))
     elif job.get("state") == "queued":
         parts.append("no node has accepted yet")
     parts.append(seconds(elapsed(job, now)))
@@ -128,9 +133,12 @@ def failure_text(job: Mapping[str, Any]) -> str:
     failure = job.get("failure")
     if not isinstance(failure, Mapping):
         return ""
-    lines = [f"{failure.get('type') or 'error'}: {failure.get('message') or ''}".rstrip(": ")]
-    lines += [f"  {label:7} {failure[key]}" for label, key in (("task", "task"), ("node", "node"))
-              if failure.get(key)]
+    kind = failure.get("type")
+    said = [str(part) for part in (kind if kind != "user" else None, failure.get("message")) if part]
+    lines = [": ".join(said) or "error"]
+    node = failure.get("name") or failure.get("node")
+    named = (("task", failure.get("task")), ("node", node))
+    lines += [f"  {label:7} {value}" for label, value in named if value]
     if failure.get("input"):
         at = f", byte {failure['offset']}" if failure.get("offset") is not None else ""
         lines.append(f"  input   {failure['input']}{at}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from ipdc_edge.commands.display import print_json
+from ipdc_edge.commands.display import counted, print_json
 from ipdc_edge.commands.laboratory import READY_SECONDS, Lab
 
 EXAMPLES = """\
@@ -53,7 +53,7 @@ def _up(lab: Lab, args: argparse.Namespace) -> int:
             {"name": node.name, "home": node.home.state} for node in lab.nodes]})
         return 0
     first = shlex.quote(lab.nodes[0].home.state)
-    print(f"\n{len(lab.nodes)} nodes see each other. Speak to one of them:\n"
+    print(f"\n{counted(len(lab.nodes), 'node')} up and in sight of each other. Speak to one of them:\n"
           f"  export IPDC_HOME={first}\n"
           f"  ipdc-edge nodes\n"
           f"  ipdc-edge submit Map.py Reduce.py --input FILE\n"
@@ -69,7 +69,7 @@ def _down(lab: Lab, args: argparse.Namespace) -> int:
     if args.json:
         print_json({"directory": lab.directory, "ended": ran, "purged": args.purge})
     elif args.purge:
-        print(f"{ran} nodes ended, and everything of the lab in {lab.directory} is removed")
+        print(f"{counted(ran, 'node')} ended, and everything of the lab in {lab.directory} is removed")
     else:
-        print(f"{ran} nodes ended. What they hold stays in {lab.directory}")
+        print(f"{counted(ran, 'node')} ended. What they hold stays in {lab.directory}")
     return 0

@@ -76,7 +76,6 @@ class LabNode:
 
     def make(self, conf: str) -> None:
         """Makes the home and its ipdc.conf."""
-        _ = self.home.control_socket  # too long a path is told before anything is made
         self.home.prepare()
         os.makedirs(os.path.dirname(self.log("daemon")), exist_ok=True)
         with open(self.home.conf, "w", encoding="utf-8") as file:
@@ -141,6 +140,7 @@ class Lab:
             return
         nodes = [LabNode(self.directory, f"node{number}") for number in range(1, count + 1)]
         for node in nodes:
+            _ = node.home.control_socket  # too long a path is told before anything is made
             if os.path.lexists(node.home.state):
                 raise NotEmpty(path=node.home.state)
         ports = free_ports(2 * count)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ipdc_edge.commands.choose import job_id
 from ipdc_edge.commands.client import call
-from ipdc_edge.commands.display import failure_text, print_json
+from ipdc_edge.commands.display import counted, failure_text, print_json
 from ipdc_edge.home import Home
 
 EXAMPLES = """\
@@ -51,12 +51,12 @@ def text(logs: Mapping[str, Any]) -> str:
         heading = f"== {task.get('task')}{place}, attempt {_attempt(task.get('attempt'))}"
         parts.append("\n".join(line for line in (heading, said, error) if line))
     if silent:
-        parts.append(f"{silent} task{'s' * (silent != 1)} printed nothing.")
+        parts.append(f"{counted(silent, 'task')} printed nothing.")
     if logs.get("failure"):
         parts.append(f"== the job failed\n{failure_text(logs)}")
     if logs.get("directory"):
         parts.append(f"As files: {logs['directory']}")
-    return "\n\n".join(parts) if parts else "No task has printed anything yet."
+    return "\n\n".join(parts) if parts else "The tasks have printed nothing."
 
 
 def _attempt(attempt: object) -> str:

@@ -86,7 +86,7 @@ def _read(pid_file: str) -> tuple[int, int]:
     try:
         with open(pid_file, encoding="ascii") as file:
             pid, started = file.read(100).split()
-        return int(pid), int(started)
+        return max(0, int(pid)), int(started)
     except (FileNotFoundError, ValueError):
         return 0, 0
 

@@ -14,6 +14,7 @@ from ipdc_edge.commands.choose import choose, jobs
 from ipdc_edge.commands.client import call
 from ipdc_edge.commands.display import (
     clock,
+    counted,
     elapsed,
     error_text,
     failure_text,
@@ -90,7 +91,7 @@ def _node(node: Mapping[str, Any]) -> str:
     done = int(node.get("tasks_done") or 0)
     reason = f" ({node['reason']})" if node.get("reason") else ""
     name = node.get("name") or node.get("id")
-    return f"{name} {node.get('state')}{reason}, {done} task{'s' * (done != 1)} done"
+    return f"{name} {node.get('state')}{reason}, {counted(done, 'task')} done"
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:

@@ -204,6 +204,16 @@ class BlockIndex:
         run("COMMIT")
         return freed
 
+    def rename_owner(self, old: str, new: str) -> None:
+        """What `old` holds is held by `new`, who holds nothing yet. Nothing to do for an unknown owner."""
+        self._begin(durable=True)
+        try:
+            self._db.execute("UPDATE owners SET name = ? WHERE name = ?", (new, old))
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
     def forget_empty_files(self) -> list[str]:
         """Forget files in which no block lies any more; the content files among them may be removed."""
         self._db.execute("DELETE FROM touched")

@@ -218,6 +218,12 @@ class BlockStore:
             self._held -= freed.size
             self._remove_empty_directories([owner, *(os.path.dirname(name) for name in freed.content)])
 
+    def transfer(self, old: str, new: str) -> None:
+        """What `old` holds is held by `new` from now on, durably; `new` must not hold anything yet."""
+        _check_owner(new)
+        with self._lock:
+            self._index.rename_owner(old, new)
+
     def owners(self) -> list[str]:
         """Everyone who holds something, by name."""
         with self._lock:

@@ -137,6 +137,10 @@ class Fetcher:
             parts.append(found[1])
         return b"".join(parts)
 
+    async def file_size(self, root: str, providers: list[str]) -> int:
+        """Bytes of a file, from its root alone. NoFile, BadNode, BlockUnavailable."""
+        return await _Walk(self, canonical(root), 0, providers).open()
+
     async def close(self) -> None:
         """Close all connections. Calls under way fail."""
         pools, self._pools = list(self._pools.values()), {}

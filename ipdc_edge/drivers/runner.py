@@ -112,6 +112,12 @@ class RunnerProcess:
         self._drain()
         return self._output.text()
 
+    def take_output(self) -> bytes:
+        """What was printed since it was last taken, for the log of the task that ended."""
+        self._drain()
+        text, self._output = self._output.text(), Output()
+        return text
+
     async def start(self, spec: dict[str, Any], code: dict[str, bytes]) -> None:
         """Starts the child and loads the user's code. spec: the job's, with "memory" in bytes.
 

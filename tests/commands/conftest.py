@@ -1,4 +1,4 @@
-"""A daemon for the commands' tests: the real control server with a handler that remembers and answers from a table.
+"""A daemon for the commands' tests: the real control server, with a handler that answers from a table.
 
 Owns no protocol: that is drivers/control.py's own. It runs in a thread, because commands block.
 """
@@ -23,7 +23,7 @@ from ipdc_edge.home import Home
 
 
 class StandIn:
-    """`answers[operation]` is a dict, an exception, or a list: events and then the answer. `asked` is what came."""
+    """`answers[operation]` is a dict, an exception, bytes, or a list of events and the answer."""
 
     def __init__(self, home: Home) -> None:
         self.home = home

@@ -49,8 +49,18 @@ def test_an_unknown_command_is_usage_and_names_the_nearest(capsys: pytest.Captur
     assert "no command 'sumbit'. Did you mean submit?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["submit"], ["status", "a", "b"], ["nodes", "--jsno"], ["lab"], ["run", "--x"],
-                                   ["lab", "up"], ["submit", "Map.py", "--input", "x", "-k", "many"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["submit"],
+        ["status", "a", "b"],
+        ["nodes", "--jsno"],
+        ["lab"],
+        ["run", "--x"],
+        ["lab", "up"],
+        ["submit", "Map.py", "--input", "x", "-k", "many"],
+    ],
+)
 def test_a_wrong_command_line_is_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(words)
@@ -59,8 +69,19 @@ def test_a_wrong_command_line_is_usage(words: list[str], capsys: pytest.CaptureF
 
 
 @pytest.mark.outside("connects to a socket that is not there")
-@pytest.mark.parametrize("words", [["nodes"], ["jobs"], ["status"], ["status", "x"], ["cancel", "x"], ["logs", "x"],
-                                   ["cat", "bafkqaaa"], ["add", __file__]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nodes"],
+        ["jobs"],
+        ["status"],
+        ["status", "x"],
+        ["cancel", "x"],
+        ["logs", "x"],
+        ["cat", "bafkqaaa"],
+        ["add", __file__],
+    ],
+)
 def test_without_a_daemon_the_exit_code_is_3_and_the_line_says_what_to_type(
     words: list[str], home: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,7 +133,9 @@ def test_it_starts_from_the_checkout_and_a_reader_that_leaves_is_no_error(tmp_pa
     (job / "part-00000").write_bytes(b"x\t1\n" * 1_000_000)
     command = [sys.executable, "-m", "ipdc_edge", "result", "abcd"]
     environ = {"IPDC_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    with subprocess.Popen(command, cwd=TOP, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, cwd=TOP, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline() == b"x\t1\n"
         process.stdout.close()
@@ -122,24 +145,34 @@ def test_it_starts_from_the_checkout_and_a_reader_that_leaves_is_no_error(tmp_pa
 
 @pytest.mark.outside("starts Python as a process")
 def test_a_command_loads_neither_asyncio_nor_the_daemon_nor_others(tmp_path: Path) -> None:
-    code = ("import sys\nfrom ipdc_edge.__main__ import main\nmain(['nodes'])\n"
-            "print(*sorted(name for name in sys.modules if name.startswith('ipdc_edge.') or name in "
-            "('asyncio', 'sqlite3', 'psutil', 'paho', 'ast', 'tempfile')))")
+    code = (
+        "import sys\nfrom ipdc_edge.__main__ import main\nmain(['nodes'])\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('ipdc_edge.') or name in "
+        "('asyncio', 'sqlite3', 'psutil', 'paho', 'ast', 'tempfile')))"
+    )
     environ = {"IPDC_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    result = subprocess.run([sys.executable, "-c", code], cwd=TOP, env=environ, capture_output=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=TOP, env=environ, capture_output=True, check=True
+    )
     loaded = result.stdout.decode().split()
     assert "ipdc_edge.commands.nodes" in loaded
-    assert not [name for name in loaded if name in ("asyncio", "sqlite3", "psutil", "paho", "ast", "tempfile")]
+    assert not [
+        name for name in loaded if name in ("asyncio", "sqlite3", "psutil", "paho", "ast", "tempfile")
+    ]
     assert not [name for name in loaded if "daemon" in name or "drivers" in name or "lab" in name]
 
 
 @pytest.mark.outside("starts Python as a process")
 def test_run_loads_no_argparse(tmp_path: Path) -> None:
-    code = ("import sys, types\nmain = types.ModuleType('ipdc_edge.daemon.main')\n"
-            "main.run = lambda home, settings: 7\nimport ipdc_edge.daemon\n"
-            "sys.modules['ipdc_edge.daemon.main'] = ipdc_edge.daemon.main = main\n"
-            "from ipdc_edge.__main__ import main\ncode = main(['run'])\n"
-            "print(code, *(name for name in ('argparse', 'subprocess', 'json', 'difflib') if name in sys.modules))")
+    code = (
+        "import sys, types\nmain = types.ModuleType('ipdc_edge.daemon.main')\n"
+        "main.run = lambda home, settings: 7\nimport ipdc_edge.daemon\n"
+        "sys.modules['ipdc_edge.daemon.main'] = ipdc_edge.daemon.main = main\n"
+        "from ipdc_edge.__main__ import main\ncode = main(['run'])\n"
+        "print(code, *({'argparse', 'subprocess', 'json', 'difflib'} & set(sys.modules)))"
+    )
     environ = {"IPDC_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    result = subprocess.run([sys.executable, "-c", code], cwd=TOP, env=environ, capture_output=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=TOP, env=environ, capture_output=True, check=True
+    )
     assert result.stdout.decode().split() == ["7"]

@@ -23,7 +23,7 @@ REDUCE = "def reduce(key, values):\n    yield key, sum(values)\n"
 
 def _write(directory: Path, **files: str) -> None:
     for name, text in files.items():
-        path = directory / (name.replace("__", "/") + ".py")
+        path = directory / ((name if "/" in name else name.replace("__", "/")) + ".py")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
@@ -73,7 +73,7 @@ def test_a_syntax_error_in_a_module_beside_it_is_found_too(tmp_path: Path) -> No
 @pytest.mark.parametrize("source", [b"\x00", b"\xff\xfe = 1", b"# coding: nonsense\n", b"(" * 2000])
 def test_files_that_are_no_python_are_refused_with_words(tmp_path: Path, source: bytes) -> None:
     (tmp_path / "Map.py").write_bytes(source)
-    with pytest.raises(ProgramBroken, match=r"Map\.py, line \d+: \w+"):
+    with pytest.raises(ProgramBroken, match=r"Map\.py, line \d+: [\w(]+"):
         _program(tmp_path)
 
 
@@ -87,17 +87,27 @@ def test_missing_functions(tmp_path: Path) -> None:
         _program(tmp_path, "Reduce.py", "Reduce.py")
 
 
-@pytest.mark.parametrize("source", [
-    "def map_lines(lines): pass", "map = lambda key, line: []", "from words import map", "import words as map",
-    "from words import *", "if True:\n    def map(key, line): pass\nelse:\n    pass",
-    "try:\n    from fast import map\nexcept ImportError:\n    map = None", "a, map = 1, 2",
-])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def map_lines(lines): pass",
+        "map = lambda key, line: []",
+        "from words import map",
+        "import words as map",
+        "from words import *",
+        "if True:\n    def map(key, line): pass\nelse:\n    pass",
+        "try:\n    from fast import map\nexcept ImportError:\n    map = None",
+        "a, map = 1, 2",
+    ],
+)
 def test_ways_to_define_map(tmp_path: Path, source: str) -> None:
     _write(tmp_path, Map=source)
     assert _program(tmp_path).reduce is None
 
 
-@pytest.mark.parametrize("source", ["class A:\n    def map(self): pass\n", "def f():\n    map = 1\n", "f = lambda map: 1\n"])
+@pytest.mark.parametrize(
+    "source", ["class A:\n    def map(self): pass\n", "def f():\n    map = 1\n", "f = lambda map: 1\n"]
+)
 def test_an_inner_map_is_none(tmp_path: Path, source: str) -> None:
     _write(tmp_path, Map=source)
     with pytest.raises(FunctionMissing):
@@ -108,18 +118,40 @@ def test_modules_beside_the_program_travel_with_it_packages_too(tmp_path: Path) 
     _write(
         tmp_path,
         Map="import re, a\nimport pkg.deep.leaf\ndef map(k, v):\n    from b import thing\n    yield 1, 1\n",
-        Reduce="import c\n" + REDUCE, a="import Map, a", b="", c="from pkg import late", unused="",
-        pkg____init__="", pkg__late="from .deep import other", pkg__idle="",
-        pkg__deep____init__="", pkg__deep__leaf="from ..sibling import x\nfrom . import other\nfrom .... import no",
-        pkg__deep__other="", pkg__sibling="x = 1", plain__module="", plain__other="import plain.module",
+        Reduce="import c\n" + REDUCE,
+        a="import Map, a",
+        b="",
+        c="from pkg import late",
+        unused="",
+        pkg__late="from .deep import other",
+        pkg__idle="",
+        pkg__sibling="x = 1",
+        pkg__deep__other="",
+        pkg__deep__leaf="from ..sibling import x\nfrom . import other\nfrom .... import no",
+        plain__module="",
+        plain__other="import plain.module",
+        **{"pkg/__init__": "", "pkg/deep/__init__": ""},
     )
     names = set(_program(tmp_path, reduce_name="Reduce.py").files)
-    assert names == {"Map.py", "Reduce.py", "a.py", "b.py", "c.py", "pkg/__init__.py", "pkg/late.py",
-                     "pkg/deep/__init__.py", "pkg/deep/leaf.py", "pkg/deep/other.py", "pkg/sibling.py"}
+    assert names == {
+        "Map.py",
+        "Reduce.py",
+        "a.py",
+        "b.py",
+        "c.py",
+        "pkg/__init__.py",
+        "pkg/late.py",
+        "pkg/deep/__init__.py",
+        "pkg/deep/leaf.py",
+        "pkg/deep/other.py",
+        "pkg/sibling.py",
+    }
 
 
 def test_modules_in_a_directory_without_init(tmp_path: Path) -> None:
-    _write(tmp_path, Map="from plain import module\n" + MAP, plain__module="import plain.other", plain__other="")
+    _write(
+        tmp_path, Map="from plain import module\n" + MAP, plain__module="import plain.other", plain__other=""
+    )
     assert set(_program(tmp_path).files) == {"Map.py", "plain/module.py", "plain/other.py"}
 
 
@@ -131,7 +163,9 @@ def test_two_files_of_one_name_cannot_travel(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named_with_the_nearest(tmp_path: Path) -> None:
     _write(tmp_path, Map=MAP)
-    with pytest.raises(FileUnreadable, match=r"map\.py: No such file or directory\. Did you mean .*/Map\.py\?"):
+    with pytest.raises(
+        FileUnreadable, match=r"map\.py: No such file or directory\. Did you mean .*/Map\.py\?"
+    ):
         _program(tmp_path, "map.py")
     with pytest.raises(FileUnreadable, match=r"zzz\.py: No such file or directory\.$"):
         _program(tmp_path, "zzz.py")

@@ -65,7 +65,8 @@ def test_the_configuration_listens_where_the_settings_say_and_bounds_everything(
     for option in bounds.split():
         assert sum(re.fullmatch(rf"{option} [1-9]\d+", line) is not None for line in lines) == 1, option
     assert len({line.split()[0] for line in lines if not line.startswith("log_type")}) == len(
-        [line for line in lines if not line.startswith("log_type")])
+        [line for line in lines if not line.startswith("log_type")]
+    )
 
 
 def test_mosquitto_takes_the_configuration_and_serves(home: Home) -> None:
@@ -161,10 +162,12 @@ def test_the_configuration_is_written_whole(home: Home) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="mosquitto from root changes its user: no pdeathsig")
 def test_the_broker_dies_with_a_killed_daemon(home: Home) -> None:
     settings = _settings(_free_port())
-    code = ("import sys, time\nfrom ipdc_edge.drivers.broker import *\nfrom ipdc_edge.settings import load\n"
-            f"home = Home({{'IPDC_HOME': {home.state!r}}})\n"
-            f"broker = BrokerProcess(home, parse(b'mqtt_port = {settings.mqtt_port}', 'f'))\n"
-            "broker.start()\nprint(broker.pid, flush=True)\ntime.sleep(600)\n").replace("load", "parse")
+    code = (
+        "import sys, time\nfrom ipdc_edge.drivers.broker import *\nfrom ipdc_edge.settings import load\n"
+        f"home = Home({{'IPDC_HOME': {home.state!r}}})\n"
+        f"broker = BrokerProcess(home, parse(b'mqtt_port = {settings.mqtt_port}', 'f'))\n"
+        "broker.start()\nprint(broker.pid, flush=True)\ntime.sleep(600)\n"
+    ).replace("load", "parse")
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as daemon:
         assert daemon.stdout is not None
         pidfd = os.pidfd_open(int(daemon.stdout.readline()))

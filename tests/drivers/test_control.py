@@ -46,8 +46,10 @@ class Daemon:
 
     async def read(self, request: dict[str, Any], fds: list[int], channel: ControlChannel) -> dict[str, Any]:
         self.kept = fds
-        return {"texts": [os.pread(fd, 100, 0).decode() for fd in fds],
-                "inherited": [os.get_inheritable(fd) for fd in fds]}
+        return {
+            "texts": [os.pread(fd, 100, 0).decode() for fd in fds],
+            "inherited": [os.get_inheritable(fd) for fd in fds],
+        }
 
     async def blocks(self, request: dict[str, Any], _: list[int], channel: ControlChannel) -> dict[str, Any]:
         found = []
@@ -180,8 +182,9 @@ def test_events_stream_and_the_answer_is_the_last(tmp_path: Path) -> None:
 
 
 def test_content_streams_in_constant_pieces(tmp_path: Path) -> None:
-    sizes = _ask(tmp_path, lambda home: [len(part) for part in client.download(
-        home, "content", times=9, size=1 << 20)])
+    sizes = _ask(
+        tmp_path, lambda home: [len(part) for part in client.download(home, "content", times=9, size=1 << 20)]
+    )
     assert sizes == [1 << 20] * 9
 
 
@@ -259,16 +262,19 @@ def test_closing_the_server_ends_what_waits(tmp_path: Path) -> None:
     _run(tmp_path, test)
 
 
-@pytest.mark.parametrize("first, words", [
-    (b"\x20\xff\xff\xff\xff", "a frame of 4294967295 bytes"),
-    (b"GET /", "no frame kind 71"),
-    (b"\x24\0\0\0\0", "the first frame is END"),
-    (b"\x20\0\0\0\x02[]", "not an object"),
-    (b"\x20\0\0\0\x02{}", "names no operation"),
-    (b'\x20\0\0\0\x13{"operation":"a.b"}', "names no operation"),
-    (b"\x20\0\0\0\x02\xff{", "not JSON"),
-    (b"\x20\0\0\x80\x00" + b"[" * 0x8000, "not JSON"),
-])
+@pytest.mark.parametrize(
+    "first, words",
+    [
+        (b"\x20\xff\xff\xff\xff", "a frame of 4294967295 bytes"),
+        (b"GET /", "no frame kind 71"),
+        (b"\x24\0\0\0\0", "the first frame is END"),
+        (b"\x20\0\0\0\x02[]", "not an object"),
+        (b"\x20\0\0\0\x02{}", "names no operation"),
+        (b'\x20\0\0\0\x13{"operation":"a.b"}', "names no operation"),
+        (b"\x20\0\0\0\x02\xff{", "not JSON"),
+        (b"\x20\0\0\x80\x00" + b"[" * 0x8000, "not JSON"),
+    ],
+)
 def test_hostile_requests_are_refused_with_words(tmp_path: Path, first: bytes, words: str) -> None:
     def ask(home: Home) -> None:
         with client.Conversation(home) as conversation:

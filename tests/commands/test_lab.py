@@ -1,0 +1,192 @@
+"""lab: processes that are found again and ended for sure, and nothing removed that the lab did not make."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipdc_edge import settings
+from ipdc_edge.__main__ import main
+from ipdc_edge.commands import processes
+from ipdc_edge.commands.laboratory import Lab, LabNode, NodeDied, OtherLab, free_ports
+from ipdc_edge.home import SocketPathTooLong
+
+pytestmark = pytest.mark.outside("a lab is made of processes and ports")
+
+
+@pytest.fixture
+def pid_file(tmp_path: Path) -> Iterator[str]:
+    path = str(tmp_path / "it.pid")
+    yield path
+    processes.end(path, 5.0, "a test's process")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[str]:
+    path = str(tmp_path / "lab")
+    yield path
+    lab = Lab(path)
+    if lab.nodes:
+        lab.down()
+
+
+def _start(pid_file: str, code: str, log: str = os.devnull) -> int:
+    process = processes.start([sys.executable, "-c", code], os.environ, log, pid_file)
+    process.returncode = 0  # it is not waited for: it shall look like one that another command started
+    return process.pid
+
+
+def test_a_process_is_found_by_its_pid_file_and_ended(pid_file: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    pid = _start(
+        pid_file,
+        "import os, sys, time; print(os.getsid(0) == os.getpid(), os.getcwd(), flush=True)\ntime.sleep(600)",
+        str(log),
+    )
+    assert processes.running(pid_file) == pid
+    while not log.read_text():
+        pass
+    assert log.read_text() == "True /\n"
+    assert processes.end(pid_file, 10.0, "it")
+    assert not os.path.exists(pid_file)
+    assert processes.running(pid_file) is None
+    assert not processes.end(pid_file, 10.0, "it")
+
+
+def test_a_process_that_ignores_sigterm_is_killed(pid_file: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    _start(
+        pid_file,
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True)\n"
+        "time.sleep(600)",
+        str(log),
+    )
+    while not log.read_text():
+        pass
+    assert processes.end(pid_file, 0.05, "it")
+
+
+def test_another_process_with_the_same_pid_is_left_alone(pid_file: str) -> None:
+    Path(pid_file).write_text(f"{os.getpid()} 1\n")
+    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert processes.running(pid_file) is None
+        assert not processes.end(pid_file, 0.0, "ourselves")
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.mark.parametrize("text", ["", "x y", "1", "0 0", "-1 5", "999999999 5"])
+def test_a_broken_pid_file_means_no_process(pid_file: str, text: str) -> None:
+    Path(pid_file).write_text(text)
+    assert processes.running(pid_file) is None
+
+
+def test_free_ports_are_different_and_free() -> None:
+    ports = free_ports(50)
+    assert len(set(ports)) == 50
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", ports[0]))
+
+
+def test_make_writes_settings_that_lead_the_nodes_to_each_other(directory: str) -> None:
+    lab = Lab(directory)
+    lab.make(5)
+    read = [settings.load(node.home.conf) for node in Lab(directory).nodes]
+    assert [each.name for each in read] == [f"node{number}" for number in range(1, 6)]
+    assert all(each.portals == tuple((each.listen, other.mqtt_port) for other in read[:3]) for each in read)
+    assert [each.is_portal for each in read] == [True, True, True, False, False]
+    assert len({port for each in read for port in (each.mqtt_port, each.gateway_port)}) == 10
+    before = [Path(node.home.conf).read_text() for node in lab.nodes]
+    Lab(directory).make(5)
+    assert [Path(node.home.conf).read_text() for node in lab.nodes] == before
+    with pytest.raises(OtherLab, match="has 5 nodes, not 4"):
+        Lab(directory).make(4)
+
+
+def test_purge_removes_what_was_made_and_nothing_else(
+    directory: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Lab(directory).make(2)
+    mine = Path(directory, "node3")
+    mine.mkdir()
+    assert main(["lab", "down", "--dir", directory, "--purge", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"directory": directory, "ended": 0, "purged": True}
+    assert os.listdir(directory) == ["node3"]
+    mine.rmdir()
+    Lab(directory).make(1)
+    assert main(["lab", "down", "--dir", directory, "--purge"]) == 0
+    assert not os.path.exists(directory)
+
+
+def test_mistakes_are_usage_and_change_nothing(directory: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(directory, "node2").mkdir(parents=True)
+    assert main(["lab", "up", "--nodes", "2", "--dir", directory]) == 2
+    assert f"{directory}/node2 exists already and is no part of a lab" in capsys.readouterr().err
+    assert os.listdir(directory) == ["node2"]
+    assert main(["lab", "up", "--nodes", "0", "--dir", directory]) == 2
+    assert "a lab has 1 to 64 nodes" in capsys.readouterr().err
+    assert main(["lab", "down", "--dir", directory]) == 2
+    assert "There is no lab in" in capsys.readouterr().err
+    with pytest.raises(SocketPathTooLong):
+        Lab(f"{directory}/{'x' * 100}").make(1)
+    assert os.listdir(directory) == ["node2"]
+
+
+def test_a_taken_port_is_named_and_nothing_keeps_running(
+    directory: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = Lab(directory)
+    lab.make(1)
+    read = settings.load(lab.nodes[0].home.conf)
+    with socket.socket() as listener:
+        listener.bind((read.listen, read.gateway_port))
+        listener.listen()
+        assert main(["lab", "up", "--nodes", "1", "--dir", directory]) == 1
+    assert f"Port {read.gateway_port} of 127.0.0.1 is taken by" in capsys.readouterr().err
+    assert lab.down() == 0
+
+
+def test_a_node_that_dies_is_shown_with_its_log_and_nothing_keeps_running(directory: str) -> None:
+    lab = Lab(directory)
+    lab.make(1)
+    os.mkdir(lab.nodes[0].home.ledger)  # a daemon cannot open it
+    with pytest.raises(NodeDied) as caught:
+        lab.up(lambda text: None)
+    text = str(caught.value)
+    assert "The daemon of node1 ended" in text and "daemon.log:\n  " in text
+    assert lab.down() == 0
+
+
+def test_up_is_idempotent_and_down_ends_everything(
+    directory: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pids() -> list[int | None]:
+        return [
+            processes.running(LabNode(directory, name).pid_file(part))
+            for name in ("node1", "node2")
+            for part in ("broker", "daemon")
+        ]
+
+    assert main(["lab", "up", "--nodes", "2", "--dir", directory]) == 0
+    out = capsys.readouterr().out
+    assert "node1 is ready\nnode2 is ready\n" in out and f"export IPDC_HOME={directory}/node1" in out
+    first = pids()
+    assert None not in first
+    assert first[1] is not None
+    os.kill(first[1], signal.SIGKILL)
+    os.waitpid(first[1], 0)
+    assert main(["lab", "up", "--nodes", "2", "--dir", directory, "--json"]) == 0
+    assert [node["name"] for node in json.loads(capsys.readouterr().out)["nodes"]] == ["node1", "node2"]
+    again = pids()
+    assert [again[0], *again[2:]] == [first[0], *first[2:]] and again[1] not in (None, first[1])
+    assert main(["lab", "down", "--dir", directory]) == 0
+    assert capsys.readouterr().out.startswith("2 nodes ended.")
+    assert pids() == [None] * 4

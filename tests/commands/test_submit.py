@@ -1,0 +1,331 @@
+"""submit: what reaches the daemon, what is shown while the job runs, and the exit codes of its ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipdc_edge.__main__ import main
+from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.commands.display import Progress
+from ipdc_edge.errors import IpdcError, NotPlaced
+from ipdc_edge.home import Home
+
+pytestmark = pytest.mark.outside("speaks to a control server over a unix socket")
+TOP = Path(__file__).resolve().parents[2]
+ID = "20261123-010203-abcd"
+MAP = "import words\ndef map(key, line):\n    yield line, 1\n"
+REDUCE = "def reduce(key, values):\n    yield key, sum(values)\n"
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    work = tmp_path / "work"
+    (work / "logs" / "sub").mkdir(parents=True)
+    for name, text in {
+        "Map.py": MAP,
+        "Reduce.py": REDUCE,
+        "words.py": "",
+        "book.txt": "a book\n",
+        "logs/2.txt": "two",
+        "logs/sub/1.txt": "one",
+        "logs/.hidden": "no",
+        "logs/empty": "",
+    }.items():
+        (work / name).write_text(text)
+    monkeypatch.chdir(work)
+    return work
+
+
+def _job(state: str, maps: int = 0, reduces: int = 0, **more: Any) -> dict[str, Any]:
+    return {
+        "id": ID,
+        "state": state,
+        "app": "mapreduce",
+        "workers": 2,
+        "maps": {"total": 4, "done": maps},
+        "reduces": {"total": 2, "done": reduces},
+        "error": None,
+        "submitted": "2026-11-23T01:02:03Z",
+        "started": "2026-11-23T01:02:04Z",
+        "ended": "2026-11-23T01:02:15Z" if state != "running" else None,
+        "input_bytes": 4 << 20,
+        "bytes_done": maps << 20,
+        "directory": f"/jobs/{ID}",
+        "failure": None,
+        "nodes": [{"id": "Qm1", "name": "node1", "state": "working", "tasks_done": maps}],
+        "placement": [{"node": "Qm1", "name": "node1", "score": 0.9, "suitable": True, "reasons": []}],
+        **more,
+    }
+
+
+def _answers(daemon: Any, *jobs: dict[str, Any]) -> None:
+    daemon.answers = {
+        "nodes": {"nodes": [{"state": "ready"}, {"state": "ready"}, {"state": "draining"}]},
+        "submit": {"id": ID},
+        "watch": list(jobs) or [_job("succeeded", 4, 2)],
+    }
+
+
+def test_the_job_reaches_the_daemon_whole(
+    daemon: Any, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _answers(daemon)
+    cid = raw_cid(b"elsewhere")
+    code = main(
+        [
+            "submit",
+            "Map.py",
+            "Reduce.py",
+            "--input",
+            "book.txt",
+            "logs",
+            "--input",
+            f"/ipfs/{cid}",
+            "-k",
+            "2",
+            "--args",
+            '{"least": 3}',
+        ]
+    )
+    assert code == 0
+    (request,) = daemon.requests("submit")
+    names = [item["name"] for item in request["spec"]["inputs"]]
+    assert names == ["book.txt", "logs/2.txt", "logs/empty", "logs/sub/1.txt", cid]
+    assert request["spec"] == {
+        "app": "mapreduce",
+        "workers": 2,
+        "arguments": {"least": 3},
+        "options": {"map": "Map.py", "reduce": "Reduce.py"},
+        "code": {
+            name: {"cid": raw_cid(text.encode()), "size": len(text)}
+            for name, text in {"Map.py": MAP, "words.py": "", "Reduce.py": REDUCE}.items()
+        },
+        "inputs": [
+            *(
+                {"name": name, "cid": raw_cid(text), "size": len(text)}
+                for name, text in zip(names[:4], (b"a book\n", b"two", b"", b"one"), strict=True)
+            ),
+            {"name": cid, "cid": cid, "size": None},
+        ],
+    }
+    assert len(request["submission"]) == 16 and int(request["submission"], 16) >= 0
+    added = daemon.requests("add")
+    assert {item["name"]: item["copy"] for item in added} == {
+        "Map.py": True,
+        "words.py": True,
+        "Reduce.py": True,
+        "book.txt": False,
+        "logs/2.txt": False,
+        "logs/empty": False,
+        "logs/sub/1.txt": False,
+    }
+    assert all(item["submission"] == request["submission"] and not item["keep"] for item in added)
+    assert daemon.added[raw_cid(b"a book\n")]["content"] == b"a book\n"
+    out = capsys.readouterr().out
+    assert f"job {ID} succeeded in 12.0 s: 4.0 MB read" in out
+    assert f"ipdc-edge result {ID}" in out
+
+
+def test_workers_are_as_many_as_nodes_are_ready(daemon: Any, files: Path) -> None:
+    _answers(daemon)
+    assert main(["submit", "Map.py", "--input", "book.txt"]) == 0
+    (request,) = daemon.requests("submit")
+    assert (request["spec"]["workers"], request["spec"]["options"]["reduce"]) == (2, None)
+
+
+def test_id_only_prints_the_id_and_does_not_wait(
+    daemon: Any, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _answers(daemon)
+    assert main(["submit", "Map.py", "--input", "book.txt", "--id-only"]) == 0
+    assert capsys.readouterr().out == f"{ID}\n"
+    assert not daemon.requests("watch")
+    assert main(["submit", "Map.py", "--input", "book.txt", "--id-only", "--wait"]) == 0
+    assert capsys.readouterr().out == f"{ID}\n"
+    assert len(daemon.requests("watch")) == 1
+
+
+def test_no_wait(daemon: Any, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _answers(daemon)
+    assert main(["submit", "Map.py", "--input", "book.txt", "--no-wait"]) == 0
+    assert f"ipdc-edge status {ID}" in capsys.readouterr().out
+    assert main(["submit", "Map.py", "--input", "book.txt", "--no-wait", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"id": ID}
+    assert not daemon.requests("watch")
+
+
+def test_progress_as_lines_and_as_json(daemon: Any, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = [_job("queued", nodes=[]), _job("running", 1), _job("running", 2), _job("succeeded", 4, 2)]
+    _answers(daemon, *jobs)
+    assert main(["submit", "Map.py", "--input", "book.txt"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["queued", "running", "succeeded"]
+    assert lines[0].split("  ")[-2] == "no node has accepted yet"
+    assert lines[1].startswith("running  maps 1/4  reduces 0/2  1.0 MB of 4.0 MB  1 node  ")
+    assert main(["submit", "Map.py", "--input", "book.txt", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert [json.loads(line) for line in captured.out.splitlines()] == jobs
+    assert captured.err == ""
+
+
+def test_progress_at_a_terminal_is_one_line_that_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "30")
+    stream = Terminal()
+    progress = Progress(stream=stream)
+    progress.update(_job("running", 1))
+    progress.tick()
+    progress.end()
+    text = stream.getvalue()
+    assert text.count("\r") == 3 and "\n" not in text
+    assert text.startswith("\rrunning  maps 1/4  reduces 0/\x1b[K")
+    assert text.endswith("\r\x1b[K")
+
+
+FAILURE = {
+    "task": "map-3",
+    "node": "node2",
+    "type": "ValueError",
+    "message": "bad",
+    "input": "book.txt",
+    "offset": 0,
+    "record": "a \x00book",
+    "traceback": 'Traceback:\n  File "Map.py", line 3, in map\nValueError: bad\n',
+}
+
+
+def test_a_failed_job_shows_the_users_traceback_file_offset_and_record(
+    daemon: Any, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _answers(daemon, _job("failed", error="task map-3 failed 4 times", failure=FAILURE))
+    assert main(["submit", "Map.py", "--input", "book.txt"]) == 1
+    err = capsys.readouterr().err
+    for words in (
+        f"Job {ID} failed: task map-3 failed 4 times",
+        "ValueError: bad",
+        "book.txt, byte 0",
+        r"'a \x00book'",
+        'File "Map.py", line 3, in map',
+        f"ipdc-edge logs {ID}",
+        "node2",
+    ):
+        assert words in err, words
+
+
+def test_a_cancelled_job_is_a_failure(daemon: Any, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _answers(daemon, _job("cancelled"))
+    assert main(["submit", "Map.py", "--input", "book.txt"]) == 1
+    assert f"Job {ID} was cancelled." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {
+            "started": None,
+            "error": "nobody is fit",
+            "placement": [
+                {
+                    "node": "Qm1",
+                    "name": "node1",
+                    "score": 0,
+                    "suitable": False,
+                    "reasons": ["memory 8 MB of 24 MB"],
+                }
+            ],
+        },
+        {"error": NotPlaced(reason="nobody is fit\n  node1: memory 8 MB of 24 MB").to_dict()},
+    ],
+)
+def test_a_job_that_no_node_takes_is_4_and_says_why(
+    more: dict[str, Any], daemon: Any, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _answers(daemon, _job("failed", **more))
+    assert main(["submit", "Map.py", "--input", "book.txt"]) == 4
+    err = capsys.readouterr().err
+    assert "No node takes the job: nobody is fit" in err
+    assert "node1: memory 8 MB of 24 MB" in err
+
+
+def test_a_refusal_of_the_daemon_is_shown_as_it_is(
+    daemon: Any, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _answers(daemon)
+    daemon.answers["submit"] = IpdcError(reason="the job has no worker")
+    assert main(["submit", "Map.py", "--input", "book.txt"]) == 1
+    assert "ipdc-edge: the job has no worker" in capsys.readouterr().err
+
+
+def test_inputs_that_the_daemon_had_to_copy_are_told(
+    daemon: Any, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _answers(daemon)
+    daemon.stored = "copy"
+    assert main(["submit", "Map.py", "--input", "book.txt"]) == 0
+    assert "7 B of input were copied" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_the_job_and_says_how_to_look_at_it(daemon: Any, home: Home, files: Path) -> None:
+    _answers(daemon, _job("running", 1), "silence")  # type: ignore[arg-type]
+    command = [sys.executable, "-m", "ipdc_edge", "submit", "Map.py", "--input", "book.txt"]
+    environ = {**os.environ, "PYTHONPATH": str(TOP)}
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"running")
+        process.send_signal(signal.SIGINT)
+        text = process.stderr.read().decode()
+        assert process.wait() == 130
+    assert f"ipdc-edge status {ID}" in text and f"ipdc-edge cancel {ID}" in text
+    assert "Traceback" not in text
+    assert not daemon.requests("cancel")
+
+
+def test_a_daemon_that_goes_away_is_3_and_the_job_goes_on(
+    daemon: Any, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _answers(daemon, _job("running", 1))
+    assert main(["submit", "Map.py", "--input", "book.txt"]) == 3
+    assert f"`ipdc-edge status {ID}`; the job itself goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words, message, code",
+    [
+        (
+            ["Map.py", "--input", "bok.txt"],
+            "Cannot read bok.txt: No such file or directory. Did you mean book.txt?",
+            1,
+        ),
+        (
+            ["Map.py", "--input", "nothing"],
+            "Cannot read nothing: No such file or directory. It is no CID either.",
+            1,
+        ),
+        (["Map.py", "--input", "book.txt", "-k", "0"], "-k 0: give 1 to 1000 workers", 2),
+        (["Map.py", "--input", "book.txt", "--args", "{x}"], "--args is not JSON", 2),
+        (["Map.py", "--input", "book.txt", "--args", "[1]"], "not an object", 2),
+        (["map.py", "--input", "book.txt"], "Did you mean Map.py?", 1),
+        (["words.py", "--input", "book.txt"], "words.py defines no map(key, line)", 1),
+        (["Map.py", "--input", "hollow"], "hollow is a directory without a file in it", 1),
+        (["Map.py", "--input", "pipe"], "pipe is not a regular file", 2),
+    ],
+)
+def test_mistakes_are_told_before_the_daemon_is_asked(
+    words: list[str], message: str, code: int, home: Home, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "hollow").mkdir()
+    os.mkfifo(files / "pipe")
+    assert main(["submit", *words]) == code  # no daemon runs: it would be exit code 3
+    assert message in capsys.readouterr().err

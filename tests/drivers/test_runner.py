@@ -1,0 +1,486 @@
+"""The runner: a real child process, what it computes, how it fails, and what it cannot do to the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipdc_edge.codec import frames
+from ipdc_edge.drivers.runner import Output, RunnerBroken, RunnerDied, RunnerProcess, TaskFailed
+
+MEGABYTE = 1 << 20
+WORDS = b"""
+def map(key, line):
+    for word in line.split():
+        yield word, 1
+
+def combine(key, values):
+    yield key, sum(values)
+
+reduce = combine
+"""
+MAP_RUNS = {"stage": "map", "index": 0, "outputs": {"kind": "runs", "count": 2}}
+MAP_FILE = {"stage": "map", "index": 0, "outputs": {"kind": "files", "count": 1}}
+
+
+def spec(map_file: str = "Map.py", reduce_file: str | None = None, **more: Any) -> dict[str, Any]:
+    options = {"map": map_file, "reduce": reduce_file, **more.pop("options", {})}
+    return {"version": 1, "app": "mapreduce", "memory": 24 * MEGABYTE, "arguments": {}, "options": options, **more}
+
+
+@asynccontextmanager
+async def runner(path: Path, code: dict[str, bytes] | bytes, job: dict[str, Any] | None = None, **options: Any) -> Any:
+    process = RunnerProcess(str(path), **options)
+    try:
+        await process.start(job or spec(), code if isinstance(code, dict) else {"Map.py": code})
+        yield process
+    finally:
+        await process.close()
+        assert os.listdir(path) == []  # spill files have no names
+
+
+class Streams:
+    """What a task reads (inputs: a list of lists of blocks) and writes."""
+
+    def __init__(self, inputs: list[list[bytes]]) -> None:
+        self.inputs = [iter(blocks) for blocks in inputs]
+        self.written: dict[int, list[bytes]] = {}
+        self.told: list[dict[str, int]] = []
+
+    async def read(self, stream: int) -> bytes | None:
+        return next(self.inputs[stream], None)
+
+    async def write(self, stream: int, data: bytes) -> None:
+        self.written.setdefault(stream, []).append(data)
+
+
+async def do(process: RunnerProcess, params: dict[str, Any], inputs: list[list[bytes]]) -> tuple[dict[str, Any], Streams]:
+    streams = Streams(inputs)
+    if params["stage"] == "map":
+        entries = []
+        for number, blocks in enumerate(inputs):
+            entries.append({"range": {"name": f"in{number}.txt", "start": 0, "end": sum(map(len, blocks))}})
+    else:
+        entries = [{"run": {}} for _ in inputs]
+    done = await process.run("task", {**params, "inputs": entries}, streams.read, streams.write, streams.told.append)
+    return done, streams
+
+
+def failure(path: Path, code: dict[str, bytes] | bytes, text: bytes = b"one\ntwo\n", **more: Any) -> dict[str, Any]:
+    """The details of the TaskFailed that a map-only task (or loading) ends with."""
+
+    async def main() -> dict[str, Any]:
+        with pytest.raises(TaskFailed) as caught:
+            async with runner(path, code, more.get("job")) as process:
+                await do(process, more.get("params", MAP_FILE), [[text]])
+        return caught.value.details
+
+    return asyncio.run(main())
+
+
+# What it computes
+
+
+def test_word_count_over_several_tasks_of_one_runner(tmp_path: Path) -> None:
+    text = [" ".join(f"w{number * number % 977}" for number in range(at, at + 9)).encode() + b"\n" for at in range(20_000)]
+    halves = [b"".join(text[:9000]), b"".join(text[9000:])]
+
+    async def main() -> tuple[list[bytes], list[dict[str, Any]]]:
+        async with runner(tmp_path, WORDS, spec(reduce_file="Map.py")) as process:
+            runs: list[list[list[bytes]]] = [[], []]
+            counters = []
+            for half in halves:
+                blocks = [half[at : at + 100_000] for at in range(0, len(half), 100_000)]
+                done, streams = await do(process, MAP_RUNS, [blocks])
+                counters.append(done)
+                for partition in (0, 1):
+                    blocks = streams.written[partition]
+                    runs[partition].append(blocks)
+                    assert done["streams"][partition]["bytes"] == sum(map(len, blocks))
+                    assert max(map(len, blocks)) <= 65536
+            parts = []
+            for partition in (0, 1):
+                params = {"stage": "reduce", "index": partition, "outputs": {"kind": "files", "count": 1}}
+                _, streams = await do(process, params, runs[partition])
+                parts.append(b"".join(streams.written[0]))
+            assert process.alive
+        return parts, counters
+
+    parts, counters = asyncio.run(main())
+    expected = Counter(b"".join(halves).split())
+    plain = b"".join(sorted(b"%s\t%d\n" % entry for entry in expected.items()))
+    assert b"".join(sorted(b"".join(parts).splitlines(keepends=True))) == plain
+    assert sum(done["counters"]["pairs"] for done in counters) == 9 * 20_000
+
+
+def test_spills_go_to_the_descriptors_and_change_nothing(tmp_path: Path) -> None:
+    text = "".join(f"{number * 7919 % 50_000} x\n" for number in range(50_000)).encode()
+
+    async def main(budget: int) -> tuple[dict[str, Any], dict[int, list[bytes]]]:
+        async with runner(tmp_path, WORDS, spec(options={"sort_budget": budget})) as process:
+            done, streams = await do(process, MAP_RUNS, [[text]])
+            again, _ = await do(process, MAP_RUNS, [[text]])
+            assert again == done  # the scratch was cleared in between
+            return done, streams.written
+
+    done, written = asyncio.run(main(MEGABYTE))
+    assert done["counters"]["spills"] > 3 and done["counters"]["spilled_bytes"] > 10_000
+    plain_done, plain_written = asyncio.run(main(20 * MEGABYTE))
+    assert plain_done["counters"]["spills"] == 0
+    assert {stream: b"".join(blocks) for stream, blocks in written.items()}.keys() == plain_written.keys()
+    assert done["streams"][0]["records"] == plain_done["streams"][0]["records"]
+
+
+def test_modules_and_packages_travel_and_setup_gets_its_arguments(tmp_path: Path) -> None:
+    code = {
+        "my-map.py": b"import helper\nfrom pkg import deep\nfrom pkg.sub import names\ndef setup(args):\n    helper.suffix = args['suffix']\n"
+        b"def map(key, line):\n    yield helper.decorate(line), deep.VALUE + names.MORE\n",
+        "helper.py": b"def decorate(text):\n    return text + suffix\n",
+        "pkg/__init__.py": b"",
+        "pkg/deep.py": b"from . import other\nVALUE = other.ONE\n",
+        "pkg/other.py": b"ONE = 1\n",
+        "pkg/sub/names.py": b"MORE = 10\n",
+    }
+
+    async def main() -> bytes:
+        async with runner(tmp_path, code, spec("my-map.py", arguments={"suffix": "!"})) as process:
+            _, streams = await do(process, MAP_FILE, [[b"a\nb"]])
+            return b"".join(streams.written[0])
+
+    assert asyncio.run(main()) == b"a!\t11\nb!\t11\n"
+
+
+def test_big_code_and_prints(tmp_path: Path) -> None:
+    code = b"import sys\nprint('loaded')\ndef map(key, line):\n    print('saw', line)\n    print('to stderr', file=sys.stderr)\n#" + b"x" * 3_000_000
+
+    async def main() -> bytes:
+        async with runner(tmp_path, code) as process:
+            await do(process, MAP_FILE, [[b"a\n"]])
+            await do(process, MAP_FILE, [[b"b\n"]])
+        return bytes(process.output())
+
+    assert asyncio.run(main()) == b"loaded\nsaw a\nto stderr\nsaw b\nto stderr\n"
+
+
+def test_the_child_has_no_environment_and_no_descriptors_but_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = b"""
+import os
+def map(key, line):
+    yield 'environment', sorted(os.environ)
+    yield 'cwd', os.getcwd()
+    yield 'descriptors', sorted(os.readlink(f'/proc/self/fd/{n}').split(':')[0] for n in os.listdir('/proc/self/fd') if os.path.lexists(f'/proc/self/fd/{n}'))
+    import resource
+    yield 'core', resource.getrlimit(resource.RLIMIT_CORE)
+"""
+    monkeypatch.setenv("SECRET_OF_THE_DAEMON", "1")
+
+    async def main() -> bytes:
+        async with runner(tmp_path, code) as process:
+            _, streams = await do(process, MAP_FILE, [[b"a\n"]])
+            return b"".join(streams.written[0])
+
+    text = asyncio.run(main()).decode()
+    assert "SECRET" not in text and "HOME" not in text
+    assert "cwd\t/\n" in text and "core\t[0,0]" in text
+    descriptors = text.split("descriptors\t")[1].split("\n")[0]
+    assert descriptors.count("socket") == 1 and descriptors.count("pipe") == 2 and descriptors.count("/dev/null") == 1
+
+
+# How it fails
+
+
+def test_an_exception_shows_the_users_lines_and_the_record(tmp_path: Path) -> None:
+    code = {
+        "Map.py": b"import helper\n\ndef map(key, line):\n    yield line, helper.risky(line)\n",
+        "helper.py": b"def risky(text):\n    return 1 // (text != 'two')\n",
+    }
+    details = failure(tmp_path, code)
+    assert (details["where"], details["type"]) == ("map", "ZeroDivisionError")
+    assert (details["input"], details["offset"], details["record"]) == ("in0.txt", 4, "two")
+    assert 'File "Map.py", line 4, in map\n    yield line, helper.risky(line)\n' in details["traceback"]
+    assert 'File "helper.py", line 2, in risky\n    return 1 // (text' in details["traceback"]
+    assert "ipdc_edge" not in details["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("code", "where", "kind", "words"),
+    [
+        (b"def map(key, line)\n    pass\n", "load", "SyntaxError", "':'"),
+        (b"import not_there\n", "load", "ModuleNotFoundError", "not_there"),
+        (b"x = 1\n", "load", "FunctionMissing", "map(key, line)"),
+        (b"def setup(args):\n    raise RuntimeError('no luck')\ndef map(key, line): pass\n", "setup", "RuntimeError", "no luck"),
+        (b"import sys\ndef map(key, line):\n    sys.exit(3)\n", "map", "SystemExit", "exit(3)"),
+        (b"def map(key, line):\n    yield line\n", "map", "ValueError", "(key, value)"),
+        (b"def map(key, line):\n    return 5\n", "map", "TypeError", "must yield"),
+        (b"def map(key, line):\n    yield line, {1}\n", "map", "ValueNotCarried", "type set"),
+        (b"class Odd(Exception):\n    def __str__(self): return 1/0\ndef map(key, line):\n    raise Odd\n", "map", "Odd", "cannot be shown"),
+        (b"def map(key, line):\n    return map(key, line)\n", "map", "RecursionError", "recursion"),
+    ],
+)
+def test_the_users_mistakes_are_told_in_words(tmp_path: Path, code: bytes, where: str, kind: str, words: str) -> None:
+    details = failure(tmp_path, code)
+    assert (details["where"], details["type"]) == (where, kind)
+    assert words in details["message"]
+
+
+def test_a_syntax_error_shows_its_line(tmp_path: Path) -> None:
+    assert 'File "Map.py", line 1\n    def map(key, line)\n' in failure(tmp_path, b"def map(key, line)\n    pass\n")["traceback"]
+
+
+def test_a_missing_reduce_is_told(tmp_path: Path) -> None:
+    details = failure(tmp_path, b"def map(key, line): pass\n", job=spec(reduce_file="Map.py"))
+    assert details["message"] == "Map.py defines no reduce(key, values)"
+
+
+def test_a_failure_in_combine_names_its_key(tmp_path: Path) -> None:
+    code = b"def map(key, line): yield 'k', 1\ndef combine(key, values): yield key, 1 / 0\n"
+    details = failure(tmp_path, code, params=MAP_RUNS)
+    assert (details["where"], details["record"], details["offset"]) == ("combine", "key 'k'", None)
+
+
+def test_memory_over_the_budget_is_told_and_the_runner_goes_on(tmp_path: Path) -> None:
+    code = b"def map(key, line):\n    held = [bytes(1 << 20) for _ in range(int(line))]\n    yield line, len(held)\n"
+
+    async def main() -> tuple[dict[str, Any], bytes]:
+        async with runner(tmp_path, code) as process:
+            with pytest.raises(TaskFailed) as caught:
+                await do(process, MAP_FILE, [[b"1000\n"]])
+            _, streams = await do(process, MAP_FILE, [[b"3\n"]])
+            return caught.value.details, b"".join(streams.written[0])
+
+    details, result = asyncio.run(main())
+    assert details["type"] == "MemoryError" and "24 MB" in details["message"]
+    assert details["record"] == "1000" and "Map.py" in details["traceback"]
+    assert result == b"3\t3\n"
+
+
+def test_a_runner_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
+    async def main(code: bytes) -> RunnerDied:
+        async with runner(tmp_path, b"import os\ndef map(key, line):\n    print('good bye', flush=True)\n    " + code) as process:
+            with pytest.raises(RunnerDied) as caught:
+                await do(process, MAP_FILE, [[b"a\n"]])
+            assert not process.alive
+            with pytest.raises(RunnerDied):
+                await do(process, MAP_FILE, [[b"a\n"]])
+            return caught.value
+
+    assert "exit status 7" in str(asyncio.run(main(b"os._exit(7)\n")))
+    died = asyncio.run(main(b"os.kill(os.getpid(), 9)\n"))
+    assert "signal SIGKILL" in str(died) and "good bye" in str(died) and died.retry
+
+
+def test_killing_ends_an_endless_loop(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with runner(tmp_path, b"def map(key, line):\n    while True: pass\n") as process:
+            task = asyncio.create_task(do(process, MAP_FILE, [[b"a\n"]]))
+            await asyncio.sleep(0)
+            process.kill()
+            with pytest.raises(RunnerDied, match="SIGKILL"):
+                await task
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_task_and_a_failing_callback_end_the_runner(tmp_path: Path) -> None:
+    async def fails(stream: int) -> bytes | None:
+        raise LookupError("no provider")
+
+    async def waits(stream: int) -> bytes | None:
+        reading.set()
+        await asyncio.Event().wait()
+        return None
+
+    reading = asyncio.Event()
+    params = {**MAP_FILE, "inputs": [{"range": {"name": "f", "start": 0, "end": 9}}]}
+
+    async def main() -> None:
+        streams = Streams([])
+        async with runner(tmp_path, WORDS) as process:
+            with pytest.raises(LookupError, match="no provider"):
+                await process.run("t", params, fails, streams.write, streams.told.append)
+            assert not process.alive
+        async with runner(tmp_path, WORDS) as process:
+            task = asyncio.create_task(process.run("t", params, waits, streams.write, streams.told.append))
+            await reading.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not process.alive
+
+    asyncio.run(main())
+
+
+# What it cannot do
+
+
+SOCKET = b"""
+import os, socket, struct, sys
+paths = {n: f'/proc/self/fd/{n}' for n in range(3, 30)}
+link = next(n for n, path in paths.items() if os.path.lexists(path) and os.readlink(path).startswith('socket'))
+def send(kind, payload=b'', length=None):
+    os.write(link, struct.pack('>BI', kind, len(payload) if length is None else length) + payload)
+"""
+WRITE_BEYOND = b"send(18, struct.pack('>I', 5) + b'x')"
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        (b"send(99)", "no frame kind 99"),
+        (b"send(18, length=4294967295)", "4294967295"),
+        (b"send(18, b'x')", "without a stream number"),
+        (WRITE_BEYOND, "WRITE to a stream"),
+        (b"send(18, struct.pack('>I', 0))", "of nothing"),
+        (b"send(17, b'{}')", "READ of a stream"),
+        (b"send(17, b'{\"stream\": -1}')", "READ of a stream"),
+        (b"send(17, b'{\"stream\": true}')", "READ of a stream"),
+        (b"send(17, b'[' * 100000)", "not JSON"),
+        (b"send(19, b'{\"records\": -1, \"bytes\": 0}')", "a count"),
+        (b"send(20, b'{\"counters\": [], \"streams\": []}')", "without counters"),
+        (b"send(20, b'{\"counters\": {}, \"streams\": []}')", "without its streams"),
+        (b"send(20, b'{\"counters\": {\"x\": 1.5}, \"streams\": [{}]}')", "a count"),
+        (b"send(16, b'{}')", "READY frame within a task"),
+        (b"send(1, b'{}')", "JOB frame within a task"),
+    ],
+)
+def test_a_runner_that_breaks_the_protocol_is_killed(tmp_path: Path, action: bytes, words: str) -> None:
+    code = SOCKET + b"def map_lines(lines):\n    " + action + b"\n    while True: pass\n"
+
+    async def main() -> None:
+        async with runner(tmp_path, code) as process:
+            with pytest.raises(RunnerBroken, match=words):
+                await do(process, MAP_FILE, [[b"a\n"]])
+            assert not process.alive
+
+    asyncio.run(main())
+
+
+def test_a_failure_that_the_child_invents_is_held_in_bounds(tmp_path: Path) -> None:
+    action = b"send(21, b'{\"where\": 5, \"traceback\": \"' + b'x' * 1000000 + b'\", \"offset\": \"no\", \"more\": 1}')"
+    details = failure(tmp_path, SOCKET + b"def map_lines(lines):\n    " + action + b"\n    while True: pass\n")
+    assert len(details["traceback"]) == 32 * 1024 and details["where"] == "" and details["offset"] is None
+    assert set(details) == {"where", "type", "message", "traceback", "input", "offset", "record"}
+
+
+def test_a_child_that_floods_its_prints_costs_nothing(tmp_path: Path) -> None:
+    code = b"def map(key, line):\n    for n in range(100000): print('line', n)\n"
+
+    async def main() -> bytes:
+        async with runner(tmp_path, code) as process:
+            await do(process, MAP_FILE, [[b"a\n"]])
+        return bytes(process.output())
+
+    output = asyncio.run(main())
+    assert output.startswith(b"line 0\n") and output.endswith(b"line 99999\n") and b"bytes left out" in output
+    assert len(output) < 66 * 1024
+
+
+def test_output_keeps_first_and_last() -> None:
+    output = Output(4)
+    for piece in (b"ab", b"cde", b"f", b"ghij"):
+        output.add(piece)
+    assert output.text() == b"abcd\n... 2 bytes left out ...\nghij"
+
+
+def test_the_file_size_limit_holds(tmp_path: Path) -> None:
+    code = b"def map(key, line):\n    yield from ((str(n * 7919), n * 7919) for n in range(200000))\n"
+    job = spec(reduce_file=None, options={"sort_budget": MEGABYTE})
+
+    async def main() -> dict[str, Any]:
+        async with runner(tmp_path, code, job, spill_files=1, file_size=100_000) as process:
+            with pytest.raises(TaskFailed) as caught:
+                await do(process, MAP_RUNS, [[b"a\n"]])
+            return caught.value.details
+
+    details = asyncio.run(main())
+    assert details["type"] == "ScratchFull" and "scratch" in details["message"]
+
+
+def test_the_child_leaves_when_the_daemon_is_gone(tmp_path: Path) -> None:
+    async def main() -> None:
+        process = RunnerProcess(str(tmp_path))
+        await process.start(spec(), {"Map.py": WORDS})
+        assert process._socket is not None
+        process._socket.shutdown(socket.SHUT_RDWR)
+        assert await process._exit() == 0
+        await process.close()
+
+    asyncio.run(main())
+
+
+def test_a_close_that_is_not_heeded_becomes_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ipdc_edge.drivers.runner.LEAVE_WITHIN", 0.1)
+
+    async def main() -> int:
+        process = RunnerProcess(str(tmp_path))
+        await process.start(spec(), {"Map.py": WORDS})
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        await process.close()
+        await process.close()
+        return await process._exit()
+
+    assert asyncio.run(main()) == -signal.SIGKILL
+
+
+# The blocking end of frames
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[frames.FrameSocket, frames.FrameSocket]]:
+    one, other = (frames.FrameSocket(end) for end in socket.socketpair())
+    yield one, other
+    one.close()
+    other.close()
+
+
+Pair = tuple[frames.FrameSocket, frames.FrameSocket]
+
+
+def test_descriptors_come_with_their_frame(pair: Pair, tmp_path: Path) -> None:
+    one, other = pair
+    (tmp_path / "f").write_bytes(b"content")
+    descriptor = os.open(tmp_path / "f", os.O_RDONLY)
+    one.send(frames.DATA, b"before")
+    one.send_json(frames.REQUEST, {"a": 1}, (descriptor, descriptor))
+    one.send(frames.END)
+    os.close(descriptor)
+    assert other.receive() == (frames.DATA, b"before") and other.take_descriptors() == []
+    assert other.receive() == (frames.REQUEST, b'{"a":1}')
+    received = other.take_descriptors()
+    assert [os.pread(number, 9, 0) for number in received] == [b"content"] * 2
+    assert all(not os.get_inheritable(number) for number in received)
+    for number in received:
+        os.close(number)
+    assert other.receive() == (frames.END, b"")
+
+
+def test_a_connection_that_ends(pair: Pair) -> None:
+    one, other = pair
+    one.sock.sendall(frames.encode(frames.DATA, b"whole") + b"\x04\x00\x00\x00\x09cut")
+    one.sock.shutdown(socket.SHUT_WR)
+    assert other.receive() == (frames.DATA, b"whole")
+    with pytest.raises(frames.BadFrame, match="within a DATA frame"):
+        other.receive()
+    assert other.receive() is None
+
+
+def test_big_frames_cross_a_small_buffer(pair: Pair) -> None:
+    one, other = pair
+    payload = os.urandom(frames.MAX_PAYLOAD)
+
+    async def main() -> tuple[int, bytearray] | None:
+        sending = asyncio.to_thread(one.send, frames.DATA, payload)
+        _, received = await asyncio.gather(sending, asyncio.to_thread(other.receive))
+        return received
+
+    assert asyncio.run(main()) == (frames.DATA, payload)
