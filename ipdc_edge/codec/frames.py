@@ -1,16 +1,17 @@
 """Frames: how two processes of one machine talk over a stream socket.
 
-Owns the framing of the runner's socket (daemon and sandboxed child) and of the control socket (daemon and command
-line), and the list of frame kinds. Never interprets a payload beyond "this is a JSON object". A frame is
+Owns the framing of the runner's socket (daemon and sandboxed child) and of the control socket (daemon and
+command line), and the list of frame kinds. Never interprets a payload beyond "this is a JSON object". A frame is
 
     1 byte kind | 4 bytes payload length, big-endian | payload, at most 2 MiB
 
-Control travels as one JSON object, data as raw bytes. The length is checked before memory is taken for it, because
-either side may be a stranger's program. Descriptors (SCM_RIGHTS) ride on the first byte of the frame they belong to.
+Control travels as one JSON object, data as raw bytes. The length is checked before memory is taken for it,
+because either side may be a stranger's program. Descriptors (SCM_RIGHTS) ride on the first byte of the frame
+they belong to.
 
 Runner's socket, daemon to runner:
-    JOB       JSON {"spec", "code": [{"name", "size"}, ...], "limits": {"memory", "file_size"}}, with the spill
-              files' descriptors; once, first
+    JOB       JSON {"spec", "code": [{"name", "size"}, ...], "limits": {"memory", "file_size"}}, with the
+              spill files' descriptors; once, first
     CODE      raw: the code files' bytes, one after the other in the order of "code", in pieces
     TASK      JSON {"id", "params"}
     DATA      raw: the answer to READ; empty means the end of that stream
@@ -18,12 +19,12 @@ Runner's socket, daemon to runner:
 Runner's socket, runner to daemon:
     READY     JSON {}: the user's code is loaded and set up
     READ      JSON {"stream"}: asks for the next block of input `stream`
-    WRITE     4 bytes stream number, big-endian, + raw bytes (a run's block: at most 64 KiB; a file's: 1 MiB exactly,
-              the last one shorter); no answer, the socket is the back-pressure
+    WRITE     4 bytes stream number, big-endian, + raw bytes (a run's block: at most 64 KiB; a file's: 1 MiB
+              exactly, the last one shorter); no answer, the socket is the back-pressure
     PROGRESS  JSON {"records", "bytes"}: read so far by this task; a few a second
     DONE      JSON {"counters": {name: int}, "streams": [{"records", "bytes"}, ...]}: the task ended well
-    FAILED    JSON {"where", "type", "message", "traceback", "input", "offset", "record"}: it did not; also instead
-              of READY
+    FAILED    JSON {"where", "type", "message", "traceback", "input", "offset", "record"}: it did not;
+              also instead of READY
 Control socket, client to daemon:
     REQUEST   JSON: one request, first on a connection; may carry descriptors
     BLOCK     raw: CID in ASCII, NUL, the block
@@ -50,10 +51,10 @@ READY, READ, WRITE, PROGRESS, DONE, FAILED = 16, 17, 18, 19, 20, 21
 REQUEST, ANSWER, EVENT, BLOCK, END = 32, 33, 34, 35, 36
 
 NAMES = {
-    JOB: "JOB", CODE: "CODE", TASK: "TASK", DATA: "DATA", CLOSE: "CLOSE", READY: "READY", READ: "READ",
-    WRITE: "WRITE", PROGRESS: "PROGRESS", DONE: "DONE", FAILED: "FAILED", REQUEST: "REQUEST", ANSWER: "ANSWER",
-    EVENT: "EVENT", BLOCK: "BLOCK", END: "END",
-}  # fmt: skip
+    **{JOB: "JOB", CODE: "CODE", TASK: "TASK", DATA: "DATA", CLOSE: "CLOSE"},
+    **{READY: "READY", READ: "READ", WRITE: "WRITE", PROGRESS: "PROGRESS", DONE: "DONE", FAILED: "FAILED"},
+    **{REQUEST: "REQUEST", ANSWER: "ANSWER", EVENT: "EVENT", BLOCK: "BLOCK", END: "END"},
+}
 
 HEADER = struct.Struct(">BI")
 _STREAM = struct.Struct(">I")
@@ -79,7 +80,8 @@ def encode_header(kind: int, length: int) -> bytes:
 
 
 def encode_json(kind: int, value: dict[str, object]) -> bytes:
-    """A control frame. Lone surrogates (undecodable bytes in file names or records) travel as JSON escapes."""
+    """A control frame. Lone surrogates (undecodable bytes in file names or records) travel as JSON
+    escapes."""
     return encode(kind, json.dumps(value, separators=(",", ":")).encode("ascii"))
 
 
@@ -121,7 +123,8 @@ def parse_write(payload: bytes | bytearray | memoryview) -> tuple[int, memoryvie
 
 
 class Decoder:
-    """Pure decoding: feed what arrived, get the frames that became whole. Holds at most one unfinished frame."""
+    """Pure decoding: feed what arrived, get the frames that became whole. Holds at most one unfinished
+    frame."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -132,7 +135,8 @@ class Decoder:
         return len(self._buffer)
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[tuple[int, bytes]]:
-        """[(kind, payload), ...]. BadFrame as soon as a header is out of bounds, before its payload is awaited."""
+        """[(kind, payload), ...]. BadFrame as soon as a header is out of bounds, before its payload is
+        awaited."""
         buffer = self._buffer
         buffer += data
         frames: list[tuple[int, bytes]] = []
@@ -152,14 +156,17 @@ class Decoder:
 class FrameSocket:
     """Blocking frames over a connected stream socket: the runner's child and the command line use it.
 
-    Owns the socket from then on. `receive` reads exactly one frame, so nothing is ever read past a descriptor.
+    Owns the socket from then on. `receive` reads exactly one frame, so nothing is ever read past a
+    descriptor.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._descriptors: list[int] = []
 
-    def send(self, kind: int, payload: bytes | bytearray | memoryview = b"", fds: tuple[int, ...] = ()) -> None:
+    def send(
+        self, kind: int, payload: bytes | bytearray | memoryview = b"", fds: tuple[int, ...] = ()
+    ) -> None:
         """One frame, with descriptors on its first byte. OSError when the other side is gone."""
         header = encode_header(kind, len(payload))
         if fds:
@@ -177,7 +184,8 @@ class FrameSocket:
         self._send_two(encode_write(stream, len(data)), data)
 
     def receive(self) -> tuple[int, bytearray] | None:
-        """(kind, payload); None when the other side closed between two frames; BadFrame when it did within one."""
+        """(kind, payload); None when the other side closed between two frames; BadFrame when it did within
+        one."""
         header = self._receive_header()
         if header is None:
             return None

@@ -1,9 +1,9 @@
 """Runs: sorted record lines, compressed, cut into blocks; and the manifest that lists a map's runs.
 
-Owns the form of intermediate data on disk and on the wire. Never sorts, stores or fetches. A run is one zlib stream
-(level 1: on small boards higher levels cost more time than the bytes they save) of record lines, each with its LF,
-cut into blocks of at most 64 KiB wherever they are full. An empty run has no blocks. A manifest is what a map hands
-over, one run for each partition:
+Owns the form of intermediate data on disk and on the wire. Never sorts, stores or fetches. A run is one zlib
+stream (level 1: on small boards higher levels cost more time than the bytes they save) of record lines, each
+with its LF, cut into blocks of at most 64 KiB wherever they are full. An empty run has no blocks. A manifest
+is what a map hands over, one run for each partition:
 
     {"version": 1, "runs": [{"blocks": [CID, ...], "bytes": compressed bytes, "records": lines}, ...]}
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         blocks: list[str]
         bytes: int
         records: int
+
 
 MAX_BLOCK = 64 * 1024  # bytes of a run's block
 MAX_RUNS = 10_000  # in one manifest: the partitions of a job
@@ -89,8 +90,8 @@ class RunWriter:
 class RunReader:
     """Pulls a run's blocks through `read` (empty or None: the end) and gives its lines, a few at a time.
 
-    Bounded whatever the blocks hold: at most `text` bytes are decompressed at a time, plus one unfinished line of at
-    most MAX_LINE. BadRun for a stream that is cut, damaged, not sorted, or goes on after its end.
+    Bounded whatever the blocks hold: at most `text` bytes are decompressed at a time, plus one unfinished
+    line of at most MAX_LINE. BadRun for a stream that is cut, damaged, not sorted, or goes on after its end.
     """
 
     def __init__(self, read: Callable[[], bytes | bytearray | None], text: int = TEXT_TARGET) -> None:
@@ -131,7 +132,8 @@ class RunReader:
         return lines
 
     def _decompress(self) -> str | None:
-        """Some text, at most self._text bytes; None at the end. Asks for a block only when all before it is used up."""
+        """Some text, at most self._text bytes; None at the end. Asks for a block only when all before it is
+        used up."""
         while not self._zlib.eof:
             if self._began:
                 try:
@@ -156,10 +158,13 @@ class RunReader:
 
 
 def encode_manifest(runs: list[RunEntry]) -> bytes:
-    """The manifest's JSON, which is stored as content. ValueError when it would not be accepted back (our bug)."""
+    """The manifest's JSON, which is stored as content. ValueError when it would not be accepted back (our
+    bug)."""
     data = json.dumps({"version": 1, "runs": runs}, separators=(",", ":"), sort_keys=True).encode("ascii")
     if len(data) > MAX_MANIFEST or len(runs) > MAX_RUNS:
-        raise ValueError(f"a manifest of {len(runs)} runs and {len(data)} bytes; at most {MAX_RUNS} and {MAX_MANIFEST}")
+        raise ValueError(
+            f"a manifest of {len(runs)} runs and {len(data)} bytes; at most {MAX_RUNS} and {MAX_MANIFEST}"
+        )
     return data
 
 
@@ -185,7 +190,9 @@ def _entry(run: object) -> RunEntry:
     blocks, length, records = run.get("blocks"), run.get("bytes"), run.get("records")
     if type(length) is not int or type(records) is not int or length < 0 or records < 0:
         raise BadRun("a run in a manifest without its bytes and records")
-    if not isinstance(blocks, list) or not all(isinstance(cid, str) and 0 < len(cid) <= MAX_CID for cid in blocks):
+    if not isinstance(blocks, list) or not all(
+        isinstance(cid, str) and 0 < len(cid) <= MAX_CID for cid in blocks
+    ):
         raise BadRun("a run in a manifest without its blocks")
     if not len(blocks) <= length <= len(blocks) * MAX_BLOCK:
         raise BadRun(f"a run of {length} bytes in {len(blocks)} blocks")

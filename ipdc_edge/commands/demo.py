@@ -17,7 +17,7 @@ import time
 import zlib
 from collections.abc import Iterator
 
-from ipdc_edge.commands.display import Progress, seconds, size
+from ipdc_edge.commands.display import Progress, program, seconds, size
 from ipdc_edge.commands.laboratory import Lab
 from ipdc_edge.commands.program import FileUnreadable, Program
 from ipdc_edge.commands.result import find_parts
@@ -110,16 +110,17 @@ def _tell(home: Home, job: str) -> None:
         print(f"  {count:>9}  {word}")
     print(f"\nThe results stay: {len(parts)} parts, each sorted by word, in\n  {home.job(job)}\n"
           f"Read them all, also without a daemon:\n"
-          f"  IPDC_HOME={shlex.quote(home.state)} ipdc-edge result {job}")
+          f"  cat {shlex.quote(home.job(job))}/part-*\n"
+          f"  IPDC_HOME={shlex.quote(home.state)} {program()} result {job}")
 
 
 def _farewell(lab: Lab, keep_running: bool) -> None:
     directory = shlex.quote(lab.directory)
     if keep_running:
-        print(f"The nodes go on. End them: ipdc-edge lab down --dir {directory}")
+        print(f"The nodes go on. End them:\n  {program()} lab down --dir {directory}")
     else:
-        print(f"The nodes are ended. Start them again: ipdc-edge lab up --nodes {NODES} --dir {directory}\n"
-              f"Remove it all: ipdc-edge lab down --dir {directory} --purge && rm -r {directory}")
+        print(f"The nodes are ended. Start them again:\n  {program()} lab up --nodes {NODES} --dir {directory}\n"
+              f"Remove it all:\n  rm -r {directory}")
 
 
 def unpack(source: str, directory: str) -> str:

@@ -71,6 +71,21 @@ def elapsed(job: Mapping[str, Any], now: float | None = None) -> float:
     return max(0.0, end - begun.timestamp())
 
 
+def program() -> str:
+    """How to call this program from the reader's shell: by its name where it is installed, else out of the
+    checkout."""
+    import os
+    import shlex
+    import shutil
+
+    import ipdc_edge
+
+    if shutil.which("ipdc-edge"):
+        return "ipdc-edge"
+    checkout = os.path.dirname(os.path.dirname(os.path.abspath(ipdc_edge.__file__)))
+    return f"PYTHONPATH={shlex.quote(checkout)} {shlex.quote(sys.executable)} -m ipdc_edge"
+
+
 def counted(count: int, word: str) -> str:
     """A number and its word: 1 node, 3 nodes."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"

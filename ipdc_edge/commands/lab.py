@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from ipdc_edge.commands.display import counted, print_json
+from ipdc_edge.commands.display import counted, print_json, program
 from ipdc_edge.commands.laboratory import READY_SECONDS, Lab
 
 EXAMPLES = """\
@@ -52,13 +52,14 @@ def _up(lab: Lab, args: argparse.Namespace) -> int:
         print_json({"directory": lab.directory, "nodes": [
             {"name": node.name, "home": node.home.state} for node in lab.nodes]})
         return 0
+    name = program()
     first = shlex.quote(lab.nodes[0].home.state)
     print(f"\n{counted(len(lab.nodes), 'node')} up and in sight of each other. Speak to one of them:\n"
           f"  export IPDC_HOME={first}\n"
-          f"  ipdc-edge nodes\n"
-          f"  ipdc-edge submit Map.py Reduce.py --input FILE\n"
+          f"  {name} nodes\n"
+          f"  {name} submit Map.py Reduce.py --input FILE\n"
           f"End the lab:\n"
-          f"  ipdc-edge lab down --dir {shlex.quote(lab.directory)}")
+          f"  {name} lab down --dir {shlex.quote(lab.directory)}")
     return 0
 
 

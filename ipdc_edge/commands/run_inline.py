@@ -1,8 +1,8 @@
 """`ipdc-edge run-inline`: a job in this one process, for finding mistakes in Map.py and Reduce.py.
 
-Owns the way from files to standard output without daemon, sockets or limits. Never differs from a real job in what it
-computes: splits, mapper, sorter, merge and reducer are the same classes. breakpoint() works, and an error shows its
-own traceback with a note that says which line or key it was.
+Owns the way from files to standard output without daemon, sockets or limits. Never differs from a real job in
+what it computes: splits, mapper, sorter, merge and reducer are the same classes. breakpoint() works, and an
+error shows its own traceback with a note that says which line or key it was.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SPLIT = 16 * 1024 * 1024
 BLOCK = 1024 * 1024
+SORT_BUDGET = 32 * 1024 * 1024
 SPILL_LIMIT = 1 << 40  # no sandbox, no cap
 
 EXAMPLES = """examples:
@@ -54,13 +55,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("map", metavar="MAP", help="file with map(key, line) or map_lines(lines)")
-    parser.add_argument("reduce", metavar="REDUCE", nargs="?", help="file with reduce(key, values); may be MAP again")
+    parser.add_argument(
+        "reduce", metavar="REDUCE", nargs="?", help="file with reduce(key, values); may be MAP again"
+    )
     parser.add_argument("--input", metavar="FILE", nargs="+", required=True, help="text files to read")
     parser.add_argument("--args", metavar="JSON", default="{}", help="what setup(args) gets")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Results to standard output, sorted by key. The user's exceptions pass through as they are, with a note."""
+    """Results to standard output, sorted by key. The user's exceptions pass through as they are, with a
+    note."""
     try:
         arguments = json.loads(args.args)
         if not isinstance(arguments, dict):
@@ -86,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _load(map_path: str, reduce_path: str | None) -> Any:
     """The files as modules of their own names, with their directories first on the path, as for a script."""
-    names = []
+    names: list[str] = []
     for path in [map_path] if reduce_path is None else [reduce_path, map_path]:
         directory, name = os.path.split(os.path.abspath(path))
         if directory not in sys.path:
@@ -113,15 +117,25 @@ class _Inline:
                     runs.append(self._map(path, start, min(size, start + SPLIT), store))
             if self._program.reduce is not None:
                 readers = [store.reader(run) for run in runs]
-                inputs = [{"run": {}} for _ in readers]
-                params = {"stage": "reduce", "index": 0, "inputs": inputs, "outputs": {"kind": "files", "count": 1}}
+                inputs: list[dict[str, Any]] = [{"run": {}} for _ in readers]
+                params = {
+                    "stage": "reduce",
+                    "index": 0,
+                    "inputs": inputs,
+                    "outputs": {"kind": "files", "count": 1},
+                }
                 self._do(params, lambda stream: readers[stream](), self._write_text)
 
     def _map(self, path: str, start: int, end: int, store: Scratch) -> list[Any]:
         segments: list[Any] = []
         kind = "files" if self._program.reduce is None else "runs"
         entry = {"name": path, "start": start, "end": end}
-        params = {"stage": "map", "index": 0, "inputs": [{"range": entry}], "outputs": {"kind": kind, "count": 1}}
+        params = {
+            "stage": "map",
+            "index": 0,
+            "inputs": [{"range": entry}],
+            "outputs": {"kind": kind, "count": 1},
+        }
         with open(path, "rb") as file:
             file.seek(start)
 
@@ -132,7 +146,8 @@ class _Inline:
         return segments
 
     def _do(self, params: dict[str, Any], read: Any, write: Any) -> None:
-        task = make_task(self._program, {}, params, TaskIo(read, write, lambda records, size: None, self._scratch))
+        io = TaskIo(read, write, lambda records, size: None, self._scratch)
+        task = make_task(self._program, SORT_BUDGET, params, io)
         try:
             task.run()
         except Exception as error:

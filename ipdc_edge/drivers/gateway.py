@@ -129,7 +129,7 @@ class Gateway:
             self.counters["refused"] += 1  # a peer that vanished or stalled in the middle of something
         finally:
             del self._open[task]
-            writer.transport.abort()
+            connection.abort()
 
     async def _serve(self, connection: Connection) -> None:
         while True:
@@ -156,7 +156,7 @@ class Gateway:
                 return
 
     def _count(self, given: int | None, refused: bool, sign: int = 1) -> None:
-        """Before an answer goes out, so that whoever has it finds it counted; back if it did not go out whole."""
+        """Before an answer goes out, so that who has it finds it counted; back if it did not go out whole."""
         if given is not None:
             self.counters["blocks"] += sign
             self.counters["bytes"] += sign * given

@@ -129,6 +129,15 @@ class Connection:
             self._writer.close()
             await self._writer.wait_closed()
 
+    def abort(self) -> None:
+        """Close at once, whatever is on its way. Nothing happens when it is closed already."""
+        try:
+            self._writer.transport.abort()
+        except (
+            AttributeError
+        ):  # CPython 3.11: a TLS transport that was closed twice has forgotten its protocol
+            return
+
     async def _send_block(self, block: BlockReader) -> None:
         sent = 0
         while sent < block.size:

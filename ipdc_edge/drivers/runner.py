@@ -1,11 +1,13 @@
 """The runner's process as the daemon sees it: start it, give it tasks, feed it, hear from it, end it.
 
-Owns one child process, its socket, its prints and its spill files. Never runs user code here, never decides what a
-failure means, and trusts nothing that the child says: it may be the user's code that writes on the socket. Kinds of
-runners (rlimits here; systemd and bubblewrap later) differ in how the process is started and share the rest.
+Owns one child process, its socket, its prints and its spill files. Never runs user code here, never decides
+what a failure means, and trusts nothing that the child says: it may be the user's code that writes on the
+socket. Kinds of runners (rlimits here; systemd and bubblewrap later) differ in how the process is started and
+share the rest.
 
-A runner serves one job and any number of tasks, one at a time. When a task is cancelled, or one of its callbacks
-fails, the child is in the middle of something and of no more use: it is killed, `alive` says so, start another.
+A runner serves one job and any number of tasks, one at a time. When a task is cancelled, or one of its
+callbacks fails, the child is in the middle of something and of no more use: it is killed, `alive` says so,
+start another.
 """
 
 from __future__ import annotations
@@ -122,11 +124,14 @@ class RunnerProcess:
         """Starts the child and loads the user's code. spec: the job's, with "memory" in bytes.
 
         TaskFailed (where: "load" or "setup") for the user's own errors; RunnerDied, RunnerBroken; OSError.
+        After any of these, close() is still due.
         """
-        spills = [_unnamed_file(self._scratch) for _ in range(self._spill_files)]
+        spills: list[int] = []
         try:
+            for _ in range(self._spill_files):
+                spills.append(_unnamed_file(self._scratch))
             self._spawn()
-            job = {
+            job: dict[str, object] = {
                 "spec": spec,
                 "code": [{"name": name, "size": len(data)} for name, data in code.items()],
                 "limits": {"memory": int(spec["memory"]), "file_size": self._file_size},
@@ -142,14 +147,15 @@ class RunnerProcess:
     ) -> dict[str, Any]:
         """One task. Gives the DONE object: {"counters": {name: int}, "streams": [{"records", "bytes"}, ...]}.
 
-        read(stream) gives the next block of inputs[stream], at most 2 MiB (None or empty: the end); write(stream,
-        data) takes the next block of output stream 0 <= stream < params["outputs"]["count"]; progress({"records",
-        "bytes"}). TaskFailed with all details of the FAILED frame (the runner may be used on); RunnerDied,
-        RunnerBroken; what the callbacks raise, after which the runner is dead.
+        read(stream) gives the next block of inputs[stream], at most 2 MiB (None or empty: the end);
+        write(stream, data) takes the next block of output stream 0 <= stream < params["outputs"]["count"];
+        progress({"records", "bytes"}). TaskFailed with all details of the FAILED frame (the runner may be
+        used on); RunnerDied, RunnerBroken; what the callbacks raise, after which the runner is dead.
         """
         if not self.alive:
             raise RunnerDied(how="before the task", output="")
-        return await self._guarded(self._run(task_id, params, read, write, progress))
+        done: dict[str, Any] = await self._guarded(self._run(task_id, params, read, write, progress))
+        return done
 
     async def close(self) -> None:
         """Asks the child to leave, kills it when it does not, frees everything. Safe to call twice."""
@@ -177,7 +183,8 @@ class RunnerProcess:
         """What is started. -P, -s: neither the current directory nor a user's site is looked into."""
         command = [sys.executable, "-P", "-s", "-m", "ipdc_edge.runner", str(descriptor)]
         if os.access(_SETPRIV, os.X_OK):
-            # The child dies with the daemon even in a user's endless loop, and no set-uid program gives it more.
+            # The child dies with the daemon even in a user's endless loop, and no set-uid program gives it
+            # more.
             command = [_SETPRIV, "--pdeathsig", "KILL", "--no-new-privs", "--", *command]
         return command
 
@@ -239,7 +246,8 @@ class RunnerProcess:
         return await asyncio.shield(self._exited)
 
     def _drain(self) -> None:
-        """Takes what was printed; at most a pipe's worth, so that a flood of prints does not hold the loop."""
+        """Takes what was printed; at most a pipe's worth, so that a flood of prints does not hold the
+        loop."""
         if self._pipe < 0:
             return
         for _ in range(4):
@@ -420,7 +428,11 @@ def _done(fields: dict[str, object], outputs: int) -> dict[str, Any]:
     counters, streams = fields.get("counters"), fields.get("streams")
     if not isinstance(counters, dict) or len(counters) > MOST_COUNTERS:
         raise RunnerBroken(reason="DONE without counters, or with too many")
-    if not isinstance(streams, list) or len(streams) != outputs or not all(isinstance(s, dict) for s in streams):
+    if (
+        not isinstance(streams, list)
+        or len(streams) != outputs
+        or not all(isinstance(s, dict) for s in streams)
+    ):
         raise RunnerBroken(reason="DONE without its streams")
     return {
         "counters": {str(name)[:100]: _count(value) for name, value in counters.items()},

@@ -1,8 +1,8 @@
 """The runner: the child process that runs the user's code, `python3 -m ipdc_edge.runner [FD]`.
 
-Owns the life of a runner: limits, then the job's code, then one task after the other, then the end. Never reads or
-writes a file of its own; everything crosses the one stream socket (descriptor FD, 3 unless told), see codec/frames.py.
-What the user's code prints goes to standard output and error, which the daemon collects.
+Owns the life of a runner: limits, then the job's code, then one task after the other, then the end. Never
+reads or writes a file of its own; everything crosses the one stream socket (descriptor FD, 3 unless told),
+see codec/frames.py. What the user's code prints goes to standard output and error, which the daemon collects.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
     from typing import Any
 
-# What a job of an architecture is made of: a module with TaskIo and make_task(program, options, params, io).
+# What a job of an architecture is made of: a module with TaskIo, sort_budget(spec) and make_task.
 APPS = {"mapreduce": "ipdc_edge.apps.mapreduce.task"}
 
 
@@ -42,6 +42,7 @@ class Runner:
         options, stage = self._spec["options"], "load"
         try:
             self._app = import_module(APPS[self._spec["app"]])
+            self._budget = self._app.sort_budget(self._spec)
             CodeImporter(self._code).install()
             self._program = load_program(options["map"], options.get("reduce"))
             stage = "setup"
@@ -60,7 +61,7 @@ class Runner:
         task = None
         try:
             io = self._app.TaskIo(link.read, link.write, link.progress, self._scratch)
-            task = self._app.make_task(self._program, self._spec["options"], params, io)
+            task = self._app.make_task(self._program, self._budget, params, io)
             done = task.run()
         except (EOFError, ConnectionError):
             raise
@@ -85,7 +86,11 @@ def _flush_prints() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError, AttributeError):  # closed or replaced by the user's code: its prints are its own
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+        ):  # closed or replaced by the user's code: its prints are its own
             continue
 
 
@@ -99,7 +104,8 @@ def main(descriptor: int) -> int:
     job, code, spills = received
     limits.apply_limits(int(job["limits"]["memory"]), int(job["limits"]["file_size"]))
     sys.set_int_max_str_digits(0)  # that guard is for servers; ints of any size may travel here
-    # The table of a sorter is lists upon lists: the default threshold would look through them a thousand times.
+    # The table of a sorter is lists upon lists: the default threshold would look through them a thousand
+    # times.
     gc.set_threshold(50_000, 20, 50)
     runner = Runner(link, job, code, spills)
     if not runner.load():

@@ -1,7 +1,7 @@
 """What went wrong in a task, in words for the person whose code it is.
 
-Owns the details of a FAILED frame. Never raises, and holds no reference to what failed. The traceback is cut to the
-user's frames; when there are none, it is our bug and shown whole.
+Owns the details of a FAILED frame. Never raises, and holds no reference to what failed. The traceback is cut
+to the user's frames; when there are none, it is our bug and shown whole.
 """
 
 from __future__ import annotations
@@ -18,13 +18,21 @@ def describe(error: BaseException, memory: int, position: dict[str, object]) -> 
     """{"where", "type", "message", "traceback", "input", "offset", "record"}; the last three may be None."""
     import traceback
 
-    details: dict[str, object] = {"where": "runner", "input": None, "offset": None, "record": None, **position}
+    details: dict[str, object] = {
+        "where": "runner",
+        "input": None,
+        "offset": None,
+        "record": None,
+        **position,
+    }
     frames = traceback.extract_tb(error.__traceback__)
     user = [number for number, frame in enumerate(frames) if not frame.filename.startswith(_OURS)]
     lines = []
     if user or isinstance(error, SyntaxError):
         first = next((number for number in user if "importlib" not in frames[number].filename), len(frames))
-        shown = [frame for frame in frames[first:] if not frame.filename.startswith((_OURS, "<frozen importlib"))]
+        shown = [
+            frame for frame in frames[first:] if not frame.filename.startswith((_OURS, "<frozen importlib"))
+        ]
         if shown:
             lines = ["Traceback (most recent call last):\n", *traceback.format_list(shown)]
         lines += traceback.format_exception_only(type(error), error)
@@ -45,8 +53,8 @@ def _message(error: BaseException, memory: int, in_user_code: bool) -> str:
     except Exception as second:  # a user's exception class whose own __str__ fails
         words = f"(its text cannot be shown: {type(second).__name__})"
     if isinstance(error, MemoryError):
-        budget = f"{memory / 1024 / 1024:.0f} MB"
-        return f"the job's memory budget of {budget} for a runner is used up; give the job more memory or hold less"
+        budget = f"the job's memory budget of {memory / 1024 / 1024:.0f} MB for a runner"
+        return f"{budget} is used up; give the job more memory or hold less"
     if isinstance(error, SystemExit):
         return f"the program ended the runner: exit({words})"
     if isinstance(error, (TypeError, ValueError)) and not in_user_code:

@@ -1,8 +1,9 @@
 """Hard limits of the runner's process, set before a byte of the user's code is loaded.
 
-Owns the rlimits. Never loosens one. Memory is held by RLIMIT_DATA (heap and private anonymous memory), counted from
-what the interpreter already has; RLIMIT_AS is a second, wider fence for shared mappings, wide because libraries map
-far more than they use. The systemd runner adds a cgroup; where the kernel has none, these limits are what holds.
+Owns the rlimits. Never loosens one. Memory is held by RLIMIT_DATA (heap and private anonymous memory),
+counted from what the interpreter already has; RLIMIT_AS is a second, wider fence for shared mappings, wide
+because libraries map far more than they use. The systemd runner adds a cgroup; where the kernel has none,
+these limits are what holds.
 """
 
 from __future__ import annotations

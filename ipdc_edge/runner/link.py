@@ -1,7 +1,7 @@
 """The runner's end of its one socket: what a task reads, writes and tells goes through here.
 
-Owns the order of frames on the child's side (documented in codec/frames.py). Never opens anything: descriptors come
-with the job. The daemon is trusted here; the other direction is checked by the daemon.
+Owns the order of frames on the child's side (documented in codec/frames.py). Never opens anything:
+descriptors come with the job. The daemon is trusted here; the other direction is checked by the daemon.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Link:
         self._told = 0.0
 
     def receive_job(self) -> tuple[dict[str, Any], dict[str, bytes], list[int]] | None:
-        """(the JOB object, the code files, the spill descriptors); None when the daemon left before it sent one."""
+        """(the JOB object, the code files, the spill descriptors); None when the daemon left before it sent
+        one."""
         job = self._expect(frames.JOB)
         if job is None:
             return None

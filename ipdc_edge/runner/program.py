@@ -1,9 +1,9 @@
 """The user's program: modules loaded from memory, and the functions that a job calls.
 
-Owns how code that travelled becomes modules. Never writes a file: Map.py and what travels with it (siblings, packages
-in sub-directories) are imported from a dict by an importer that stands before the path, as a script's directory does.
-Tracebacks show the user's lines, because the loader hands out the source. `load_program` of files on disk is for
-run-inline, where breakpoints shall work.
+Owns how code that travelled becomes modules. Never writes a file: Map.py and what travels with it (siblings,
+packages in sub-directories) are imported from a dict by an importer that stands before the path, as a
+script's directory does. Tracebacks show the user's lines, because the loader hands out the source.
+`load_program` of files on disk is for run-inline, where breakpoints shall work.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ class CodeImporter:
         self._code = code
 
     def install(self) -> None:
-        """Before the path, after built-in and frozen modules: as if the code's directory were first on sys.path."""
+        """Before the path, after built-in and frozen modules: as if the code's directory were first on
+        sys.path."""
         finders = sys.meta_path
-        finders.insert(finders.index(PathFinder) if PathFinder in finders else len(finders), self)  # type: ignore[arg-type]
+        finders.insert(finders.index(PathFinder) if PathFinder in finders else len(finders), self)
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """The import system's question (importlib.abc.MetaPathFinder)."""
@@ -81,7 +82,8 @@ class CodeImporter:
 
 
 class Program:
-    """The user's functions by name (None: not defined) and their set-up; reduce and combine may stand in either file."""
+    """The user's functions by name (None: not defined) and their set-up; reduce and combine may stand in
+    either file."""
 
     def __init__(self, modules: dict[str, ModuleType], map_file: str, reduce_file: str | None) -> None:
         map_module = modules[map_file]
@@ -112,6 +114,7 @@ def module_name(file: str) -> str:
 
 
 def load_program(map_file: str, reduce_file: str | None) -> Program:
-    """The program of the files' modules, as sys.meta_path or sys.path find them. The user's own errors; FunctionMissing."""
+    """The program of the files' modules, as sys.meta_path or sys.path find them. The user's own errors;
+    FunctionMissing."""
     files = [map_file] if reduce_file in (None, map_file) else [map_file, str(reduce_file)]
     return Program({file: import_module(module_name(file)) for file in files}, map_file, reduce_file)

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipdc_edge.codec import records
-from ipdc_edge.codec.records import BadRecord, ValueNotCarried, decode_key, decode_values, encode_key, encode_lines
+from ipdc_edge.codec.records import (
+    BadRecord,
+    ValueNotCarried,
+    decode_key,
+    decode_values,
+    encode_key,
+    encode_lines,
+)
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=8)
 RAW_TEXT = st.binary(max_size=8).map(lambda data: data.decode("utf-8", "surrogateescape"))
@@ -21,9 +28,17 @@ KEYS = st.recursive(
     max_leaves=6,
 )
 VALUES = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8), st.binary(max_size=8)),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False),
+        st.text(max_size=8),
+        st.binary(max_size=8),
+    ),
     lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3).filter(lambda name: name != "/"), inner, max_size=3)
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.text(max_size=3).filter(lambda name: name != "/"), inner, max_size=3),
     ),
     max_leaves=6,
 )
@@ -64,7 +79,22 @@ def test_keys_come_back(key: object) -> None:
 
 
 def test_numbers_at_the_edges_come_back() -> None:
-    for key in (0, 1, -1, 15, 16, -16, 10**40, -(10**40), 10**9000, -(10**9000), 1.5, -0.0, math.inf, -math.inf):
+    for key in (
+        0,
+        1,
+        -1,
+        15,
+        16,
+        -16,
+        10**40,
+        -(10**40),
+        10**9000,
+        -(10**9000),
+        1.5,
+        -0.0,
+        math.inf,
+        -math.inf,
+    ):
         assert decode_key(encode_key(key)) == key
 
 
@@ -80,7 +110,8 @@ def test_types_are_kept_apart() -> None:
 
 @pytest.mark.parametrize(
     ("key", "words"),
-    [(float("nan"), "NaN"), ([1], "list"), ({}, "dict"), ((1, [2]), "list"), (1j, "complex"), ("\ud800", "surrogate"),
+    [(float("nan"), "NaN"), ([1], "list"), ({}, "dict"), ((1, [2]), "list"), (1j, "complex"),
+     ("\ud800", "surrogate"),
      ("x" * 70_000, "65536"), (functools.reduce(lambda inner, _: (inner,), range(60), ()), "deep")],
 )  # fmt: skip
 def test_keys_without_a_place_are_refused(key: object, words: str) -> None:
@@ -98,7 +129,24 @@ def test_hostile_keys_are_bad_records_or_canonical(encoded: str) -> None:
         assert encode_key(key) == tag + encoded
 
 
-@pytest.mark.parametrize("encoded", ["", "Q", "IQ", "IR05", "Ip00000001f", "I+5", "IQ_", "R12", "ZI", "ZZ\x01", "Z\x01\x01", "ZA\x02", "Rffffffffffffffff"])
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        "",
+        "Q",
+        "IQ",
+        "IR05",
+        "Ip00000001f",
+        "I+5",
+        "IQ_",
+        "R12",
+        "ZI",
+        "ZZ\x01",
+        "Z\x01\x01",
+        "ZA\x02",
+        "Rffffffffffffffff",
+    ],
+)
 def test_other_spellings_of_a_key_are_refused(encoded: str) -> None:
     with pytest.raises(BadRecord):
         decode_key(encoded)
@@ -127,7 +175,8 @@ def test_a_tuple_becomes_a_list_and_subclasses_their_base() -> None:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [({1}, "type set"), (object(), "type object"), ({1: 2}, "not a str"), ({"/": 1}, "reserved"), ([1, {2j}], "type set"),
+    [({1}, "type set"), (object(), "type object"), ({1: 2}, "not a str"), ({"/": 1}, "reserved"),
+     ([1, {2j}], "type set"),
      ("x" * 1_100_000, "1048576"), (functools.reduce(lambda inner, _: [inner], range(60), []), "deep")],
 )  # fmt: skip
 def test_what_json_would_change_or_lose_is_refused(value: object, words: str) -> None:
@@ -136,7 +185,22 @@ def test_what_json_would_change_or_lose_is_refused(value: object, words: str) ->
     assert "'word'" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "1,", "[", "1]", "[1],[2", "x", "\xff", '{"/":1}', '{"/":{"bytes":"*"}}', '{"/":{"bytes":1}}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1,",
+        "[",
+        "1]",
+        "[1],[2",
+        "x",
+        "\xff",
+        '{"/":1}',
+        '{"/":{"bytes":"*"}}',
+        '{"/":{"bytes":1}}',
+        "[" * 100_000,
+    ],
+)
 def test_hostile_values_are_bad_records(text: str) -> None:
     with pytest.raises(BadRecord):
         decode_values(text)
@@ -151,7 +215,9 @@ def test_many_values_share_lines_of_bounded_length() -> None:
 @given(st.lists(KEYS, max_size=20), st.integers(1, 9))
 def test_partitions_are_stable(keys: list[object], count: int) -> None:
     names = [encode_key(key) for key in keys]
-    assert list(records.partitions_of("", names, count)) == [records.partition_of(name, count) for name in names]
+    assert list(records.partitions_of("", names, count)) == [
+        records.partition_of(name, count) for name in names
+    ]
 
 
 def test_partition_is_a_fixed_number() -> None:

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from ipdc_edge.codec import runs
 from ipdc_edge.codec.runs import BadRun, RunReader, RunWriter, encode_manifest, parse_manifest
 
-LINES = st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=20), max_size=60).map(sorted)
+LINES = st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=20), max_size=60).map(
+    sorted
+)
 
 
 def written(lines: list[str], step: int = 7, block: int = runs.MAX_BLOCK) -> list[bytes]:
@@ -85,7 +87,10 @@ def test_order_is_checked_between_pieces_too() -> None:
 
 
 def test_manifest_round_trip() -> None:
-    entries: list[runs.RunEntry] = [{"blocks": ["bafka", "bafkb"], "bytes": 65540, "records": 9}, {"blocks": [], "bytes": 0, "records": 0}]
+    entries: list[runs.RunEntry] = [
+        {"blocks": ["bafka", "bafkb"], "bytes": 65540, "records": 9},
+        {"blocks": [], "bytes": 0, "records": 0},
+    ]
     assert parse_manifest(encode_manifest(entries)) == entries
 
 
@@ -94,9 +99,11 @@ ENTRY = {"blocks": ["b"], "bytes": 1, "records": 1}
 
 @pytest.mark.parametrize(
     "manifest",
-    [[], {"version": 2, "runs": []}, {"version": True, "runs": []}, {"version": 1}, {"version": 1, "runs": [1]},
+    [[], {"version": 2, "runs": []}, {"version": True, "runs": []}, {"version": 1},
+     {"version": 1, "runs": [1]},
      *({"version": 1, "runs": [{**ENTRY, **change}]} for change in (
-         {"blocks": "b"}, {"blocks": [1]}, {"blocks": ["b" * 200]}, {"blocks": [""]}, {"bytes": -1}, {"bytes": 70_000},
+         {"blocks": "b"}, {"blocks": [1]}, {"blocks": ["b" * 200]}, {"blocks": [""]}, {"bytes": -1},
+         {"bytes": 70_000},
          {"bytes": 0}, {"bytes": True}, {"records": 1.0}, {"records": -1})),
      {"version": 1, "runs": [{}] * 10_001}],
 )  # fmt: skip

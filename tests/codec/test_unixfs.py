@@ -26,7 +26,7 @@ from ipdc_edge.codec.unixfs import (
     parse_node,
 )
 
-# --- Kubo's vectors: test/cli/cid_profiles_test.go. Their bytes are ChaCha20 under sha256(seed), with a zero nonce.
+# --- Kubo's vectors: test/cli/cid_profiles_test.go. Bytes are ChaCha20 under sha256(seed), a zero nonce.
 
 
 def chacha20(seed: str, size: int) -> bytes:

@@ -63,7 +63,7 @@ def test_the_whole_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert words == [("3000", "the"), ("1000", "and"), ("1000", "cat"), ("1000", "dog"), ("1000", "end")]
     lab = Lab(str(directory))
     assert not [node for node in lab.nodes for part in ("broker", "daemon") if running(node.pid_file(part))]
-    found = re.search(r"IPDC_HOME=(\S+) ipdc-edge result (\S+)", out)
+    found = re.search(r"IPDC_HOME=(\S+) .*(?:ipdc-edge|ipdc_edge) result (\S+)", out)
     assert found and found[1] == str(directory / "node1")
     parts = sorted(Path(found[1], "jobs", found[2]).glob("part-*"))
     assert len(parts) == 3

@@ -622,7 +622,7 @@ def test_what_is_no_readable_file_is_refused(store, tmp_path):
 
 
 def test_a_million_claimed_leaves_are_walked_once_a_node(store, tmp_path):
-    """A tree over one leaf of one byte, 8 levels of 32: 10^12 leaves in 9 blocks, over a sparse file of a tebibyte."""
+    """8 levels of 32 links over one leaf of one byte: 10^12 leaves in 9 blocks, over a sparse file."""
     builder = FileBuilder(32)
     children = [(raw_cid(b"\0"), 1, 1)] * 32
     interior = []

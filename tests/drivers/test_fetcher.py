@@ -315,8 +315,8 @@ def test_only_the_needed_blocks_are_fetched(stores):
         async for at, _ in fetcher.file_blocks(root, 405, 420, providers[:1]):
             if at == 420:
                 break
-        # the root, three levels below it, leaves at 400 and 410, one behind the end; its parent's neighbour is new
-        assert gateways[0].counters["blocks"] == 1 + 3 + 3 + (1 if 420 // 30 != 400 // 30 else 0)
+        # the root, two levels, the node over 390 to 420, leaves at 400 and 410, its neighbour, leaf 420
+        assert gateways[0].counters["blocks"] == 1 + 2 + 1 + 2 + 1 + 1
 
     run(stores, check)
 

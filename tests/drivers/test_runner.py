@@ -34,11 +34,20 @@ MAP_FILE = {"stage": "map", "index": 0, "outputs": {"kind": "files", "count": 1}
 
 def spec(map_file: str = "Map.py", reduce_file: str | None = None, **more: Any) -> dict[str, Any]:
     options = {"map": map_file, "reduce": reduce_file, **more.pop("options", {})}
-    return {"version": 1, "app": "mapreduce", "memory": 24 * MEGABYTE, "arguments": {}, "options": options, **more}
+    return {
+        "version": 1,
+        "app": "mapreduce",
+        "memory": 24 * MEGABYTE,
+        "arguments": {},
+        "options": options,
+        **more,
+    }
 
 
 @asynccontextmanager
-async def runner(path: Path, code: dict[str, bytes] | bytes, job: dict[str, Any] | None = None, **options: Any) -> Any:
+async def runner(
+    path: Path, code: dict[str, bytes] | bytes, job: dict[str, Any] | None = None, **options: Any
+) -> Any:
     process = RunnerProcess(str(path), **options)
     try:
         await process.start(job or spec(), code if isinstance(code, dict) else {"Map.py": code})
@@ -63,7 +72,9 @@ class Streams:
         self.written.setdefault(stream, []).append(data)
 
 
-async def do(process: RunnerProcess, params: dict[str, Any], inputs: list[list[bytes]]) -> tuple[dict[str, Any], Streams]:
+async def do(
+    process: RunnerProcess, params: dict[str, Any], inputs: list[list[bytes]]
+) -> tuple[dict[str, Any], Streams]:
     streams = Streams(inputs)
     if params["stage"] == "map":
         entries = []
@@ -71,11 +82,15 @@ async def do(process: RunnerProcess, params: dict[str, Any], inputs: list[list[b
             entries.append({"range": {"name": f"in{number}.txt", "start": 0, "end": sum(map(len, blocks))}})
     else:
         entries = [{"run": {}} for _ in inputs]
-    done = await process.run("task", {**params, "inputs": entries}, streams.read, streams.write, streams.told.append)
+    done = await process.run(
+        "task", {**params, "inputs": entries}, streams.read, streams.write, streams.told.append
+    )
     return done, streams
 
 
-def failure(path: Path, code: dict[str, bytes] | bytes, text: bytes = b"one\ntwo\n", **more: Any) -> dict[str, Any]:
+def failure(
+    path: Path, code: dict[str, bytes] | bytes, text: bytes = b"one\ntwo\n", **more: Any
+) -> dict[str, Any]:
     """The details of the TaskFailed that a map-only task (or loading) ends with."""
 
     async def main() -> dict[str, Any]:
@@ -91,7 +106,10 @@ def failure(path: Path, code: dict[str, bytes] | bytes, text: bytes = b"one\ntwo
 
 
 def test_word_count_over_several_tasks_of_one_runner(tmp_path: Path) -> None:
-    text = [" ".join(f"w{number * number % 977}" for number in range(at, at + 9)).encode() + b"\n" for at in range(20_000)]
+    text = [
+        " ".join(f"w{number * number % 977}" for number in range(at, at + 9)).encode() + b"\n"
+        for at in range(20_000)
+    ]
     halves = [b"".join(text[:9000]), b"".join(text[9000:])]
 
     async def main() -> tuple[list[bytes], list[dict[str, Any]]]:
@@ -142,7 +160,8 @@ def test_spills_go_to_the_descriptors_and_change_nothing(tmp_path: Path) -> None
 
 def test_modules_and_packages_travel_and_setup_gets_its_arguments(tmp_path: Path) -> None:
     code = {
-        "my-map.py": b"import helper\nfrom pkg import deep\nfrom pkg.sub import names\ndef setup(args):\n    helper.suffix = args['suffix']\n"
+        "my-map.py": b"import helper\nfrom pkg import deep\nfrom pkg.sub import names\n"
+        b"def setup(args):\n    helper.suffix = args['suffix']\n"
         b"def map(key, line):\n    yield helper.decorate(line), deep.VALUE + names.MORE\n",
         "helper.py": b"def decorate(text):\n    return text + suffix\n",
         "pkg/__init__.py": b"",
@@ -160,7 +179,10 @@ def test_modules_and_packages_travel_and_setup_gets_its_arguments(tmp_path: Path
 
 
 def test_big_code_and_prints(tmp_path: Path) -> None:
-    code = b"import sys\nprint('loaded')\ndef map(key, line):\n    print('saw', line)\n    print('to stderr', file=sys.stderr)\n#" + b"x" * 3_000_000
+    code = (
+        b"import sys\nprint('loaded')\ndef map(key, line):\n"
+        b"    print('saw', line)\n    print('to stderr', file=sys.stderr)\n#" + b"x" * 3_000_000
+    )
 
     async def main() -> bytes:
         async with runner(tmp_path, code) as process:
@@ -171,14 +193,16 @@ def test_big_code_and_prints(tmp_path: Path) -> None:
     assert asyncio.run(main()) == b"loaded\nsaw a\nto stderr\nsaw b\nto stderr\n"
 
 
-def test_the_child_has_no_environment_and_no_descriptors_but_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_child_has_no_environment_and_no_descriptors_but_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = b"""
 import os
 def map(key, line):
     yield 'environment', sorted(os.environ)
     yield 'cwd', os.getcwd()
-    yield 'descriptors', sorted(os.readlink(f'/proc/self/fd/{n}').split(':')[0] for n in os.listdir('/proc/self/fd') if os.path.lexists(f'/proc/self/fd/{n}'))
-    import resource
+    yield 'descriptors', sorted(os.readlink(f'/proc/self/fd/{n}').split(':')[0] for n in
+    os.listdir('/proc/self/fd') if os.path.lexists(f'/proc/self/fd/{n}')) import resource
     yield 'core', resource.getrlimit(resource.RLIMIT_CORE)
 """
     monkeypatch.setenv("SECRET_OF_THE_DAEMON", "1")
@@ -192,7 +216,11 @@ def map(key, line):
     assert "SECRET" not in text and "HOME" not in text
     assert "cwd\t/\n" in text and "core\t[0,0]" in text
     descriptors = text.split("descriptors\t")[1].split("\n")[0]
-    assert descriptors.count("socket") == 1 and descriptors.count("pipe") == 2 and descriptors.count("/dev/null") == 1
+    assert (
+        descriptors.count("socket") == 1
+        and descriptors.count("pipe") == 2
+        and descriptors.count("/dev/null") == 1
+    )
 
 
 # How it fails
@@ -217,23 +245,38 @@ def test_an_exception_shows_the_users_lines_and_the_record(tmp_path: Path) -> No
         (b"def map(key, line)\n    pass\n", "load", "SyntaxError", "':'"),
         (b"import not_there\n", "load", "ModuleNotFoundError", "not_there"),
         (b"x = 1\n", "load", "FunctionMissing", "map(key, line)"),
-        (b"def setup(args):\n    raise RuntimeError('no luck')\ndef map(key, line): pass\n", "setup", "RuntimeError", "no luck"),
+        (
+            b"def setup(args):\n    raise RuntimeError('no luck')\ndef map(key, line): pass\n",
+            "setup",
+            "RuntimeError",
+            "no luck",
+        ),
         (b"import sys\ndef map(key, line):\n    sys.exit(3)\n", "map", "SystemExit", "exit(3)"),
         (b"def map(key, line):\n    yield line\n", "map", "ValueError", "(key, value)"),
         (b"def map(key, line):\n    return 5\n", "map", "TypeError", "must yield"),
         (b"def map(key, line):\n    yield line, {1}\n", "map", "ValueNotCarried", "type set"),
-        (b"class Odd(Exception):\n    def __str__(self): return 1/0\ndef map(key, line):\n    raise Odd\n", "map", "Odd", "cannot be shown"),
+        (
+            b"class Odd(Exception):\n    def __str__(self): return 1/0\ndef map(key, line):\n    raise Odd\n",
+            "map",
+            "Odd",
+            "cannot be shown",
+        ),
         (b"def map(key, line):\n    return map(key, line)\n", "map", "RecursionError", "recursion"),
     ],
 )
-def test_the_users_mistakes_are_told_in_words(tmp_path: Path, code: bytes, where: str, kind: str, words: str) -> None:
+def test_the_users_mistakes_are_told_in_words(
+    tmp_path: Path, code: bytes, where: str, kind: str, words: str
+) -> None:
     details = failure(tmp_path, code)
     assert (details["where"], details["type"]) == (where, kind)
     assert words in details["message"]
 
 
 def test_a_syntax_error_shows_its_line(tmp_path: Path) -> None:
-    assert 'File "Map.py", line 1\n    def map(key, line)\n' in failure(tmp_path, b"def map(key, line)\n    pass\n")["traceback"]
+    assert (
+        'File "Map.py", line 1\n    def map(key, line)\n'
+        in failure(tmp_path, b"def map(key, line)\n    pass\n")["traceback"]
+    )
 
 
 def test_a_missing_reduce_is_told(tmp_path: Path) -> None:
@@ -248,7 +291,11 @@ def test_a_failure_in_combine_names_its_key(tmp_path: Path) -> None:
 
 
 def test_memory_over_the_budget_is_told_and_the_runner_goes_on(tmp_path: Path) -> None:
-    code = b"def map(key, line):\n    held = [bytes(1 << 20) for _ in range(int(line))]\n    yield line, len(held)\n"
+    code = b"""
+def map(key, line):
+    held = [bytes(1 << 20) for _ in range(int(line))]
+    yield line, len(held)
+"""
 
     async def main() -> tuple[dict[str, Any], bytes]:
         async with runner(tmp_path, code) as process:
@@ -265,7 +312,9 @@ def test_memory_over_the_budget_is_told_and_the_runner_goes_on(tmp_path: Path) -
 
 def test_a_runner_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
     async def main(code: bytes) -> RunnerDied:
-        async with runner(tmp_path, b"import os\ndef map(key, line):\n    print('good bye', flush=True)\n    " + code) as process:
+        async with runner(
+            tmp_path, b"import os\ndef map(key, line):\n    print('good bye', flush=True)\n    " + code
+        ) as process:
             with pytest.raises(RunnerDied) as caught:
                 await do(process, MAP_FILE, [[b"a\n"]])
             assert not process.alive
@@ -325,8 +374,8 @@ def test_a_cancelled_task_and_a_failing_callback_end_the_runner(tmp_path: Path) 
 SOCKET = b"""
 import os, socket, struct, sys
 paths = {n: f'/proc/self/fd/{n}' for n in range(3, 30)}
-link = next(n for n, path in paths.items() if os.path.lexists(path) and os.readlink(path).startswith('socket'))
-def send(kind, payload=b'', length=None):
+link = next(n for n, path in paths.items() if os.path.lexists(path) and
+os.readlink(path).startswith('socket')) def send(kind, payload=b'', length=None):
     os.write(link, struct.pack('>BI', kind, len(payload) if length is None else length) + payload)
 """
 WRITE_BEYOND = b"send(18, struct.pack('>I', 5) + b'x')"
@@ -344,10 +393,10 @@ WRITE_BEYOND = b"send(18, struct.pack('>I', 5) + b'x')"
         (b"send(17, b'{\"stream\": -1}')", "READ of a stream"),
         (b"send(17, b'{\"stream\": true}')", "READ of a stream"),
         (b"send(17, b'[' * 100000)", "not JSON"),
-        (b"send(19, b'{\"records\": -1, \"bytes\": 0}')", "a count"),
-        (b"send(20, b'{\"counters\": [], \"streams\": []}')", "without counters"),
-        (b"send(20, b'{\"counters\": {}, \"streams\": []}')", "without its streams"),
-        (b"send(20, b'{\"counters\": {\"x\": 1.5}, \"streams\": [{}]}')", "a count"),
+        (b'send(19, b\'{"records": -1, "bytes": 0}\')', "a count"),
+        (b'send(20, b\'{"counters": [], "streams": []}\')', "without counters"),
+        (b'send(20, b\'{"counters": {}, "streams": []}\')', "without its streams"),
+        (b'send(20, b\'{"counters": {"x": 1.5}, "streams": [{}]}\')', "a count"),
         (b"send(16, b'{}')", "READY frame within a task"),
         (b"send(1, b'{}')", "JOB frame within a task"),
     ],
@@ -365,8 +414,12 @@ def test_a_runner_that_breaks_the_protocol_is_killed(tmp_path: Path, action: byt
 
 
 def test_a_failure_that_the_child_invents_is_held_in_bounds(tmp_path: Path) -> None:
-    action = b"send(21, b'{\"where\": 5, \"traceback\": \"' + b'x' * 1000000 + b'\", \"offset\": \"no\", \"more\": 1}')"
-    details = failure(tmp_path, SOCKET + b"def map_lines(lines):\n    " + action + b"\n    while True: pass\n")
+    action = (
+        b'send(21, b\'{"where": 5, "traceback": "\' + b\'x\' * 1000000 + b\'", "offset": "no", "more": 1}\')'
+    )
+    details = failure(
+        tmp_path, SOCKET + b"def map_lines(lines):\n    " + action + b"\n    while True: pass\n"
+    )
     assert len(details["traceback"]) == 32 * 1024 and details["where"] == "" and details["offset"] is None
     assert set(details) == {"where", "type", "message", "traceback", "input", "offset", "record"}
 

@@ -1,11 +1,13 @@
 """Lines of a split: which lines of a file belong to a byte range, read exactly once.
 
-Owns the rule of splits and the decoding of lines. Never calls the user's code. For a split [start, end) those lines
-belong to it whose first byte p satisfies start < p <= end, and p = 0 for the first; so a reader drops everything up
-to its first newline, and stops at the newline that it finds at or after `end`. A last line without newline counts.
+Owns the rule of splits and the decoding of lines. Never calls the user's code. For a split [start, end) those
+lines belong to it whose first byte p satisfies start < p <= end, and p = 0 for the first; so a reader drops
+everything up to its first newline, and stops at the newline that it finds at or after `end`. A last line
+without newline counts.
 
-Lines are made in chunks of some 64 KB by C code (decode, split), because a Python loop over lines would cost more
-than the user's own work. Text is UTF-8; what is not comes as surrogate escapes. A carriage return is kept.
+Lines are made in chunks of some 64 KB by C code (decode, split), because a Python loop over lines would cost
+more than the user's own work. Text is UTF-8; what is not comes as surrogate escapes. A carriage return is
+kept.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ CHUNK = 64 * 1024  # bytes of text turned into lines at a time
 
 
 def spans(read: Callable[[], bytes | bytearray | None], start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """(offset in the file, whole lines) for the split [start, end), at most about CHUNK bytes or one line each.
+    """(offset in the file, whole lines) for the split [start, end), at most about CHUNK bytes or one line
+    each.
 
-    `read` gives consecutive blocks of any size from offset `start` on, and nothing at the end of the file; it is not
-    asked again after the block with the split's last newline.
+    `read` gives consecutive blocks of any size from offset `start` on, and nothing at the end of the file; it
+    is not asked again after the block with the split's last newline.
     """
     here = start  # offset of the block
     skipping = start > 0

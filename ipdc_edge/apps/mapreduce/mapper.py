@@ -1,7 +1,7 @@
 """Mapping: the user's map over lines, as one stream of pairs.
 
-Owns how map and map_lines are called. Never stores a pair. The loops over lines and over the pairs of a line run in
-C (itertools), so that a word costs little more than in a loop written by hand.
+Owns how map and map_lines are called. Never stores a pair. The loops over lines and over the pairs of a line
+run in C (itertools), so that a word costs little more than in a loop written by hand.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def without_none(function: Callable[..., object]) -> Callable[..., Iterable[tupl
 def mapped_pairs(function: Callable[..., object], source: LineSource) -> Pairs:
     """All pairs of `map(key, line)` over the source's lines; key is the line's byte offset."""
     call = without_none(function)
-    return chain.from_iterable(chain.from_iterable(map(call, offsets, lines) for offsets, lines in source.chunks()))
+    return chain.from_iterable(
+        chain.from_iterable(map(call, offsets, lines) for offsets, lines in source.chunks())
+    )
 
 
 def mapped_lines(function: Callable[..., object], source: LineSource) -> Pairs:

@@ -1,9 +1,9 @@
 """Merging sorted runs, many at a time, in memory that does not grow with them.
 
-Owns the k-way merge, its rounds when there are more runs than the fan-in, and how much text of each run is held.
-Never looks into values. Instead of a heap that is touched for every record, each round takes from every run all lines
-up to the smallest of the buffered last lines (found by bisection) and sorts them together: the sorted pieces are what
-list.sort() is fastest at, and the Python loop runs once for thousands of lines.
+Owns the k-way merge, its rounds when there are more runs than the fan-in, and how much text of each run is
+held. Never looks into values. Instead of a heap that is touched for every record, each round takes from every
+run all lines up to the smallest of the buffered last lines (found by bisection) and sorts them together: the
+sorted pieces are what list.sort() is fastest at, and the Python loop runs once for thousands of lines.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def merge_runs(
 ) -> Iterator[list[str]]:
     """The lines of all runs (and of `extra` sources) in order, at most FAN_IN runs open at a time.
 
-    Only when there are more, some are first merged into longer ones in scratch: as few as bring the number down,
-    so a record is rewritten as seldom as can be. `budget` bytes of memory are shared by the open runs.
+    Only when there are more, some are first merged into longer ones in scratch: as few as bring the number
+    down, so a record is rewritten as seldom as can be. `budget` bytes of memory are shared by the open runs.
     """
     extra = extra or []
     waiting = list(runs)
@@ -111,13 +111,15 @@ def group_end(lines: list[str], start: int, encoded: str) -> int:
     """Index after the last of the sorted `lines` that have the key of lines[start], which is `encoded`."""
     end = start + 1
     if end < len(lines) and lines[end].startswith(encoded + "\x00"):
-        # After a key stands NUL, and whatever may stand there in a longer key is greater than 0x01 or equal to it.
+        # After a key stands NUL, and whatever may stand there in a longer key is greater than 0x01 or equal
+        # to it.
         end = bisect_left(lines, encoded + "\x01", end + 1)
     return end
 
 
 def values_text(lines: list[str], start: int, end: int, encoded: str) -> str:
-    """The values of lines[start:end], which all have the key `encoded`, joined by commas: one JSON text to parse."""
+    """The values of lines[start:end], which all have the key `encoded`, joined by commas: one JSON text to
+    parse."""
     if end == start + 1:
         return lines[start][len(encoded) + 1 :]
     # NUL occurs nowhere but after a key, so each occurrence of "key NUL" is the beginning of a line.

@@ -1,7 +1,7 @@
 """Results as text: one line a pair, key TAB value LF, in chunks as the store wants them.
 
-Owns the text form of results. Never sorts. str stands as it is (surrogate escapes become the bytes they were; a tab
-or newline within is the user's own affair), other types as JSON.
+Owns the text form of results. Never sorts. str stands as it is (surrogate escapes become the bytes they were;
+a tab or newline within is the user's own affair), other types as JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _BATCH_BYTES = 256 * 1024
 
 
 class TextWriter:
-    """Writes pairs as lines; `emit` gets chunks of exactly `chunk` bytes, the last one shorter, none when empty."""
+    """Writes pairs as lines; `emit` gets chunks of exactly `chunk` bytes, the last one shorter, none when
+    empty."""
 
     def __init__(self, emit: Callable[[bytes], None], chunk: int = CHUNK) -> None:
         self._emit = emit
@@ -30,7 +31,8 @@ class TextWriter:
         self.bytes = 0
 
     def write(self, pairs: Iterator[tuple[object, object]]) -> None:
-        """All pairs of an iterator. ValueNotCarried for what is neither text nor JSON; the user's own errors."""
+        """All pairs of an iterator. ValueNotCarried for what is neither text nor JSON; the user's own
+        errors."""
         size = _FIRST_BATCH
         while True:
             lines = []

@@ -1,7 +1,8 @@
 """Reducing: sorted lines grouped by key, each group's values as an iterator that is never held in memory.
 
-Owns the grouping. Never sorts and never writes. Values are decoded a batch of lines at a time by the JSON scanner;
-only when the user's function reads on past a batch is the next one fetched, and what it leaves unread is skipped.
+Owns the grouping. Never sorts and never writes. Values are decoded a batch of lines at a time by the JSON
+scanner; only when the user's function reads on past a batch is the next one fetched, and what it leaves
+unread is skipped.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ class Groups:
 
 
 def reduced_pairs(reduce: Callable[..., object], groups: Groups) -> Pairs:
-    """All pairs that the user's reduce gives for the groups; the loop over groups runs in C but for the grouping."""
+    """All pairs that the user's reduce gives for the groups; the loop over groups runs in C but for the
+    grouping."""
     results: Iterator[Iterable[tuple[object, object]]]
     results = starmap(without_none(reduce), groups)
     return chain.from_iterable(results)

@@ -1,7 +1,7 @@
 """Scratch: where sorted runs wait on disk when memory is not enough.
 
-Owns the offsets within the unnamed files that the daemon handed over. Never opens a path: the sandbox has no writable
-disk. Their number times the size limit of each is the cap; all of it is given back when a task ends.
+Owns the offsets within the unnamed files that the daemon handed over. Never opens a path: the sandbox has no
+writable disk. Their number times the size limit of each is the cap; all of it is given back when a task ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Segment = tuple[int, int, int]  # descriptor, offset, bytes
 
 
 class ScratchFull(IpdcError):
-    """the task's scratch files are full ({bytes} bytes): smaller splits, a combine, or more memory would help"""
+    """the task's scratch files are full ({bytes} bytes): smaller splits, a combine, or more memory would
+    help"""
 
 
 class Scratch:

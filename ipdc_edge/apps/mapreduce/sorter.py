@@ -1,22 +1,32 @@
 """Sorting pairs by partition and key, within a budget of memory, combining on the way.
 
-Owns the table of pairs, when it is folded by the user's combine, and when it is spilled as sorted runs. Never reads
-input. Pairs are kept as {key: [values]}: a list append for each pair is the least that Python can do, a key's bytes
-are encoded once for all its values, and only distinct keys are sorted. When the table has reached its budget, long
-lists are folded by combine; when that does not give back enough, everything is written to scratch as one sorted run
-for each partition. At the end all spills and the table are merged, once more through combine, into one run for each
-partition. The order of values within a key is fixed by the input and the budget, so attempts agree byte for byte.
+Owns the table of pairs, when it is folded by the user's combine, and when it is spilled as sorted runs. Never
+reads input. Pairs are kept as {key: [values]}: a list append for each pair is the least that Python can do, a
+key's bytes are encoded once for all its values, and only distinct keys are sorted. When the table has reached
+its budget, long lists are folded by combine; when that does not give back enough, everything is written to
+scratch as one sorted run for each partition. At the end all spills and the table are merged, once more
+through combine, into one run for each partition. The order of values within a key is fixed by the input and
+the budget, so attempts agree byte for byte.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import partial
 from itertools import chain, islice
 from sys import getsizeof
 
 from ipdc_edge.apps.mapreduce.mapper import without_none
 from ipdc_edge.apps.mapreduce.merge import group_end, key_of, merge_runs, values_text
-from ipdc_edge.codec.records import MAX_KEY, decode_key, decode_values, encode_key, encode_many, encode_singles, partitions_of
+from ipdc_edge.codec.records import (
+    MAX_KEY,
+    decode_key,
+    decode_values,
+    encode_key,
+    encode_many,
+    encode_singles,
+    partitions_of,
+)
 from ipdc_edge.codec.runs import RunWriter
 from ipdc_edge.errors import IpdcError
 
@@ -24,6 +34,7 @@ TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from ipdc_edge.apps.mapreduce.merge import Blocks
     from ipdc_edge.apps.mapreduce.scratch import Scratch, Segment
 
     Combine = Callable[[object, Iterator[object]], Iterable[tuple[object, object]] | None]
@@ -33,7 +44,9 @@ FIRST_BATCH, MOST_BATCH = 16, 4096  # pairs between two looks at the budget
 FOLD_FROM = 8  # values of a key that make folding worth a call
 FOLD_GAIN = 0.7  # of the budget: what folding must come below, or the table is spilled
 FOLD_LINES = 256  # lines of one key beyond which merging does not try to combine them
-ENTRY = 140  # bytes of a table's entry besides key and values: the list object, its first slots, the dict's slots
+ENTRY = (
+    140  # bytes of a table's entry besides key and values: the list object, its first slots, the dict's slots
+)
 WRITE_LINES = 2048  # lines made at a time
 NOTHING = object()  # no key
 _TEXT_ONLY = frozenset((str,))
@@ -52,7 +65,8 @@ class Sorter:
         self._combine = None if combine is None else without_none(combine)
         self._scratch = scratch
         self._table: Table = {}
-        # Only while keys that are no str occur. Python takes 1, 1.0 and True for one key: a table for each type.
+        # Only while keys that are no str occur. Python takes 1, 1.0 and True for one key: a table for each
+        # type.
         self._typed: dict[type, Table] | None = None
         self._encoded: Table = {}  # keys of other types still, by their encoding
         self._spills: list[list[list[Segment]]] = []  # [spill][partition] -> blocks
@@ -67,7 +81,8 @@ class Sorter:
         return len(self._spills)
 
     def add(self, pairs: Iterator[tuple[object, object]]) -> None:
-        """All pairs of an iterator. ValueNotCarried for keys or values that cannot travel; the user's own errors."""
+        """All pairs of an iterator. ValueNotCarried for keys or values that cannot travel; the user's own
+        errors."""
         size = FIRST_BATCH
         while True:
             take = self._take_text if self._typed is None else self._take_any
@@ -143,15 +158,22 @@ class Sorter:
         return total
 
     def _make_room(self) -> None:
-        if self._combine is not None:
-            self._fold()
-            if self._used() < self._budget * FOLD_GAIN:
-                return
-        self._spill()
+        if self._combine is None:
+            self._spill()
+            return
+        hot = self._fold()
+        if self._used() >= self._budget * FOLD_GAIN:
+            # Frequent keys would come again at once, and be written in every spill: they stay.
+            kept: Table = {}
+            if self._typed is None and len(hot) * 3 < len(self._table):
+                kept = {key: self._table.pop(key) for key in hot}
+            self._spill()
+            self._table.update(kept)
 
-    def _fold(self) -> None:
-        """Long lists through combine. Short ones cost a call each and give little back."""
+    def _fold(self) -> list[object]:
+        """Long lists through combine; gives their keys. Short ones cost a call each and give little back."""
         kept = gone = 0
+        hot: list[object] = []
         for table in self._tables():
             long = [key for key, values in table.items() if len(values) >= FOLD_FROM]
             if long:
@@ -159,10 +181,12 @@ class Sorter:
                 keys = [decode_key(str(key)) for key in long] if table is self._encoded else long
                 folded = self._combined(keys, lists)
                 gone += sum(map(len, lists)) - sum(map(len, folded))
-                table.update(zip(long, folded))
+                table.update(zip(long, folded, strict=True))
+                hot += long
             kept += sum(map(len, table.values()))
         self.pairs += gone
         self._value_bytes *= kept / max(1, kept + gone)
+        return hot
 
     def _combined(self, keys: list[object], lists: list[list[object]]) -> list[list[object]]:
         """Each key's values through combine: new lists, in step with `keys`. The calls are made by C code."""
@@ -189,8 +213,8 @@ class Sorter:
     def _drain(self) -> list[list[str]]:
         """The sorted record lines of each partition; empties the tables.
 
-        Names are taken in the order of their making, a few at a time from the end: neighbours in time are neighbours
-        in memory, and what becomes a line is given back at once. Only lines are sorted.
+        Names are taken in the order of their making, a few at a time from the end: neighbours in time are
+        neighbours in memory, and what becomes a line is given back at once. Only lines are sorted.
         """
         table = self._table
         plain = self._typed is None and _all_plain(table)
@@ -214,8 +238,11 @@ class Sorter:
             bucket.sort()
         return buckets
 
-    def _move(self, names: list[str], lists: list[list[object]], plain: bool, buckets: list[list[str]]) -> None:
-        """Names and their values into the buckets, as lines. plain: "S" + name is the encoded key, else name is."""
+    def _move(
+        self, names: list[str], lists: list[list[object]], plain: bool, buckets: list[list[str]]
+    ) -> None:
+        """Names and their values into the buckets, as lines. plain: "S" + name is the encoded key, else name
+        is."""
         tag = "S" if plain else ""
         lengths = list(map(len, lists))
         self.pairs += sum(lengths)
@@ -246,16 +273,20 @@ class Sorter:
             segments: list[Segment] = []
             spill.append(segments)
             if lines:
-                writer = RunWriter(lambda block, segments=segments: segments.append(self._scratch.append(block)))  # type: ignore[misc]
+                writer = RunWriter(partial(self._keep, segments))
                 writer.feed_all(lines)
                 writer.finish()
         self._spills.append(spill)
 
+    def _keep(self, segments: list[Segment], block: bytes) -> None:
+        segments.append(self._scratch.append(block))
+
     def finish(self, emit: Callable[[int, bytes], None]) -> list[dict[str, int]]:
-        """Writes each partition's run by emit(partition, block), in the order of partitions; what each one holds."""
+        """Writes each partition's run by emit(partition, block), in the order of partitions; what each one
+        holds."""
         written = []
         for partition, lines in enumerate(self._drain()):
-            writer = RunWriter(lambda block, partition=partition: emit(partition, block))  # type: ignore[misc]
+            writer = RunWriter(partial(emit, partition))
             if not self._spills:
                 writer.feed_all(lines)
             else:
@@ -267,13 +298,16 @@ class Sorter:
 
     def _merged(self, partition: int, rest: list[str]) -> Iterator[list[str]]:
         """The lines of all spills of one partition and of what the table still held."""
-        runs = [self._scratch.reader(spill[partition]) for spill in self._spills if spill[partition]]
+        runs: list[Blocks] = [
+            self._scratch.reader(spill[partition]) for spill in self._spills if spill[partition]
+        ]
         pieces = (rest[start : start + WRITE_LINES] for start in range(0, len(rest), WRITE_LINES))
         batches = merge_runs(runs, self._scratch, self._budget, [lambda: next(pieces, [])])
         return batches if self._combine is None else self._recombined(batches)
 
     def _recombined(self, batches: Iterator[list[str]]) -> Iterator[list[str]]:
-        """Lines of one key that come from several spills, combined into one. A batch's last key waits for the next.
+        """Lines of one key that come from several spills, combined into one. A batch's last key waits for the
+        next.
 
         A key with very many lines passes as it is, and then all of it, or its lines would lose their order.
         """
@@ -334,7 +368,8 @@ def _all_plain(table: Table) -> bool:
 
 
 def _regrouped(keys: list[object], pairs: list[tuple[object, object]]) -> list[list[object]]:
-    """The values of pairs by the keys they were made for. CombineChangedKey when a pair has a key of its own."""
+    """The values of pairs by the keys they were made for. CombineChangedKey when a pair has a key of its
+    own."""
     result: list[list[object]] = [[] for _ in keys]
     number = 0
     for key, value in pairs:
@@ -355,5 +390,5 @@ def _weight(value: object) -> int:
     if value is None or kind is bool:
         return 0
     if kind is tuple or kind is list:
-        return getsizeof(value) + sum([getsizeof(item) for item in value])  # type: ignore[attr-defined]
+        return getsizeof(value) + sum(map(getsizeof, value))  # type: ignore[call-overload]
     return getsizeof(value)

@@ -1,18 +1,20 @@
 """Tasks of a Map-Reduce job, as the runner does them: map and reduce.
 
-Owns how the pieces (lines, mapper, sorter, merge, reducer, output) are put together for one task. Never talks to the
-daemon itself: it is handed `TaskIo`. The runner knows this module by `make_task`, as it knows those of other
-architectures.
+Owns how the pieces (lines, mapper, sorter, merge, reducer, output) are put together for one task. Never talks
+to the daemon itself: it is handed `TaskIo`. The runner knows this module by `make_task`, as it knows those of
+other architectures.
 
 Parameters of a task (JSON):
     map     {"stage": "map", "index", "inputs": [{"range": {"cid", "name", "start", "end", "size"}}, ...],
              "outputs": {"kind": "runs" | "files", "count": n}}
-    reduce  {"stage": "reduce", "index", "inputs": [{"run": {...}}, ...], "outputs": {"kind": "files", "count": 1}}
+    reduce  {"stage": "reduce", "index", "inputs": [{"run": {...}}, ...], "outputs": {"kind": "files",
+    "count": 1}}
 Stream n to read is inputs[n]; streams to write are 0 <= m < count. With "runs", stream m is partition m.
 """
 
 from __future__ import annotations
 
+from functools import partial
 
 from ipdc_edge.apps.mapreduce.lines import LineSource
 from ipdc_edge.apps.mapreduce.mapper import mapped_lines, mapped_pairs
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
+    from ipdc_edge.apps.mapreduce.merge import Blocks
     from ipdc_edge.apps.mapreduce.scratch import Scratch
 
     class Program(Protocol):
@@ -37,7 +40,11 @@ if TYPE_CHECKING:
         combine: Callable[..., Any] | None
 
 
-SORT_BUDGET = 6 * 1024 * 1024  # bytes, where the job's options do not say
+MEGABYTE = 1024 * 1024
+# Where the job's options do not say: what a runner's memory leaves beside interpreter, blocks and user's own,
+# halved, because lines are made beside the table that they come from. 6 MB of 24.
+FIXED_MEMORY = 12 * MEGABYTE
+LEAST_BUDGET = 1 * MEGABYTE
 
 
 class TaskIo:
@@ -56,9 +63,14 @@ class TaskIo:
         self.scratch = scratch
 
 
-def make_task(program: Program, options: dict[str, Any], params: dict[str, Any], io: TaskIo) -> MapTask | ReduceTask:
-    """The task that `params` describe. KeyError or ValueError for parameters that make no sense (the daemon's bug)."""
-    budget = int(options.get("sort_budget") or SORT_BUDGET)
+def sort_budget(spec: dict[str, Any]) -> int:
+    """Bytes for tables and merge buffers: the job's option "sort_budget", or its share of "memory"."""
+    wanted = spec["options"].get("sort_budget") or (spec["memory"] - FIXED_MEMORY) // 2
+    return max(LEAST_BUDGET, int(wanted))
+
+
+def make_task(program: Program, budget: int, params: dict[str, Any], io: TaskIo) -> MapTask | ReduceTask:
+    """The task that `params` describe. KeyError or ValueError when they make no sense (the daemon's bug)."""
     if params["stage"] == "map":
         return MapTask(program, params, io, budget)
     if params["stage"] == "reduce":
@@ -104,7 +116,8 @@ class MapTask:
         return {"counters": counters, "streams": streams}
 
     def position(self) -> dict[str, object]:
-        """Where the user's code was called: {"where", "input", "offset", "record"}, or with combine {"where", "record"}."""
+        """Where the user's code was called: {"where", "input", "offset", "record"}, or with combine {"where",
+        "record"}."""
         key = NOTHING if self._sorter is None else self._sorter.combining()
         if key is not NOTHING:
             return {"where": "combine", "record": f"key {ascii(key)[:500]}"}
@@ -124,7 +137,7 @@ class ReduceTask:
 
     def run(self) -> dict[str, Any]:
         """{"counters", "streams"}: what was read and written."""
-        runs = [lambda stream=stream: self._io.read(stream) for stream in range(self._count)]
+        runs: list[Blocks] = [partial(self._io.read, stream) for stream in range(self._count)]
         batches = merge_runs(runs, self._io.scratch, self._budget)
         self._groups = groups = Groups(batches, self._io.progress)
         writer = TextWriter(lambda block: self._io.write(0, block))

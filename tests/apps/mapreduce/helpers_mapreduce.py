@@ -36,6 +36,7 @@ def run_job(
     user: Any, data: bytes, *, split: int = 1000, block: int = 100, partitions: int = 2, budget: int = 1 << 20
 ) -> tuple[list[bytes], list[dict[str, int]]]:
     """(the parts, counters of each task): a job in one process, its runs cut into splits of `split` bytes."""
+    # ruff: noqa: B023  (each task has run before its loop's variables change)
     runs: list[list[list[bytes]]] = [[] for _ in range(partitions)]
     counters = []
     with scratch_files() as scratch:
@@ -44,17 +45,30 @@ def run_job(
             for partition in runs:
                 partition.append([])
             entry = {"name": "input.txt", "start": start, "end": min(len(data), start + split)}
-            params = {"stage": "map", "inputs": [{"range": entry}], "outputs": {"kind": "runs", "count": partitions}}
+            params = {
+                "stage": "map",
+                "inputs": [{"range": entry}],
+                "outputs": {"kind": "runs", "count": partitions},
+            }
             io = TaskIo(lambda _: read(), lambda m, data: runs[m][-1].append(data), lambda *_: None, scratch)
-            counters.append(make_task(user, {"sort_budget": budget}, params, io).run()["counters"])
+            counters.append(make_task(user, budget, params, io).run()["counters"])
             scratch.clear()
         parts = []
         for partition in runs:
             waiting = [iter(run) for run in partition]
             written: list[bytes] = []
-            params = {"stage": "reduce", "inputs": [{}] * len(waiting), "outputs": {"kind": "files", "count": 1}}
-            io = TaskIo(lambda n: next(waiting[n], b""), lambda _, data: written.append(data), lambda *_: None, scratch)
-            counters.append(make_task(user, {"sort_budget": budget}, params, io).run()["counters"])
+            params = {
+                "stage": "reduce",
+                "inputs": [{}] * len(waiting),
+                "outputs": {"kind": "files", "count": 1},
+            }
+            io = TaskIo(
+                lambda n: next(waiting[n], b""),
+                lambda _, data: written.append(data),
+                lambda *_: None,
+                scratch,
+            )
+            counters.append(make_task(user, budget, params, io).run()["counters"])
             scratch.clear()
             parts.append(b"".join(written))
     return parts, counters

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from helpers_mapreduce import blocks_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers_mapreduce import blocks_of
 from ipdc_edge.apps.mapreduce import lines as module
 from ipdc_edge.apps.mapreduce.lines import LineSource, spans
 
-FILES = st.lists(st.sampled_from([b"\n", b"a", b"bc", "é".encode(), b"\xff", b"\r\n", b"\n\n", b"long line " * 5])).map(b"".join)
+FILES = st.lists(
+    st.sampled_from([b"\n", b"a", b"bc", "é".encode(), b"\xff", b"\r\n", b"\n\n", b"long line " * 5])
+).map(b"".join)
 
 
 def lines_of(data: bytes, start: int, end: int, block: int) -> list[tuple[int, str]]:
@@ -47,7 +49,9 @@ def test_every_line_once(data: bytes, cuts: list[int], block: int, chunk: int) -
 
 
 @given(FILES, st.integers(0, 100), st.integers(0, 100), st.integers(1, 30))
-def test_a_line_belongs_to_the_split_that_the_rule_names(data: bytes, start: int, length: int, block: int) -> None:
+def test_a_line_belongs_to_the_split_that_the_rule_names(
+    data: bytes, start: int, length: int, block: int
+) -> None:
     start = min(start, len(data))
     end = min(len(data), start + length)
     expected = [line for line in whole(data) if start < line[0] <= end or line[0] == start == 0]
@@ -82,7 +86,9 @@ def test_a_long_line_is_not_read_by_those_it_runs_through() -> None:
 def test_several_inputs_in_one_task_and_progress() -> None:
     reads = [blocks_of(b"a\nb", 0, 2), blocks_of(b"c\n", 0, 2), blocks_of(b"", 0, 2)]
     told: list[tuple[int, int]] = []
-    inputs: list[dict[str, object]] = [{"name": name, "start": 0, "end": end} for name, end in (("x", 3), ("y", 2), ("z", 0))]
+    inputs: list[dict[str, object]] = [
+        {"name": name, "start": 0, "end": end} for name, end in (("x", 3), ("y", 2), ("z", 0))
+    ]
     source = LineSource(inputs, lambda n: reads[n](), lambda *counts: told.append(counts))
     assert [list(zip(*chunk)) for chunk in source.chunks()] == [[(0, "a")], [(2, "b")], [(0, "c")]]
     assert told == [(1, 2), (2, 3), (3, 5)]

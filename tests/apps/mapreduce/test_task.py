@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from helpers_mapreduce import blocks_of, program, run_job, scratch_files
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers_mapreduce import blocks_of, program, run_job, scratch_files
 from ipdc_edge.apps.mapreduce.output import TextWriter
 from ipdc_edge.apps.mapreduce.reducer import Groups, reduced_pairs
 from ipdc_edge.apps.mapreduce.task import TaskIo, make_task
-from ipdc_edge.codec.records import BadRecord, ValueNotCarried, decode_key, encode_lines, encode_key
+from ipdc_edge.codec.records import BadRecord, ValueNotCarried, decode_key, encode_key, encode_lines
 
 
 def words(key: int, line: str) -> Iterator[tuple[str, int]]:
@@ -34,7 +34,10 @@ def total(key: object, values: Iterator[int]) -> Iterator[tuple[object, int]]:
 
 def text_of(size: int) -> bytes:
     generator = random.Random(1)
-    vocabulary = [generator.choice(["a", "the", "naïve", "日", "x\udcff", "end."]) + str(number) for number in range(500)]
+    vocabulary = [
+        generator.choice(["a", "the", "naïve", "日", "x\udcff", "end."]) + str(number)
+        for number in range(500)
+    ]
     lines = [" ".join(generator.choices(vocabulary, k=generator.randrange(12))) for _ in range(size // 40)]
     return "\n".join(lines).encode("utf-8", "surrogateescape")
 
@@ -45,12 +48,17 @@ def text_of(size: int) -> bytes:
 def test_word_count_is_that_of_a_plain_program(combine: object, mapper: dict, budget: int) -> None:
     data = text_of(60_000)
     expected = Counter(data.decode("utf-8", "surrogateescape").split())
-    plain = sorted(f"{word}\t{count}\n".encode("utf-8", "surrogateescape") for word, count in expected.items())
+    plain = sorted(
+        f"{word}\t{count}\n".encode("utf-8", "surrogateescape") for word, count in expected.items()
+    )
     user = program(**mapper, reduce=total, combine=combine)
     parts, counters = run_job(user, data, split=9973, block=1000, partitions=3, budget=budget)
     assert sorted(b"".join(parts).splitlines(keepends=True)) == plain
     # each part is sorted by key, as `LC_ALL=C sort` would have it
-    assert all(keys == sorted(keys) for keys in ([line.split(b"\t")[0] for line in part.splitlines()] for part in parts))
+    assert all(
+        keys == sorted(keys)
+        for keys in ([line.split(b"\t")[0] for line in part.splitlines()] for part in parts)
+    )
     maps = [entry for entry in counters if "pairs" in entry]
     assert sum(entry["pairs"] for entry in maps) == sum(expected.values())
     assert sum(entry["input_bytes"] for entry in maps) == len(data)
@@ -89,7 +97,15 @@ def test_types_reach_reduce_as_they_were() -> None:
         seen.append((key, list(values)))
 
     run_job(program(map=mapper, reduce=reducer), b"x", partitions=1)
-    assert seen == [(None, [None]), (True, [True]), (7, [7]), (2.5, [2.5]), ("s", ["s"]), (b"\xff", [b"\xff"]), (("t", 1), [["t", 1]])]
+    assert seen == [
+        (None, [None]),
+        (True, [True]),
+        (7, [7]),
+        (2.5, [2.5]),
+        ("s", ["s"]),
+        (b"\xff", [b"\xff"]),
+        (("t", 1), [["t", 1]]),
+    ]
     assert type(seen[1][0]) is bool
 
 
@@ -97,12 +113,18 @@ def test_types_reach_reduce_as_they_were() -> None:
 
 
 def batches_of(pairs: list[tuple[object, list[int]]], step: int) -> list[list[str]]:
-    lines = [line for key, values in pairs for value in values for line in encode_lines(encode_key(key), [value])]
+    lines = [
+        line for key, values in pairs for value in values for line in encode_lines(encode_key(key), [value])
+    ]
     lines.sort()
     return [lines[at : at + step] for at in range(0, len(lines), step)]
 
 
-@given(st.dictionaries(st.text("ab", max_size=3), st.lists(st.integers(0, 20), min_size=1, max_size=6)), st.integers(1, 5), st.integers(0, 3))
+@given(
+    st.dictionaries(st.text("ab", max_size=3), st.lists(st.integers(0, 20), min_size=1, max_size=6)),
+    st.integers(1, 5),
+    st.integers(0, 3),
+)
 def test_groups_however_batches_are_cut_and_values_used(pairs: dict, step: int, use: int) -> None:
     groups = Groups(batches_of(list(pairs.items()), step), lambda *_: None)
     seen = {}
@@ -150,10 +172,21 @@ def test_results_are_chunks_of_an_exact_size() -> None:
 def test_text_of_results() -> None:
     chunks: list[bytes] = []
     writer = TextWriter(chunks.append)
-    pairs: list[tuple[object, object]] = [("é", "a\udcff"), (1, 1.5), (None, True), (("a", 1), {"b": [b"x"]}), ("n", "ü")]
+    pairs: list[tuple[object, object]] = [
+        ("é", "a\udcff"),
+        (1, 1.5),
+        (None, True),
+        (("a", 1), {"b": [b"x"]}),
+        ("n", "ü"),
+    ]
     writer.write(iter(pairs))
     writer.finish()
-    assert b"".join(chunks) == 'é\ta'.encode() + b'\xff\n1\t1.5\nnull\ttrue\n["a",1]\t{"b":[{"/":{"bytes":"eA"}}]}\n' + "n\tü\n".encode()
+    assert (
+        b"".join(chunks)
+        == "é\ta".encode()
+        + b'\xff\n1\t1.5\nnull\ttrue\n["a",1]\t{"b":[{"/":{"bytes":"eA"}}]}\n'
+        + "n\tü\n".encode()
+    )
     with pytest.raises(ValueNotCarried, match="a result"):
         TextWriter(chunks.append).write(iter([("a", "\ud800")]))
     with pytest.raises(ValueNotCarried, match="type set"):
@@ -163,10 +196,14 @@ def test_text_of_results() -> None:
 def test_a_map_only_job_writes_text() -> None:
     written: list[tuple[int, bytes]] = []
     read = blocks_of(b"b\na\n", 0, 10)
-    params = {"stage": "map", "inputs": [{"range": {"name": "f", "start": 0, "end": 4}}], "outputs": {"kind": "files", "count": 1}}
+    params = {
+        "stage": "map",
+        "inputs": [{"range": {"name": "f", "start": 0, "end": 4}}],
+        "outputs": {"kind": "files", "count": 1},
+    }
     with scratch_files() as scratch:
         io = TaskIo(lambda _: read(), lambda *write: written.append(write), lambda *_: None, scratch)
-        done = make_task(program(map=lambda key, line: [(line, key)]), {}, params, io).run()
+        done = make_task(program(map=lambda key, line: [(line, key)]), 1 << 20, params, io).run()
     assert written == [(0, b"b\t0\na\t2\n")]
     assert done["streams"] == [{"records": 2, "bytes": 8}]
 
@@ -178,7 +215,7 @@ def failing_task(user: object, params: dict, blocks: list[bytes]) -> dict[str, o
     waiting = iter(blocks)
     with scratch_files() as scratch:
         io = TaskIo(lambda _: next(waiting, b""), lambda *_: None, lambda *_: None, scratch)
-        task = make_task(user, {}, params, io)  # type: ignore[arg-type]
+        task = make_task(user, 1 << 20, params, io)  # type: ignore[arg-type]
         with pytest.raises(ZeroDivisionError):
             task.run()
         return task.position()
@@ -191,9 +228,18 @@ def test_a_failure_in_map_names_input_offset_and_line(kind: str) -> None:
         yield line, 1 // (line != "bäd")
 
     data = "one\ntwo ü\nbäd\nfour\n".encode()
-    params = {"stage": "map", "inputs": [{"range": {"name": "in.txt", "start": 0, "end": len(data)}}], "outputs": {"kind": kind, "count": 1}}
+    params = {
+        "stage": "map",
+        "inputs": [{"range": {"name": "in.txt", "start": 0, "end": len(data)}}],
+        "outputs": {"kind": kind, "count": 1},
+    }
     position = failing_task(program(map=mapper), params, [data])
-    assert position == {"where": "map", "input": "in.txt", "offset": data.index("bäd".encode()), "record": "bäd"}
+    assert position == {
+        "where": "map",
+        "input": "in.txt",
+        "offset": data.index("bäd".encode()),
+        "record": "bäd",
+    }
 
 
 def test_a_failure_in_reduce_names_the_key() -> None:

@@ -1,0 +1,149 @@
+"""Messages survive the wire as they are; anything else that arrives is refused with a reason, whatever its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipdc_edge.apps.mapreduce.plan import MapReduce
+from ipdc_edge.codec import messages as codec
+from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.codec.node_id import node_id
+from ipdc_edge.core.messages import (
+    Accept, Cancel, CleanUp, Command, Download, Failed, Held, Lost, Present, Received, Refuse, Renew, Renewed, Report,
+)
+from ipdc_edge.core.values import Attempt, Failure, NodeRecord, Result, Vitals
+
+CODEC = codec.MessageCodec(MapReduce.commands, MapReduce.reports)
+JOB, CID, NODE = "20260101-000000-abcd", raw_cid(b"x"), node_id(hashlib.sha256(b"n").digest())
+VITALS = Vitals(1 << 30, 1 << 29, 4, 0.5, 1.25, 0.9, 1 << 33, 48.5, True)
+ATTEMPT = Attempt(7, 12)
+MESSAGES = [
+    Present(NodeRecord(NODE, "Küche", "ready", "10.0.0.1:18830", "[::1]:18831", "0.1.0", ("mapreduce",), 2, "rlimits", VITALS)),
+    Lost(),
+    Download(JOB, CID, "mapreduce", 24 << 20, "10.0.0.1:18830", "10.0.0.1:18831"),
+    Accept(JOB, 2, "pi.local:18830", "pi.local:18831"),
+    Refuse(JOB, "memory: 3 MB"),
+    Command(JOB, "do-map", "map-00001", ATTEMPT, "buffer", {"inputs": [{"range": {"start": 0}}]}),
+    Report(JOB, "buffer", "map-00001", ATTEMPT, Result(NODE, CID, 1000, {"counters": {"lines": 5}})),
+    Report(JOB, "get-result", "reduce-00001", ATTEMPT, Result(NODE, CID, 1000, {"log": CID})),
+    Failed(JOB, "map-00001", ATTEMPT, Failure("user", "ValueError: no", "", {"traceback": "File…", "offset": 3})),
+    Failed(JOB, "reduce-00001", ATTEMPT, Failure("fetch", "gone", CID)),
+    Received(JOB, "map-00001", ATTEMPT),
+    Renew(JOB, (Held("map-00001", ATTEMPT, 77), Held("map-00002", Attempt(7, 13), 0))),
+    Renewed(JOB, (ATTEMPT,)),
+    Cancel(JOB, "by its owner"),
+    CleanUp(JOB),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+def test_a_message_arrives_as_it_was_sent(message: codec.Message) -> None:
+    encoded = CODEC.encode(message, 42)
+    assert CODEC.decode(encoded.channel, encoded.payload) == (42, message)
+    assert not encoded.blocks
+
+
+def test_every_kind_of_message_is_among_those_tried() -> None:
+    assert {type(message) for message in MESSAGES} == set(codec.Message.__args__)
+
+
+def test_failures_go_on_their_channels() -> None:
+    assert [CODEC.encode(m, 1).channel for m in MESSAGES if isinstance(m, Failed)] == ["failed", "fetch-failed"]
+
+
+def test_long_parameters_become_a_block_of_content() -> None:
+    params = {"inputs": [{"run": {"manifest": raw_cid(b"%d" % n)}} for n in range(1000)]}
+    encoded = CODEC.encode(Command(JOB, "do-reduce", "reduce-00000", ATTEMPT, "get-result", params), 1)
+    ((cid, block),) = encoded.blocks
+    assert cid == raw_cid(block) and json.loads(block) == params
+    assert len(encoded.payload) < 1000
+    _, message = CODEC.decode(encoded.channel, encoded.payload)
+    assert isinstance(message, Command) and message.params == {"/": cid}
+
+
+def test_a_message_over_the_limit_is_our_bug() -> None:
+    with pytest.raises(codec.MessageTooLong):
+        CODEC.encode(Failed(JOB, "map-00001", ATTEMPT, Failure("user", "x" * 20000)), 1)
+
+
+def test_unknown_fields_are_ignored() -> None:
+    assert CODEC.decode("clean-up", json.dumps({"v": 1, "birth": 3, "job": JOB, "new": [1]}).encode()) == (3, CleanUp(JOB))
+
+
+@pytest.mark.parametrize(
+    ("channel", "payload", "words"),
+    [
+        ("clean-up", {"v": 2, "birth": 1, "job": JOB}, "version 2"),
+        ("clean-up", {"birth": 1, "job": JOB}, "v is 'None'"),
+        ("clean-up", {"v": 1, "birth": 1, "job": "../../etc"}, "job is '../../etc'"),
+        ("clean-up", {"v": 1, "birth": -1, "job": JOB}, "birth"),
+        ("clean-up", {"v": 1, "birth": True, "job": JOB}, "birth"),
+        ("clean-up", [1], "not an object"),
+        ("do-anything", {"v": 1, "birth": 1}, "unknown channel"),
+        ("received", {"v": 1, "birth": 1, "job": JOB, "task": "a/b", "attempt": [1, 2]}, "task is 'a/b'"),
+        ("received", {"v": 1, "birth": 1, "job": JOB, "task": "map-00001", "attempt": [1, 2, 3]}, "attempt"),
+        ("download", {"v": 1, "birth": 1, "job": JOB, "cid": "../x", "app": "m", "memory": 1, "address": "a:1", "gateway": "a:1"}, "cid"),
+        ("download", {"v": 1, "birth": 1, "job": JOB, "cid": CID, "app": "m", "memory": 1, "address": "a b:1", "gateway": "a:1"}, "address"),
+    ],
+)
+def test_what_is_refused_says_why(channel: str, payload: object, words: str) -> None:
+    with pytest.raises(codec.BadMessage, match=words.replace("[", r"\[").replace(".", r"\.")):
+        CODEC.decode(channel, json.dumps(payload).encode())
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff", b"[" * 16000, b'{"v":' + b"9" * 9000 + b"}", b"{}" * 9000, b'"' + b"x" * 16000])
+def test_hostile_payloads_are_refused(payload: bytes) -> None:
+    with pytest.raises(codec.BadMessage):
+        CODEC.decode("renew", payload)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=60),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=8,
+)
+
+
+@given(st.sampled_from(sorted(CODEC.decoders)), st.sampled_from(MESSAGES), st.dictionaries(st.text(max_size=8), values, max_size=3), st.data())
+def test_whatever_arrives_is_a_message_or_a_bad_one(channel: str, message: codec.Message, changes: dict, data: st.DataObject) -> None:  # type: ignore[type-arg]
+    """A real message with fields replaced by anything, on any channel: decoded or BadMessage, never another error."""
+    fields = json.loads(CODEC.encode(message, 5).payload)
+    for name in data.draw(st.lists(st.sampled_from(sorted(fields)), max_size=3)):
+        fields[name] = data.draw(values)
+    fields.update(changes)
+    try:
+        birth, decoded = CODEC.decode(channel, json.dumps(fields).encode())
+    except codec.BadMessage:
+        return
+    again = CODEC.encode(decoded, birth)
+    assert CODEC.decode(again.channel, again.payload)[1] == decoded
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes(payload: bytes) -> None:
+    for channel in CODEC.decoders:
+        try:
+            CODEC.decode(channel, payload)
+        except codec.BadMessage:
+            continue
+
+
+@given(st.text(max_size=200))
+def test_any_topic(text: str) -> None:
+    try:
+        sender, channel = codec.parse_topic(text, "home")
+    except codec.BadMessage:
+        return
+    assert codec.topic("home", sender, channel) == text
+
+
+def test_topics() -> None:
+    text = codec.topic("home", NODE, "do-map")
+    assert codec.parse_topic(text, "home") == (NODE, "do-map")
+    for bad in (text.replace("home", "else"), text + "/x", text.replace("/do-map", "/../x"), "ipdc/2/home/x/y", ""):
+        with pytest.raises(codec.BadMessage):
+            codec.parse_topic(bad, "home")
