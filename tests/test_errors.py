@@ -68,6 +68,11 @@ def test_details_of_another_version_fall_back_to_the_finished_message() -> None:
     assert (type(back), str(back), back.exit_code) == (RemoteError, "as it was", 4)
 
 
+def test_an_unknown_job_may_or_may_not_list_what_there_is() -> None:
+    assert str(errors.UnknownJob(id="x")) == "No job here has the id 'x', or begins or ends with it."
+    assert str(_across(errors.UnknownJob(id="x", known="There are: y"))).endswith("There are: y")
+
+
 def test_details_that_json_does_not_know_go_as_text() -> None:
     back = _across(_Parent(path=b"\xff", reason=[1, OSError(2, "no")]))
     assert back.details == {"path": "b'\\xff'", "reason": [1, "[Errno 2] no"]}

@@ -1,4 +1,5 @@
-"""The architectures: each package here is one kind of job (how it becomes tasks, what a runner does with a task)."""
+"""The architectures: each package here is one kind of job (how it becomes tasks, what a runner does with a
+task)."""
 
 from __future__ import annotations
 

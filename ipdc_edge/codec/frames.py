@@ -1,7 +1,8 @@
 """Frames: how two processes of one machine talk over a stream socket.
 
 Owns the framing of the runner's socket (daemon and sandboxed child) and of the control socket (daemon and
-command line), and the list of frame kinds. Never interprets a payload beyond "this is a JSON object". A frame is
+command line), and the list of frame kinds. Never interprets a payload beyond "this is a JSON object". A
+frame is
 
     1 byte kind | 4 bytes payload length, big-endian | payload, at most 2 MiB
 
@@ -164,9 +165,7 @@ class FrameSocket:
         self.sock = sock
         self._descriptors: list[int] = []
 
-    def send(
-        self, kind: int, payload: bytes | bytearray | memoryview = b"", fds: tuple[int, ...] = ()
-    ) -> None:
+    def send(self, kind: int, payload: bytes | bytearray | memoryview = b"", fds: tuple[int, ...] = ()) -> None:
         """One frame, with descriptors on its first byte. OSError when the other side is gone."""
         header = encode_header(kind, len(payload))
         if fds:

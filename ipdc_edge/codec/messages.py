@@ -1,9 +1,10 @@
 """Messages between nodes as bytes: MQTT topics and JSON payloads.
 
-Owns the wire form that `core/PROTOCOL.md` documents: `ipdc/1/<domain>/<from>/<channel>`, one JSON object of at most 16 kB with a
-version `v` and the birth number of the sender's connection. Never trusts a byte: every field has a type and a bound, unknown
-fields are ignored, unknown versions and channels refused. A command whose parameters are too long for a message has them as a
-block of content, of which the message names the CID; the caller stores the block before it sends.
+Owns the wire form that `core/PROTOCOL.md` documents: `ipdc/1/<domain>/<from>/<channel>`, one JSON object of
+at most 16 kB with a version `v` and the birth number of the sender's connection. Never trusts a byte: every
+field has a type and a bound, unknown fields are ignored, unknown versions and channels refused. A command
+whose parameters are too long for a message has them as a block of content, of which the message names the
+CID; the caller stores the block before it sends.
 """
 
 from __future__ import annotations
@@ -15,7 +16,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..core.messages import (
-    Accept, Cancel, CleanUp, Command, Download, Failed, Held, Lost, Message, Present, Received, Refuse, Renew, Renewed,
+    Accept,
+    Cancel,
+    CleanUp,
+    Command,
+    Download,
+    Failed,
+    Held,
+    Lost,
+    Message,
+    Present,
+    Received,
+    Refuse,
+    Renew,
+    Renewed,
     Report,
 )
 from ..core.values import Attempt, Failure, NodeRecord, Result, Vitals
@@ -70,7 +84,8 @@ def _dump(value: object) -> bytes:
 
 
 class Fields:
-    """Reads a peer's JSON object field by field; BadMessage names what is missing, of a wrong type, or out of bounds."""
+    """Reads a peer's JSON object field by field; BadMessage names what is missing, of a wrong type, or out of
+    bounds."""
 
     def __init__(self, value: object, what: str) -> None:
         if not isinstance(value, dict):
@@ -123,7 +138,8 @@ class MessageCodec:
 
     def __init__(self, commands: Iterable[str], reports: Iterable[str]) -> None:
         self.decoders: dict[str, Callable[[str, Fields], Message]] = {
-            "node": _node, "lost": lambda channel, f: Lost(), "download": _download, "accept": _accept, "refuse": _refuse,
+            "node": _node, "lost": lambda channel, f: Lost(), "download": _download, "accept": _accept,
+            "refuse": _refuse,
             "failed": _failed, "fetch-failed": _failed, "received": _received, "renew": _renew, "renewed": _renewed,
             "cancel": lambda channel, f: Cancel(f.text("job", 32, JOB_ID), f.text("reason", 512)),
             "clean-up": lambda channel, f: CleanUp(f.text("job", 32, JOB_ID)),
@@ -142,7 +158,8 @@ class MessageCodec:
         return Encoded(channel, payload, blocks)
 
     def decode(self, channel: str, payload: bytes) -> tuple[int, Message]:
-        """(birth number, message) of what a peer published on a channel; BadMessage when it is not as it must be."""
+        """(birth number, message) of what a peer published on a channel; BadMessage when it is not as it must
+        be."""
         if len(payload) > MOST_BYTES:
             raise BadMessage(reason=f"{len(payload)} bytes on {channel}; at most {MOST_BYTES}")
         decoder = self.decoders.get(channel)
@@ -167,12 +184,12 @@ def _fields(message: Message) -> tuple[str, dict[str, object], tuple[tuple[str, 
         if len(encoded) > MOST_PARAMS:
             cid = raw_cid(encoded)
             params, blocks = {"/": cid}, ((cid, encoded),)
-        return message.channel, {
-            "job": message.job, "task": message.task, "attempt": message.attempt, "report": message.report, "params": params,
-        }, blocks
+        order = {"report": message.report, "params": params}
+        return message.channel, {"job": message.job, "task": message.task, "attempt": message.attempt, **order}, blocks
     if isinstance(message, Report):
-        return message.channel, {
-            "job": message.job, "task": message.task, "attempt": message.attempt, "result": asdict(message.result)}, blocks
+        result = asdict(message.result)
+        fields: dict[str, object] = {"job": message.job, "task": message.task, "attempt": message.attempt, "result": result}
+        return message.channel, fields, blocks
     if isinstance(message, Failed):
         channel = "fetch-failed" if message.failure.kind == "fetch" else "failed"
         return channel, asdict(message), blocks
@@ -202,7 +219,8 @@ def _node(channel: str, f: Fields) -> Message:
     if state not in ("ready", "draining", "gone"):
         raise BadMessage(reason=f"node: state {state!r}")
     return Present(NodeRecord(
-        f.text("id", 64, NODE_ID), f.text("name", 64), state, f.text("mqtt", 262, ADDRESS), f.text("gateway", 262, ADDRESS),
+        f.text("id", 64, NODE_ID), f.text("name", 64), state,
+        f.text("mqtt", 262, ADDRESS), f.text("gateway", 262, ADDRESS),
         f.text("version", 32), capabilities, f.number("slots", 1024), f.text("sandbox", 32), vitals,
     ))
 

@@ -1,4 +1,5 @@
-"""Node ids as text: base58 of a sha2-256 multihash, the form of libp2p's peer ids of ECDSA keys (`Qm...`). Pure."""
+"""Node ids as text: base58 of a sha2-256 multihash, the form of libp2p's peer ids of ECDSA keys (`Qm...`).
+Pure."""
 
 from __future__ import annotations
 

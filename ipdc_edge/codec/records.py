@@ -110,14 +110,10 @@ def encode_key(key: object) -> str:
     try:
         encoded = _encode_key(key, MAX_DEPTH)
     except UnicodeEncodeError:
-        reason = (
-            "it holds a lone surrogate, which has no place in UTF-8; clean it with encode('utf-8', 'replace')"
-        )
+        reason = "it holds a lone surrogate, which has no place in UTF-8; clean it with encode('utf-8', 'replace')"
         raise _refuse("a key", key, reason) from None
     if len(encoded) > MAX_KEY:
-        raise _refuse(
-            "a key", key, f"it takes {len(encoded)} bytes, at most {MAX_KEY}; make a key of its hash"
-        )
+        raise _refuse("a key", key, f"it takes {len(encoded)} bytes, at most {MAX_KEY}; make a key of its hash")
     return encoded
 
 
@@ -333,9 +329,7 @@ def _encode_values(values: Sequence[object], key: object) -> str:
     except UnicodeEncodeError:  # a lone surrogate that is no undecodable byte: JSON can spell it
         return _json_ascii(values)[1:-1]
     except ValueError as error:  # an int of more digits than this interpreter turns into text
-        raise _refuse(
-            "a value", max(values, key=lambda value: isinstance(value, int)), str(error), key
-        ) from None
+        raise _refuse("a value", max(values, key=lambda value: isinstance(value, int)), str(error), key) from None
 
 
 def value_text(value: object, key: object) -> str:
@@ -361,9 +355,7 @@ def _plain(value: object, key: object, depth: int) -> object:
         if "/" in value:
             raise _refuse("a value", value, 'the key "/" is reserved by DAG-JSON', key)
         return {name: _plain(item, key, depth - 1) for name, item in value.items()}
-    reason = (
-        "values are None, bool, int, float, str, bytes, or lists, tuples and dicts (with str keys) of these"
-    )
+    reason = "values are None, bool, int, float, str, bytes, or lists, tuples and dicts (with str keys) of these"
     raise _refuse("a value", value, reason, key)
 
 

@@ -162,9 +162,7 @@ def encode_manifest(runs: list[RunEntry]) -> bytes:
     bug)."""
     data = json.dumps({"version": 1, "runs": runs}, separators=(",", ":"), sort_keys=True).encode("ascii")
     if len(data) > MAX_MANIFEST or len(runs) > MAX_RUNS:
-        raise ValueError(
-            f"a manifest of {len(runs)} runs and {len(data)} bytes; at most {MAX_RUNS} and {MAX_MANIFEST}"
-        )
+        raise ValueError(f"a manifest of {len(runs)} runs and {len(data)} bytes; at most {MAX_RUNS} and {MAX_MANIFEST}")
     return data
 
 
@@ -190,9 +188,7 @@ def _entry(run: object) -> RunEntry:
     blocks, length, records = run.get("blocks"), run.get("bytes"), run.get("records")
     if type(length) is not int or type(records) is not int or length < 0 or records < 0:
         raise BadRun("a run in a manifest without its bytes and records")
-    if not isinstance(blocks, list) or not all(
-        isinstance(cid, str) and 0 < len(cid) <= MAX_CID for cid in blocks
-    ):
+    if not isinstance(blocks, list) or not all(isinstance(cid, str) and 0 < len(cid) <= MAX_CID for cid in blocks):
         raise BadRun("a run in a manifest without its blocks")
     if not len(blocks) <= length <= len(blocks) * MAX_BLOCK:
         raise BadRun(f"a run of {length} bytes in {len(blocks)} blocks")

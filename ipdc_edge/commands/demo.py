@@ -119,7 +119,8 @@ def _farewell(lab: Lab, keep_running: bool) -> None:
     if keep_running:
         print(f"The nodes go on. End them:\n  {program()} lab down --dir {directory}")
     else:
-        print(f"The nodes are ended. Start them again:\n  {program()} lab up --nodes {NODES} --dir {directory}\n"
+        print(f"The nodes are ended. Start them again:\n"
+              f"  {program()} lab up --nodes {NODES} --dir {directory}\n"
               f"Remove it all:\n  rm -r {directory}")
 
 

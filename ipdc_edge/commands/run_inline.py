@@ -55,9 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("map", metavar="MAP", help="file with map(key, line) or map_lines(lines)")
-    parser.add_argument(
-        "reduce", metavar="REDUCE", nargs="?", help="file with reduce(key, values); may be MAP again"
-    )
+    parser.add_argument("reduce", metavar="REDUCE", nargs="?", help="file with reduce(key, values); may be MAP again")
     parser.add_argument("--input", metavar="FILE", nargs="+", required=True, help="text files to read")
     parser.add_argument("--args", metavar="JSON", default="{}", help="what setup(args) gets")
 
@@ -91,12 +89,14 @@ def run(args: argparse.Namespace) -> int:
 def _load(map_path: str, reduce_path: str | None) -> Any:
     """The files as modules of their own names, with their directories first on the path, as for a script."""
     names: list[str] = []
+    paths: dict[str, str] = {}
     for path in [map_path] if reduce_path is None else [reduce_path, map_path]:
         directory, name = os.path.split(os.path.abspath(path))
         if directory not in sys.path:
             sys.path.insert(0, directory)
         names.insert(0, name)
-    return load_program(names[0], names[1] if len(names) > 1 else None)
+        paths[name] = os.path.join(directory, name)
+    return load_program(names[0], names[1] if len(names) > 1 else None, paths)
 
 
 class _Inline:

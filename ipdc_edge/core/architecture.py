@@ -1,7 +1,9 @@
-"""What an architecture (`ipdc_edge.apps.*`) gives the core: how a job becomes tasks, and what each task is told.
+"""What an architecture (`ipdc_edge.apps.*`) gives the core: how a job becomes tasks, and what each task is
+told.
 
-Owns the interface only. An implementation is pure: the core calls it while it handles an event. Channels are all that a new
-architecture has to define: the master orders a task on `Task.command`, the worker answers on `Task.report`.
+Owns the interface only. An implementation is pure: the core calls it while it handles an event. Channels are
+all that a new architecture has to define: the master orders a task on `Task.command`, the worker answers on
+`Task.report`.
 """
 
 from __future__ import annotations
@@ -25,17 +27,20 @@ class Architecture(Protocol):
     reports: tuple[str, ...]  # the channels its workers answer on
 
     def plan(self, spec: JobSpec) -> tuple[Task, ...]:
-        """All tasks of the job, in the order in which they should be leased; BadSpec when the body is not valid."""
+        """All tasks of the job, in the order in which they should be leased; BadSpec when the body is not
+        valid."""
         ...
 
     def params(self, spec: JobSpec, task: Task, results: Mapping[str, Result], holder: str) -> Json:
-        """What the worker needs to know for `task`, JSON, once all earlier stages are in `results` (task id -> result).
+        """What the worker needs to know for `task`, JSON, once all earlier stages are in `results` (task id
+        -> result).
 
-        `providers` in it lists the ids of nodes whose content it names, `holder` (the master) among them where it is
-        the input's; the core adds their gateways' addresses as `gateways`.
+        `providers` in it lists the ids of nodes whose content it names, `holder` (the master) among them
+        where it is the input's; the core adds their gateways' addresses as `gateways`.
         """
         ...
 
     def view(self, spec: JobSpec, done: Mapping[int, tuple[int, int]]) -> Json:
-        """Progress in the architecture's own words from {stage: (total, done)}, merged into a job's status."""
+        """Progress in the architecture's own words from {stage: (total, done)}, merged into a job's status.
+        """
         ...

@@ -1,7 +1,7 @@
 """What can happen to a node (events, in the past tense) and what it wants done (effects, imperative).
 
-Owns these values only. Whoever drives the core turns the outside world into events and carries effects out in order;
-a `Save` is durable before any `Send` of the same batch leaves.
+Owns these values only. Whoever drives the core turns the outside world into events and carries effects out in
+order; a `Save` is durable before any `Send` of the same batch leaves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ OWN = "own"  # names the node's own broker where a broker is asked for
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
-    """A peer's message, delivered by `broker` (OWN, or a portal's address); `birth` numbers the sender's connection."""
+    """A peer's message, delivered by `broker` (OWN, or a portal's address); `birth` numbers the sender's
+    connection."""
 
     broker: str
     sender: str
@@ -164,14 +165,16 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """Base of all effects. `cause` is the id of the event that led to it (`birth.number`), set by the node's one door."""
+    """Base of all effects. `cause` is the id of the event that led to it (`birth.number`), set by the node's
+    one door."""
 
     cause: str = field(default="", kw_only=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Save(Effect):
-    """Make a fact durable: `kind` is job, worker, task or ended, `key` is the job's id and what is meant of it."""
+    """Make a fact durable: `kind` is job, worker, task or ended, `key` is the job's id and what is meant of
+    it."""
 
     kind: str
     key: str
@@ -248,7 +251,8 @@ class FetchPart(Effect):
 
 @dataclass(frozen=True, slots=True)
 class KeepLog(Effect):
-    """Put what an attempt printed beside the result: `text` itself, or content `cid` of the node at `gateway`."""
+    """Put what an attempt printed beside the result: `text` itself, or content `cid` of the node at
+    `gateway`."""
 
     job: str
     task: str

@@ -1,8 +1,8 @@
 """Following a transition table, and the errors of doing it wrong.
 
-Owns the one rule of every state machine here: transitions are a dict literal `{(state, input): next state}`, and an
-absent entry is our own bug: it names state, input and id and changes nothing. A peer that says something odd is not a
-bug: the machines look first and drop what is late, doubled or forged.
+Owns the one rule of every state machine here: transitions are a dict literal `{(state, input): next state}`,
+and an absent entry is our own bug: it names state, input and id and changes nothing. A peer that says
+something odd is not a bug: the machines look first and drop what is late, doubled or forged.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""One job as its master sees it: whom it is offered to, who holds which lease, what is committed, how it ends.
+"""One job as its master sees it: whom it is offered to, who holds which lease, what is committed, how it
+ends.
 
-Owns the job machine. Its ledger is the truth: leases are given by it and run out by its clock, the first committed result of
-a task wins, later ones are acknowledged and dropped. Everything it sends may be lost or doubled: offers and commands are sent again
-until they are seen, and workers send their reports until they are `received`.
+Owns the job machine. Its ledger is the truth: leases are given by it and run out by its clock, the first
+committed result of a task wins, later ones are acknowledged and dropped. Everything it sends may be lost or
+doubled: offers and commands are sent again until they are seen, and workers send their reports until they are
+`received`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,20 @@ from .architecture import Architecture
 from .events import DiscardResult, Effect, FetchPart, KeepLog, Note, PublishResult, ReleaseJob, Save, Send
 from .machine import BrokenInvariant, Transitions, follow, require
 from .membership import Membership
-from .messages import Accept, Cancel, CleanUp, Command, Download, Failed, FromMaster, Received, Refuse, Renew, Renewed, Report
+from .messages import (
+    Accept,
+    Cancel,
+    CleanUp,
+    Command,
+    Download,
+    Failed,
+    FromMaster,
+    Received,
+    Refuse,
+    Renew,
+    Renewed,
+    Report,
+)
 from .participant import Participant, Participants
 from .tasks import Tasks, TaskState
 from .timing import Timing
@@ -141,7 +156,8 @@ class Master:
 
     def _save_worker(self, participant: Participant, message: Accept) -> None:
         """After a restart only those who were given the job may say what they hold of it."""
-        known = {"name": participant.name, "slots": message.slots, "address": message.address, "gateway": message.gateway}
+        addresses = {"address": message.address, "gateway": message.gateway}
+        known = {"name": participant.name, "slots": message.slots, **addresses}
         self.effects.append(Save("worker", f"{self.job}/{participant.node}", known))
 
     def refused(self, node: str, message: Refuse, now: float) -> None:
@@ -187,7 +203,8 @@ class Master:
                 self.tasks.release(ident, attempt)
 
     def _holds(self, participant: Participant, task: TaskState, attempt: Attempt, now: float) -> bool:
-        """Whether this worker's attempt is one we want; takes up again what we had given up on, if it is still open."""
+        """Whether this worker's attempt is one we want; takes up again what we had given up on, if it is
+        still open."""
         if attempt in task.leases:
             return task.leases[attempt].node == participant.node
         if task.state == "committed":
@@ -253,7 +270,8 @@ class Master:
         self.lease(now)
 
     def _issued(self, node: str, ident: str, attempt: Attempt, now: float) -> TaskState | None:
-        """The task if this attempt was this node's, else None: reports are taken from the holder of the lease only."""
+        """The task if this attempt was this node's, else None: reports are taken from the holder of the lease
+        only."""
         task = self.tasks.states.get(ident)
         participant = self.participants.get(node)
         if task is None or participant is None or self.state in FINAL:
@@ -291,19 +309,23 @@ class Master:
             count, most = task.failures, MOST_FAILURES
         self._keep_failure(node, message.task, message.attempt, failure)
         if count >= most:
-            self.fail(f"{message.task} failed {count} times, last on {self.participants.by_node[node].name}: {failure.message}", now)
+            name = self.participants.by_node[node].name
+            self.fail(f"{message.task} failed {count} times, last on {name}: {failure.message}", now)
         self.lease(now)
 
     def _keep_failure(self, node: str, task: str, attempt: Attempt, failure: Failure) -> None:
         details = dict(failure.details or {})
         output = str(details.pop("output", "") or "")
         name = self.participants.by_node[node].name
-        self.failure = {"task": task, "node": node, "name": name, "type": failure.kind, "message": failure.message, **details}
-        text = "".join(f"{line}\n" for line in (f"{task} on {name}: {failure.message}", details.get("traceback", "")) if line)
+        told = {"task": task, "node": node, "name": name, "type": failure.kind, "message": failure.message}
+        self.failure = {**told, **details}
+        lines = (f"{task} on {name}: {failure.message}", details.get("traceback", ""))
+        text = "".join(f"{line}\n" for line in lines if line)
         self.effects.append(KeepLog(self.job, task, attempt, text + output))
 
     def _lose_output(self, cid: str) -> None:
-        """An output cannot be fetched: its task is done again, and with a lost worker all that it alone held."""
+        """An output cannot be fetched: its task is done again, and with a lost worker all that it alone held.
+        """
         lost = list(self.tasks.by_output.get(cid, ()))
         holders = {self.tasks.results[ident].node for ident in lost}
         gone = {node for node in holders if not self._works(node)}

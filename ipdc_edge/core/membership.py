@@ -1,8 +1,9 @@
 """Who is in the domain, as far as this node knows, and what this node says of itself.
 
-Owns: the records of other nodes with what each portal testifies of them, the addresses of peers it has spoken with, and
-when this node's own record is published anew. A node counts as gone only when no portal says otherwise; a portal whose connection
-broke testifies nothing, and with no portal left the nodes last seen are remembered as they were.
+Owns: the records of other nodes with what each portal testifies of them, the addresses of peers it has spoken
+with, and when this node's own record is published anew. A node counts as gone only when no portal says
+otherwise; a portal whose connection broke testifies nothing, and with no portal left the nodes last seen are
+remembered as they were.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ LISTED_LATE = 1.0  # seconds to wait for a portal's list before placing with wha
 
 @dataclass(slots=True)
 class Peer:
-    """Another node: its newest record, and for each portal the newest birth number and whether it was alive then."""
+    """Another node: its newest record, and for each portal the newest birth number and whether it was alive
+    then."""
 
     record: NodeRecord
     testimony: dict[str, tuple[int, bool]] = field(default_factory=dict)
@@ -159,7 +161,8 @@ class Membership:
 
 
 def _material(old: NodeRecord, new: NodeRecord) -> bool:
-    """Whether the difference could change a placement: a tenth of the memory, a quarter of the processor, throttling."""
+    """Whether the difference could change a placement: a tenth of the memory, a quarter of the processor,
+    throttling."""
     a, b = old.vitals, new.vitals
     return (
         old.state != new.state

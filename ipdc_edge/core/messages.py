@@ -1,7 +1,8 @@
-"""The messages between nodes, as values. `PROTOCOL.md` says who sends each, when, and what a late or lost one does.
+"""The messages between nodes, as values. `PROTOCOL.md` says who sends each, when, and what a late or lost one
+does.
 
-Owns their fields; `codec/messages.py` owns how they look on the wire. The sender is never a field: the receiver knows it from
-the topic, which the broker's access list guards.
+Owns their fields; `codec/messages.py` owns how they look on the wire. The sender is never a field: the
+receiver knows it from the topic, which the broker's access list guards.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """`download`, master to worker: the offer of a job. `address` is the master's broker, `gateway` its gateway."""
+    """`download`, master to worker: the offer of a job. `address` is the master's broker, `gateway` its
+    gateway."""
 
     job: str
     cid: str
@@ -55,7 +57,8 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`do-map`, `do-reduce` and other architectures' commands, master to worker: work on this attempt of a task.
+    """`do-map`, `do-reduce` and other architectures' commands, master to worker: work on this attempt of a
+    task.
 
     `report` is the channel to answer on.
     """
@@ -81,7 +84,8 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """`failed` (or `fetch-failed` when content could not be had), worker to master: the attempt did not finish."""
+    """`failed` (or `fetch-failed` when content could not be had), worker to master: the attempt did not
+    finish."""
 
     job: str
     task: str
@@ -139,7 +143,8 @@ class CleanUp:
 
 
 Message = (
-    Present | Lost | Download | Accept | Refuse | Command | Report | Failed | Received | Renew | Renewed | Cancel | CleanUp
+    Present | Lost | Download | Accept | Refuse | Command | Report | Failed | Received | Renew | Renewed | Cancel
+    | CleanUp
 )
 FromMaster = Download | Command | Received | Renewed | Cancel | CleanUp
 FromWorker = Accept | Refuse | Report | Failed | Renew

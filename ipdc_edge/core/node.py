@@ -1,9 +1,9 @@
 """A node of the domain: the one door of the core.
 
-`handle(event, now) -> [effects]`. Owns the machines of this node (its membership, the jobs it is master of, the jobs it works for) and
-hands each event to the one it concerns. Pure: it is told the time, handed its randomness and its saved state.
-A message is believed only as far as its sender may speak: commands for a job from that job's master, reports
-from those who were given the lease.
+`handle(event, now) -> [effects]`. Owns the machines of this node (its membership, the jobs it is master of,
+the jobs it works for) and hands each event to the one it concerns. Pure: it is told the time, handed its
+randomness and its saved state. A message is believed only as far as its sender may speak: commands for a job
+from that job's master, reports from those who were given the lease.
 """
 
 from __future__ import annotations
@@ -13,16 +13,49 @@ from random import Random
 
 from .architecture import Architecture, BadSpec
 from .events import (
-    OWN, CancelRequested, Effect, Event, JobFetched, JobFetchFailed, JobSubmitted, MessageReceived, Note,
-    PartFetched, PartFetchFailed, PeerUnreachable, PortalLeft, RecordsListed, ResultFailed, ResultPublished, Save, Send,
-    TaskFailed, TaskFinished, TaskProgressed, TimePassed, VitalsMeasured, WatchRequested,
+    OWN,
+    CancelRequested,
+    Effect,
+    Event,
+    JobFetched,
+    JobFetchFailed,
+    JobSubmitted,
+    MessageReceived,
+    PartFetched,
+    PartFetchFailed,
+    PeerUnreachable,
+    PortalLeft,
+    RecordsListed,
+    ResultFailed,
+    ResultPublished,
+    Save,
+    Send,
+    TaskFailed,
+    TaskFinished,
+    TaskProgressed,
+    TimePassed,
+    VitalsMeasured,
+    WatchRequested,
 )
 from .machine import require
 from .master import FINAL, Master
 from .membership import WATCH, Membership
 from .messages import (
-    Accept, Cancel, CleanUp, Command, Download, Failed, FromMaster, FromWorker, Lost, Present, Received, Refuse, Renew,
-    Renewed, Report,
+    Accept,
+    Cancel,
+    CleanUp,
+    Command,
+    Download,
+    Failed,
+    FromMaster,
+    FromWorker,
+    Lost,
+    Present,
+    Received,
+    Refuse,
+    Renew,
+    Renewed,
+    Report,
 )
 from .placement import MB
 from .timing import Timing
@@ -34,7 +67,8 @@ MOST_HELD_JOBS = 32  # jobs of others that a node takes at once; more are refuse
 
 
 class Node:
-    """The state of one node. `own` says who it is; `birth` rises with every start; `saved` is what its ledger holds."""
+    """The state of one node. `own` says who it is; `birth` rises with every start; `saved` is what its ledger
+    holds."""
 
     def __init__(
         self, own: NodeRecord, birth: int, random: Random, architectures: Mapping[str, Architecture],
@@ -54,14 +88,16 @@ class Node:
             MessageReceived: self._message_received, RecordsListed: self._records_listed, PortalLeft: self._portal_left,
             PeerUnreachable: self._peer_unreachable, VitalsMeasured: self._vitals_measured,
             WatchRequested: self._watch_requested, JobSubmitted: self._job_submitted,
-            CancelRequested: self._cancel_requested, JobFetched: self._job_fetched, JobFetchFailed: self._job_fetch_failed,
+            CancelRequested: self._cancel_requested,
+            JobFetched: self._job_fetched, JobFetchFailed: self._job_fetch_failed,
             TaskProgressed: self._task_progressed, TaskFinished: self._task_finished, TaskFailed: self._task_failed,
             PartFetched: self._part_fetched, PartFetchFailed: self._part_fetch_failed,
             ResultPublished: self._result_published, ResultFailed: self._result_failed, TimePassed: self._time_passed,
         }
 
     def handle(self, event: Event, now: float) -> list[Effect]:
-        """Take in one event; the effects in the order in which they should be carried out, each with its cause."""
+        """Take in one event; the effects in the order in which they should be carried out, each with its
+        cause."""
         self.handled += 1
         self._handlers[type(event)](event, now)
         for master in list(self.masters.values()):
@@ -177,7 +213,8 @@ class Node:
         self.workers[key] = Worker(key, offer, (own.mqtt, own.gateway), own.slots, self.timing, now)
 
     def _from_master(self, sender: str, message: FromMaster, now: float) -> None:
-        """A message about a job of the sender's: nobody else can speak about it, since the sender is part of its key."""
+        """A message about a job of the sender's: nobody else can speak about it, since the sender is part of
+        its key."""
         if isinstance(message, Download):
             self._offered(sender, message, now)
             return
@@ -327,7 +364,8 @@ class Node:
 
 
 def spec_of(cid: str, body: object) -> JobSpec:
-    """Read what the core needs from a job's description; BadSpec names the field that is not as it must be."""
+    """Read what the core needs from a job's description; BadSpec names the field that is not as it must be.
+    """
     if not isinstance(body, dict):
         raise BadSpec(reason="not a JSON object")
     if body.get("version") != 1:

@@ -1,7 +1,7 @@
 """The nodes that a job was offered to, as the job's master sees them.
 
-Owns the participant machine, whom the job is offered to next, and when an offer or a worker's leases have run out. Sends nothing and
-knows no task beyond the attempts that a worker holds; `master.py` does.
+Owns the participant machine, whom the job is offered to next, and when an offer or a worker's leases have run
+out. Sends nothing and knows no task beyond the attempts that a worker holds; `master.py` does.
 """
 
 from __future__ import annotations
@@ -148,7 +148,8 @@ class Participants:
             participant.deadline = min(participant.deadline, now + self.timing.grace)
 
     def freest(self, task: TaskState, ready: int) -> Participant | None:
-        """The worker to give a task to: not one where it failed if there is another, then the least loaded."""
+        """The worker to give a task to: not one where it failed if there is another, then the least loaded.
+        """
         working = [p for p in self.by_node.values() if p.state == "working"]
         ahead = 1 if ready > len(working) else 0  # one in hand, so that nobody waits for a message
         free = [p for p in working if len(p.held) < p.slots + ahead]
@@ -166,7 +167,8 @@ class Participants:
         return due
 
     def run_out(self, now: float) -> list[Participant]:
-        """Those whose leases have run out; offers nobody answered are over too. Others are looked for at once."""
+        """Those whose leases have run out; offers nobody answered are over too. Others are looked for at
+        once."""
         lost = []
         for participant in self:
             if now < participant.deadline or not participant.active():

@@ -1,7 +1,7 @@
 """Which nodes a job is offered to: a score for each node from its record, with the reasons in words.
 
-Owns the selection and nothing else; pure functions of records and the job. The ancestor chose by resource statistics and
-broke ties by hash distance; so do we.
+Owns the selection and nothing else; pure functions of records and the job. The ancestor chose by resource
+statistics and broke ties by hash distance; so do we.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Verdict:
 
 
 def hash_distance(node: str, job: str) -> int:
-    """Distance of a node from a job on the circle of SHA-256, as IPDC breaks ties: the nearer one is taken."""
+    """Distance of a node from a job on the circle of SHA-256, as IPDC breaks ties: the nearer one is taken.
+    """
     a = int.from_bytes(hashlib.sha256(node.encode()).digest(), "big")
     b = int.from_bytes(hashlib.sha256(job.encode()).digest(), "big")
     return a ^ b

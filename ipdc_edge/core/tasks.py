@@ -1,8 +1,8 @@
 """The tasks of one job as its master keeps them: which wait, which are leased to whom, which are committed.
 
-Owns the task machine and the order of work: a task is ready when every task of an earlier stage is committed. Never talks to
-anybody; `master.py` does. Every attempt ever issued stays known, so that a worker that was thought lost can still deliver:
-the first committed result of a task wins.
+Owns the task machine and the order of work: a task is ready when every task of an earlier stage is committed.
+Never talks to anybody; `master.py` does. Every attempt ever issued stays known, so that a worker that was
+thought lost can still deliver: the first committed result of a task wins.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ class Tasks:
         return {stage: (total, total - self.uncommitted[stage]) for stage, total in totals.items()}
 
     def bytes_done(self) -> int:
-        """Bytes of input worked through: of committed tasks all, of leased ones what the best attempt said."""
+        """Bytes of input worked through: of committed tasks all, of leased ones what the best attempt said.
+        """
         total = 0
         for task in self.states.values():
             if task.state == "committed":

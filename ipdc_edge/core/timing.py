@@ -1,4 +1,5 @@
-"""The times of the protocol, in seconds, in one place. They are handed to the node, never read from a clock."""
+"""The times of the protocol, in seconds, in one place. They are handed to the node, never read from a clock.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The values that the machines, the messages and the drivers share.
 
-Owns plain immutable records and nothing that acts. Units: memory and disk in bytes, times in seconds, shares from 0 to 1,
-temperatures in degrees Celsius. A node id is text (`Qm...`), an address is `host:port`, a CID is text.
+Owns plain immutable records and nothing that acts. Units: memory and disk in bytes, times in seconds, shares
+from 0 to 1, temperatures in degrees Celsius. A node id is text (`Qm...`), an address is `host:port`, a CID is
+text.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class JobKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What a node measured of itself; `speed` is work per second of one core relative to a reference (1.0)."""
+    """What a node measured of itself; `speed` is work per second of one core relative to a reference (1.0).
+    """
 
     memory_total: int
     memory_available: int
@@ -62,8 +64,8 @@ class NodeRecord:
 class JobSpec:
     """What a job is: which architecture, how many workers, how much memory a runner may take, and the rest.
 
-    `body` is the whole description as the job's content block holds it; `cid` is that block. The core reads only the
-    fields named here; the architecture reads the body.
+    `body` is the whole description as the job's content block holds it; `cid` is that block. The core reads
+    only the fields named here; the architecture reads the body.
     """
 
     cid: str
@@ -77,8 +79,9 @@ class JobSpec:
 class Task:
     """One piece of a job as its architecture planned it.
 
-    It may start when every task of an earlier stage is committed. `command` and `report` are the channels on which the
-    master orders it and the worker answers. `final` says that its output is a part of the job's result.
+    It may start when every task of an earlier stage is committed. `command` and `report` are the channels on
+    which the master orders it and the worker answers. `final` says that its output is a part of the job's
+    result.
     """
 
     id: str
@@ -105,9 +108,9 @@ class Result:
 class Failure:
     """Why an attempt failed.
 
-    `kind`: `user` (the user's code raised), `runner` (the child died or broke its protocol), `fetch` (content could
-    not be had: `cid` says which), `node` (the worker itself could not, as with a full disk). `details` is for people:
-    message, traceback, input, offset, record.
+    `kind`: `user` (the user's code raised), `runner` (the child died or broke its protocol), `fetch` (content
+    could not be had: `cid` says which), `node` (the worker itself could not, as with a full disk). `details`
+    is for people: message, traceback, input, offset, record.
     """
 
     kind: str

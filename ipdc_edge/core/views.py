@@ -16,7 +16,8 @@ PUBLIC = {"collecting": "running", "publishing": "running"}  # what people are t
 
 
 def job_view(master: Master) -> dict[str, object]:
-    """The job as `status --json` shows it; times are the node's seconds since the epoch, 0 for what has not come."""
+    """The job as `status --json` shows it; times are the node's seconds since the epoch, 0 for what has not
+    come."""
     return {
         "id": master.job,
         "state": PUBLIC.get(master.state, master.state),

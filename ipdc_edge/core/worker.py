@@ -1,7 +1,8 @@
 """One job as a worker holds it, and each attempt at a task as its runner's node sees it.
 
-Owns the machines of a held job and of its attempts. A worker goes on with what it holds while the master is away, keeps every
-report until the master has `received` it, and frees the job on `clean-up`, `cancel`, or when the master stays silent too long.
+Owns the machines of a held job and of its attempts. A worker goes on with what it holds while the master is
+away, keeps every report until the master has `received` it, and frees the job on `clean-up`, `cancel`, or
+when the master stays silent too long.
 """
 
 from __future__ import annotations
@@ -48,9 +49,12 @@ class HeldTask:
 
 
 class Worker:
-    """One job of one master on this node. Methods change state and append to `effects`; `Node` takes those away."""
+    """One job of one master on this node. Methods change state and append to `effects`; `Node` takes those
+    away."""
 
-    def __init__(self, key: JobKey, offer: Download, own: tuple[str, str], slots: int, timing: Timing, now: float) -> None:
+    def __init__(
+        self, key: JobKey, offer: Download, own: tuple[str, str], slots: int, timing: Timing, now: float,
+    ) -> None:
         self.key, self.offer, self.timing = key, offer, timing
         self.own_address, self.own_gateway = own
         self.slots = slots
@@ -110,7 +114,8 @@ class Worker:
     # -- attempts
 
     def commanded(self, command: Command, now: float) -> None:
-        """The master orders an attempt; a second order for the same one changes nothing, but repeats a report."""
+        """The master orders an attempt; a second order for the same one changes nothing, but repeats a
+        report."""
         self.heard = now
         if self.state != "ready":
             return  # the order overtook the offer's answer; the master will send it again
@@ -139,7 +144,8 @@ class Worker:
             task.bytes_done = bytes_done
 
     def finished(self, attempt: Attempt, outcome: Result | Failure) -> None:
-        """The runner is done with an attempt, one way or the other; one that was dropped meanwhile is ignored."""
+        """The runner is done with an attempt, one way or the other; one that was dropped meanwhile is
+        ignored."""
         task = self.tasks.get(attempt)
         if task is None or task.state != "running":
             return

@@ -1,7 +1,7 @@
 """The daemon: one asyncio loop, one queue of events, one place that calls the core.
 
-Owns the life of a node's process and the rule that a `Save` is durable before any `Send` of the same batch leaves. Every effect of the core has
-one line in `_carry_out`. Decides nothing itself.
+Owns the life of a node's process and the rule that a `Save` is durable before any `Send` of the same batch
+leaves. Every effect of the core has one line in `_carry_out`. Decides nothing itself.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Daemon:
         self.wall = time.time() - time.monotonic()
         self.failed: BaseException | None = None
         self.stopped = asyncio.Event()
-        self.change: asyncio.Future[None] = self.loop.create_future()  # done after the next event; then there is a new one
+        self.change: asyncio.Future[None] = self.loop.create_future()  # done after the next event
 
         os.makedirs(home.identity, mode=0o700, exist_ok=True)
         self.id = identity.load_or_make(home.identity)
@@ -90,7 +90,8 @@ class Daemon:
         self.control = ControlServer(home.control_socket, Requests(self).handle)
 
     def now(self) -> float:
-        """Seconds that never go back, close to those since the epoch where the clock was right at the start."""
+        """Seconds that never go back, close to those since the epoch where the clock was right at the start.
+        """
         return self.wall + time.monotonic()
 
     def _release_leftovers(self, unfinished: set[str]) -> None:
@@ -119,7 +120,8 @@ class Daemon:
             self.stopped.set()
 
     def ask(self, event: e.Event) -> list[e.Effect]:
-        """Handle one event at once, for a request that needs the outcome; an IpdcError of the core goes to the asker."""
+        """Handle one event at once, for a request that needs the outcome; an IpdcError of the core goes to
+        the asker."""
         effects = self.node.handle(event, self.now())
         self._batch(effects)
         self._moved()
@@ -192,7 +194,7 @@ class Daemon:
 
     def keep_block(self, cid: str, data: bytes, message: Message) -> None:
         """A command's parameters that are too long for a message: content of the job until it ends."""
-        self.store.put(cid, data, getattr(message, "job"))
+        self.store.put(cid, data, message.job)
 
     def complete_view(self, view: Json) -> dict[str, object]:
         """A job's view with what only the daemon knows."""

@@ -1,7 +1,7 @@
 """What the command line asks of the daemon: one method for each operation of the control socket.
 
-Owns the requests' and answers' shapes. Reads the core's state, hands what people want to it as events, and never changes it otherwise.
-Clients hand over open descriptors, never paths.
+Owns the requests' and answers' shapes. Reads the core's state, hands what people want to it as events, and
+never changes it otherwise. Clients hand over open descriptors, never paths.
 """
 
 from __future__ import annotations
@@ -41,11 +41,14 @@ class Requests:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
 
-    async def handle(self, request: dict[str, object], fds: list[int], channel: ControlChannel) -> dict[str, object] | None:
+    async def handle(
+        self, request: dict[str, object], fds: list[int], channel: ControlChannel
+    ) -> dict[str, object] | None:
         """The answer to one request; None where data was streamed instead."""
-        operation = getattr(self, "_do_" + str(request["operation"]), None)
+        name = str(request["operation"])[:40]
+        operation = getattr(self, "_do_" + name, None)
         if operation is None:
-            raise BadRequest(reason=f"unknown operation {str(request['operation'])[:40]!r}; is the daemon older than the command?")
+            raise BadRequest(reason=f"unknown operation {name!r}; is the daemon older than the command?")
         answer: dict[str, object] | None = await operation(request, fds, channel)
         return answer
 
@@ -165,8 +168,9 @@ class Requests:
             "id": record.id, "name": record.name, "state": record.state if alive else "lost", "address": record.mqtt,
             "gateway": record.gateway, "capabilities": list(record.capabilities), "memory_total": vitals.memory_total,
             "memory_available": vitals.memory_available, "cpu_count": vitals.cpu_count, "cpu_idle": vitals.cpu_idle,
-            "load": vitals.load, "speed": vitals.speed, "disk_free": vitals.disk_free, "temperature": vitals.temperature,
-            "throttled": vitals.throttled, "slots": record.slots, "sandbox": record.sandbox, "version": record.version,
+            "load": vitals.load, "speed": vitals.speed, "disk_free": vitals.disk_free,
+            "temperature": vitals.temperature, "throttled": vitals.throttled,
+            "slots": record.slots, "sandbox": record.sandbox, "version": record.version,
             "portal": record.mqtt in self.daemon.mqtt.portals, "self": record.id == self.daemon.id,
         }
 
@@ -190,12 +194,14 @@ class Requests:
               "start it: ipdc-edge broker (or ipdc-edge run --with-broker)")
         for portal, link in daemon.mqtt.portals.items():
             if link is not own:
-                check("portal", link.connected or None, f"{portal} {'connected' if link.connected else 'does not answer'}",
+                state = "connected" if link.connected else "does not answer"
+                check("portal", link.connected or None, f"{portal} {state}",
                       f"is that node up? `portals` in {daemon.home.conf} names it")
         stat = daemon.store.stat()
         check("store", stat["lost"] == 0, f"{stat['blocks']} blocks, {stat['bytes']} of {stat['quota']} bytes",
               f"{stat['lost']} blocks were found damaged: is the disk failing? Add what was lost again")
-        check("sandbox", None if daemon.node.membership.own.sandbox == "rlimits" else True, daemon.node.membership.own.sandbox,
+        sandbox = daemon.node.membership.own.sandbox
+        check("sandbox", None if sandbox == "rlimits" else True, sandbox,
               "the user's code is held by resource limits only: run jobs of people you trust")
         memory = daemon.node.membership.own.vitals.memory_available
         need = daemon.settings.runner_memory
@@ -205,8 +211,10 @@ class Requests:
 
 
 def complete(view: Json, directory: str) -> dict[str, object]:
-    """A job's view with its directory, and times as people write them (UTC, null for what has not come yet)."""
-    times = {name: _utc(float(view[name])) for name in ("submitted", "started", "ended") if isinstance(view[name], float)}
+    """A job's view with its directory, and times as people write them (UTC, null for what has not come yet).
+    """
+    names = ("submitted", "started", "ended")
+    times = {name: _utc(float(view[name])) for name in names if isinstance(view[name], float)}
     return {**view, **times, "directory": directory}
 
 

@@ -1,7 +1,7 @@
 """The master's side of the daemon: parts and logs come home, and a job's directory becomes its result.
 
-Owns `jobs/<id>/`: parts arrive under `.parts/`, and only when all are here they are made durable and renamed into place, with `job.json` and
-last of all `_SUCCESS`. Decides nothing; outcomes go back as events.
+Owns `jobs/<id>/`: parts arrive under `.parts/`, and only when all are here they are made durable and renamed
+into place, with `job.json` and last of all `_SUCCESS`. Decides nothing; outcomes go back as events.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ import re
 from collections.abc import Callable
 
 from ..core.events import (
-    DiscardResult, Event, FetchPart, KeepLog, PartFetched, PartFetchFailed, PublishResult, ResultFailed, ResultPublished,
+    DiscardResult,
+    Event,
+    FetchPart,
+    KeepLog,
+    PartFetched,
+    PartFetchFailed,
+    PublishResult,
+    ResultFailed,
+    ResultPublished,
 )
 from ..core.values import Json
 from ..drivers.block_files import sync_directory
@@ -27,7 +35,8 @@ NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
 class Results:
-    """Carries out the master's effects. `finish(view)` completes a job's view with what only the daemon knows."""
+    """Carries out the master's effects. `finish(view)` completes a job's view with what only the daemon
+    knows."""
 
     def __init__(
         self, jobs: str, store: BlockStore, fetcher: Fetcher, emit: Callable[[Event], None],

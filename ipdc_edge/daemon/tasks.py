@@ -1,8 +1,9 @@
 """The worker's side of the daemon: fetches jobs, feeds attempts to runners, makes their output content.
 
-Owns the runners and the streams between them and the block store. Knows two kinds of input (`range` of a file, `run` of a manifest) and two of
-output (`runs`, `files`), which is all that an architecture needs to say in a task's params; what the bytes mean is the
-runner's. Decides nothing: the core orders by effects, outcomes go back as events.
+Owns the runners and the streams between them and the block store. Knows two kinds of input (`range` of a
+file, `run` of a manifest) and two of output (`runs`, `files`), which is all that an architecture needs to say
+in a task's params; what the bytes mean is the runner's. Decides nothing: the core orders by effects, outcomes
+go back as events.
 """
 
 from __future__ import annotations
@@ -18,13 +19,25 @@ from typing import TYPE_CHECKING, Any
 from ..codec.cid import BadCid, raw_cid
 from ..codec.runs import BadRun, encode_manifest, parse_manifest
 from ..core.architecture import Architecture, BadSpec
-from ..core.events import Event, FetchJob, FreeJob, JobFetched, JobFetchFailed, StartTask, StopTask, TaskFailed, TaskFinished, TaskProgressed
+from ..core.events import (
+    Event,
+    FetchJob,
+    FreeJob,
+    JobFetched,
+    JobFetchFailed,
+    StartTask,
+    StopTask,
+    TaskFailed,
+    TaskFinished,
+    TaskProgressed,
+)
 from ..core.node import spec_of
 from ..core.values import Attempt, Failure, JobKey, JobSpec, Result
 from ..drivers.block_files import ContentWriter
 from ..drivers.blocks import BlockStore
 from ..drivers.fetcher import BlockUnavailable, Fetcher
-from ..drivers.runner import RunnerBroken, RunnerDied, RunnerProcess, TaskFailed as RunnerTaskFailed
+from ..drivers.runner import RunnerBroken, RunnerDied, RunnerProcess
+from ..drivers.runner import TaskFailed as RunnerTaskFailed
 from ..errors import IpdcError
 
 if TYPE_CHECKING:
@@ -43,7 +56,8 @@ def owner_of(key: JobKey) -> str:
 
 
 class Inputs:
-    """The input streams of one attempt; the runner asks for the next block of one, nothing is read ahead of it but one block."""
+    """The input streams of one attempt; the runner asks for the next block of one, nothing is read ahead of
+    it but one block."""
 
     def __init__(self, fetcher: Fetcher, params: Mapping[str, Any]) -> None:
         self.fetcher, self.gateways = fetcher, params.get("gateways") or {}
@@ -51,7 +65,8 @@ class Inputs:
         self.streams: dict[int, AsyncIterator[bytes]] = {}
 
     async def read(self, stream: int) -> bytes | None:
-        """The next block of a stream, None at its end. FetchFailed names the content that could not be had."""
+        """The next block of a stream, None at its end. FetchFailed names the content that could not be had.
+        """
         if stream not in self.streams:
             if not 0 <= stream < len(self.items):
                 raise RunnerBroken(reason=f"it asks for input {stream} of {len(self.items)}")
@@ -141,7 +156,8 @@ class Outputs:
 
 
 class HeldCode:
-    """What a runner needs to start: the job's description and the CIDs of its code, read again for each runner."""
+    """What a runner needs to start: the job's description and the CIDs of its code, read again for each
+    runner."""
 
     def __init__(self, spec: JobSpec, gateway: str) -> None:
         self.spec, self.gateway = spec, gateway
@@ -197,13 +213,12 @@ class TaskRunner:
         fetching = self.fetching.pop(effect.key, None)
         if fetching is not None:
             fetching.cancel()
-        for (key, attempt), task in list(self.attempts.items()):
-            if key == effect.key:
-                task.cancel()
+        running = [task for (key, _), task in self.attempts.items() if key == effect.key]
+        for task in running:
+            task.cancel()
         held = self.jobs.pop(effect.key, None)
         for runner in held.runners if held else ():
             asyncio.create_task(runner.close())
-        running = [task for (key, _), task in self.attempts.items() if key == effect.key]
         asyncio.create_task(self._release(owner_of(effect.key), running))
 
     async def _release(self, owner: str, running: list[asyncio.Task[None]]) -> None:

@@ -222,7 +222,7 @@ class BrokerProcess:
     def _spawn(self) -> Popen[bytes]:
         import subprocess
 
-        return subprocess.Popen(self._program, stdin=subprocess.DEVNULL)
+        return subprocess.Popen(self._program, cwd="/", stdin=subprocess.DEVNULL)
 
     def _await_ready(self, process: Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -1,7 +1,8 @@
 """Who this node is: an id that stays with the node's directory.
 
-Owns `identity/node-id`. The id has the form of a libp2p peer id (base58 of a sha2-256 multihash, `Qm...`). Until domains are
-closed it is the hash of random bytes; then it becomes that of the node's key, and nothing else changes.
+Owns `identity/node-id`. The id has the form of a libp2p peer id (base58 of a sha2-256 multihash, `Qm...`).
+Until domains are closed it is the hash of random bytes; then it becomes that of the node's key, and nothing
+else changes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from ..errors import IpdcError
 
 
 class IdentityBroken(IpdcError):
-    """{path} does not hold a node id. If it cannot be restored, remove it: the node then gets a new identity."""
+    """{path} does not hold a node id. If it cannot be restored, remove it: the node then gets a new identity.
+    """
 
 
 def load_or_make(directory: str) -> str:

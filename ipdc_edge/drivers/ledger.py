@@ -1,7 +1,8 @@
 """The ledger: what the master's truth needs to survive a power cut, in one SQLite file.
 
-Owns `ledger.db` (WAL, synchronous=FULL) and group commit: saves gather while a commit runs or for a moment, then one commit makes
-them durable together. Knows nothing of what a save means. Measured (simulated power cuts): WAL with FULL lost none of 38,775.
+Owns `ledger.db` (WAL, synchronous=FULL) and group commit: saves gather while a commit runs or for a moment,
+then one commit makes them durable together. Knows nothing of what a save means. Measured (simulated power
+cuts): WAL with FULL lost none of 38,775.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ CREATE TABLE IF NOT EXISTS birth (number INTEGER);
 
 
 class LedgerBroken(IpdcError):
-    """The ledger {path} cannot be used: {reason}. Restore it from a backup, or move it away to start without any jobs."""
+    """The ledger {path} cannot be used: {reason}. Restore it from a backup, or move it away to start without
+    any jobs."""
 
 
 class Ledger:
-    """Saves by (kind, key); a later one replaces an earlier. The first part of a key, up to `/`, is the job."""
+    """Saves by (kind, key); a later one replaces an earlier. The first part of a key, up to `/`, is the job.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -97,7 +100,8 @@ class Ledger:
             for save in saves:
                 job = save.key.partition("/")[0]
                 value = json.dumps(save.value, separators=(",", ":"))
-                self.database.execute("INSERT OR REPLACE INTO save VALUES (?, ?, ?, ?)", (save.kind, save.key, job, value))
+                row = (save.kind, save.key, job, value)
+                self.database.execute("INSERT OR REPLACE INTO save VALUES (?, ?, ?, ?)", row)
                 if save.kind == "ended":  # from now on only how it ended is of interest
                     self.database.execute("DELETE FROM save WHERE job = ? AND kind != 'ended'", (job,))
             self.database.execute("COMMIT")

@@ -1,9 +1,10 @@
 """MQTT: one connection to each broker that this node speaks to, all in the daemon's loop.
 
-Owns paho's clients, when they connect, and which of them are kept: the own broker and the portals always, a peer's while messages
-flow to it. Knows topics and the codec, never what a message means. paho's connect blocks (name look-up, handshake, for up to
-a keepalive), so it runs in a small pool of threads; the connected socket then lives in the loop. MQTT 5 only: over 3.1.1 a forbidden publish looks
-like a success. Works with paho 1.6 and 2.x, whose callbacks have the same arguments under MQTT 5, but for on_disconnect.
+Owns paho's clients, when they connect, and which of them are kept: the own broker and the portals always, a
+peer's while messages flow to it. Knows topics and the codec, never what a message means. paho's connect
+blocks (name look-up, handshake, for up to a keepalive), so it runs in a small pool of threads; the connected
+socket then lives in the loop. MQTT 5 only: over 3.1.1 a forbidden publish looks like a success. Works with
+paho 1.6 and 2.x, whose callbacks have the same arguments under MQTT 5, but for on_disconnect.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def _client(client_id: str) -> paho.Client:
 
 
 class Link:
-    """One broker. `kept` links connect by themselves, again and again; others when there is something to send."""
+    """One broker. `kept` links connect by themselves, again and again; others when there is something to
+    send."""
 
     def __init__(self, mqtt: Mqtt, address: str, node: str | None) -> None:
         self.mqtt, self.address = mqtt, address
@@ -178,7 +180,8 @@ class Link:
     # -- messages
 
     def send(self, message: Message) -> None:
-        """Publish, or queue until the connection stands. The payload carries the birth of the connection it leaves on."""
+        """Publish, or queue until the connection stands. The payload carries the birth of the connection it
+        leaves on."""
         self.used = self.mqtt.loop.time()
         if not self.connected:
             self.queue.append(message)
@@ -243,8 +246,9 @@ class Mqtt:
         self.watching = False
         self.counters = {"sent": 0, "received": 0, "refused": 0}
         self.own = Link(self, address, None)
-        self.is_portal = address in portals or not portals
-        self.portals = {portal: self.own if portal == address else Link(self, portal, None) for portal in portals or (address,)}
+        self.portals = {
+            portal: self.own if portal == address else Link(self, portal, None) for portal in portals or (address,)
+        }
         self.peers: dict[str, Link] = {}
         self._refusals: dict[str, float] = {}
 
@@ -271,7 +275,8 @@ class Mqtt:
                 del self.peers[link.address]
 
     def send(self, node: str, address: str, message: Message) -> None:
-        """Publish a message at the broker of a node; connects if need be. May be dropped; the protocol sends again."""
+        """Publish a message at the broker of a node; connects if need be. May be dropped; the protocol sends
+        again."""
         if address == self.address:
             return self.own.send(message)
         link = self.portals.get(address) or self.peers.get(address)
@@ -289,7 +294,7 @@ class Mqtt:
     def watch(self, wanted: bool) -> None:
         """Listen to the records that portals retain, or no longer."""
         self.watching = wanted
-        for portal, link in self.portals.items():
+        for link in self.portals.values():
             if wanted:
                 self._watch(link)
             elif link is not self.own:
@@ -299,8 +304,9 @@ class Mqtt:
         return topic(self.domain, "+", "node"), topic(self.domain, "+", "lost")
 
     def _watch(self, link: Link) -> None:
-        """A broker sends what it retains after it answered the subscription, and before it answers the next one: so the
-        answer to a second subscription, which asks for nothing new, says that all records have come."""
+        """A broker sends what it retains after it answered the subscription, and before it answers the next
+        one: so the answer to a second subscription, which asks for nothing new, says that all records have
+        come."""
         if link is self.own:
             if link.connected:
                 self.emit(RecordsListed(link.address))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from ipdc_edge.codec import frames
 from ipdc_edge.errors import IpdcError
+from ipdc_edge.runner.answers import RunnerBroken, TaskFailed, parse_count, parse_done, parse_failed
 
 if TYPE_CHECKING:
     import subprocess
@@ -32,24 +33,14 @@ if TYPE_CHECKING:
 
 OUTPUT_KEPT = 32 * 1024  # bytes of prints, of the first and of the last
 CODE_PIECE = 1024 * 1024
-MOST_COUNTERS = 100
 LEAVE_WITHIN = 2.0  # seconds between CLOSE and SIGKILL
-_TEXTS = {"where": 100, "type": 200, "message": 4096, "traceback": 32 * 1024, "input": 4096, "record": 4096}
 _SETPRIV = "/usr/bin/setpriv"  # util-linux, essential in Debian
-
-
-class TaskFailed(IpdcError):
-    """the user's code failed in {where}: {type}: {message}"""  # details: all fields of a FAILED frame
 
 
 class RunnerDied(IpdcError):
     """the runner's process ended by itself ({how}){output}"""  # how: "exit status 3", "signal SIGKILL"
 
     retry = True
-
-
-class RunnerBroken(IpdcError):
-    """the runner's process broke the protocol and was killed: {reason}"""
 
 
 class Output:
@@ -310,7 +301,7 @@ class RunnerProcess:
                 await self._send(frames.encode(frames.CODE, data[start : start + CODE_PIECE]))
         kind, payload = await self._receive()
         if kind == frames.FAILED:
-            raise _task_failed(payload)
+            raise parse_failed(payload)
         if kind != frames.READY:
             raise RunnerBroken(reason=f"{frames.NAMES[kind]} where READY was due")
 
@@ -335,11 +326,11 @@ class RunnerProcess:
                 await write(stream, bytes(block))
             elif kind == frames.PROGRESS:
                 fields = frames.parse_json(payload)
-                progress({"records": _count(fields.get("records")), "bytes": _count(fields.get("bytes"))})
+                progress({"records": parse_count(fields.get("records")), "bytes": parse_count(fields.get("bytes"))})
             elif kind == frames.DONE:
-                return _done(frames.parse_json(payload), outputs)
+                return parse_done(frames.parse_json(payload), outputs)
             elif kind == frames.FAILED:
-                raise _task_failed(payload)
+                raise parse_failed(payload)
             else:
                 raise RunnerBroken(reason=f"a {frames.NAMES[kind]} frame within a task")
 
@@ -402,39 +393,3 @@ def _how(status: int) -> str:
 def _last_words(output: bytes) -> str:
     text = output[-2048:].decode("utf-8", "replace").strip()
     return f"; last output:\n{text}" if text else ""
-
-
-def _count(value: object) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 63:
-        raise RunnerBroken(reason="a count that is none")
-    return value
-
-
-def _task_failed(payload: bytearray) -> TaskFailed:
-    """The details of a FAILED frame, each of its type and within its length."""
-    fields = frames.parse_json(payload)
-    details: dict[str, object] = {}
-    for name, length in _TEXTS.items():
-        value = fields.get(name)
-        details[name] = value[:length] if isinstance(value, str) else None
-    for name in ("where", "type", "message", "traceback"):
-        details[name] = details[name] or ""
-    offset = fields.get("offset")
-    details["offset"] = offset if type(offset) is int and 0 <= offset < 1 << 63 else None
-    return TaskFailed(**details)
-
-
-def _done(fields: dict[str, object], outputs: int) -> dict[str, Any]:
-    counters, streams = fields.get("counters"), fields.get("streams")
-    if not isinstance(counters, dict) or len(counters) > MOST_COUNTERS:
-        raise RunnerBroken(reason="DONE without counters, or with too many")
-    if (
-        not isinstance(streams, list)
-        or len(streams) != outputs
-        or not all(isinstance(s, dict) for s in streams)
-    ):
-        raise RunnerBroken(reason="DONE without its streams")
-    return {
-        "counters": {str(name)[:100]: _count(value) for name, value in counters.items()},
-        "streams": [{"records": _count(s.get("records")), "bytes": _count(s.get("bytes"))} for s in streams],
-    }

@@ -1,6 +1,7 @@
 """What this machine has left: memory, processor, disk, temperature, from psutil and the kernel's files.
 
-Owns the sampling and the one short calibration of speed, kept in a file. Decides nothing: the core judges what is material.
+Owns the sampling and the one short calibration of speed, kept in a file. Decides nothing: the core judges
+what is material.
 """
 
 from __future__ import annotations

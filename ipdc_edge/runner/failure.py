@@ -30,9 +30,7 @@ def describe(error: BaseException, memory: int, position: dict[str, object]) -> 
     lines = []
     if user or isinstance(error, SyntaxError):
         first = next((number for number in user if "importlib" not in frames[number].filename), len(frames))
-        shown = [
-            frame for frame in frames[first:] if not frame.filename.startswith((_OURS, "<frozen importlib"))
-        ]
+        shown = [frame for frame in frames[first:] if not frame.filename.startswith((_OURS, "<frozen importlib"))]
         if shown:
             lines = ["Traceback (most recent call last):\n", *traceback.format_list(shown)]
         lines += traceback.format_exception_only(type(error), error)

@@ -27,6 +27,10 @@ class FunctionMissing(IpdcError):
     """{file} defines no {function}"""
 
 
+class NameTaken(IpdcError):
+    """{file} has the name of a module that Python has loaded already: give it another name"""
+
+
 class CodeImporter:
     """Meta path finder and loader over {"Map.py": bytes, "pkg/__init__.py": bytes, ...}."""
 
@@ -113,8 +117,14 @@ def module_name(file: str) -> str:
     return file.removesuffix(".py").replace("/", ".")
 
 
-def load_program(map_file: str, reduce_file: str | None) -> Program:
-    """The program of the files' modules, as sys.meta_path or sys.path find them. The user's own errors;
-    FunctionMissing."""
+def load_program(map_file: str, reduce_file: str | None, paths: dict[str, str] | None = None) -> Program:
+    """The program of the files' modules, as sys.meta_path or sys.path find them.
+
+    paths: where each file lies, for files on disk. The user's own errors; FunctionMissing, NameTaken.
+    """
     files = [map_file] if reduce_file in (None, map_file) else [map_file, str(reduce_file)]
-    return Program({file: import_module(module_name(file)) for file in files}, map_file, reduce_file)
+    modules = {file: import_module(module_name(file)) for file in files}
+    for file, module in modules.items():
+        if getattr(module, "__file__", None) != (paths or {}).get(file, file):
+            raise NameTaken(file=file)
+    return Program(modules, map_file, reduce_file)

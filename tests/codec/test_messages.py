@@ -1,4 +1,5 @@
-"""Messages survive the wire as they are; anything else that arrives is refused with a reason, whatever its bytes."""
+"""Messages survive the wire as they are; anything else that arrives is refused with a reason, whatever its
+bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +15,20 @@ from ipdc_edge.codec import messages as codec
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.node_id import node_id
 from ipdc_edge.core.messages import (
-    Accept, Cancel, CleanUp, Command, Download, Failed, Held, Lost, Present, Received, Refuse, Renew, Renewed, Report,
+    Accept,
+    Cancel,
+    CleanUp,
+    Command,
+    Download,
+    Failed,
+    Held,
+    Lost,
+    Present,
+    Received,
+    Refuse,
+    Renew,
+    Renewed,
+    Report,
 )
 from ipdc_edge.core.values import Attempt, Failure, NodeRecord, Result, Vitals
 
@@ -23,7 +37,11 @@ JOB, CID, NODE = "20260101-000000-abcd", raw_cid(b"x"), node_id(hashlib.sha256(b
 VITALS = Vitals(1 << 30, 1 << 29, 4, 0.5, 1.25, 0.9, 1 << 33, 48.5, True)
 ATTEMPT = Attempt(7, 12)
 MESSAGES = [
-    Present(NodeRecord(NODE, "Küche", "ready", "10.0.0.1:18830", "[::1]:18831", "0.1.0", ("mapreduce",), 2, "rlimits", VITALS)),
+    Present(
+        NodeRecord(
+            NODE, "Küche", "ready", "10.0.0.1:18830", "[::1]:18831", "0.1.0", ("mapreduce",), 2, "rlimits", VITALS
+        )
+    ),
     Lost(),
     Download(JOB, CID, "mapreduce", 24 << 20, "10.0.0.1:18830", "10.0.0.1:18831"),
     Accept(JOB, 2, "pi.local:18830", "pi.local:18831"),
@@ -72,7 +90,10 @@ def test_a_message_over_the_limit_is_our_bug() -> None:
 
 
 def test_unknown_fields_are_ignored() -> None:
-    assert CODEC.decode("clean-up", json.dumps({"v": 1, "birth": 3, "job": JOB, "new": [1]}).encode()) == (3, CleanUp(JOB))
+    assert CODEC.decode("clean-up", json.dumps({"v": 1, "birth": 3, "job": JOB, "new": [1]}).encode()) == (
+        3,
+        CleanUp(JOB),
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,8 +108,25 @@ def test_unknown_fields_are_ignored() -> None:
         ("do-anything", {"v": 1, "birth": 1}, "unknown channel"),
         ("received", {"v": 1, "birth": 1, "job": JOB, "task": "a/b", "attempt": [1, 2]}, "task is 'a/b'"),
         ("received", {"v": 1, "birth": 1, "job": JOB, "task": "map-00001", "attempt": [1, 2, 3]}, "attempt"),
-        ("download", {"v": 1, "birth": 1, "job": JOB, "cid": "../x", "app": "m", "memory": 1, "address": "a:1", "gateway": "a:1"}, "cid"),
-        ("download", {"v": 1, "birth": 1, "job": JOB, "cid": CID, "app": "m", "memory": 1, "address": "a b:1", "gateway": "a:1"}, "address"),
+        (
+            "download",
+            {
+                "v": 1,
+                "birth": 1,
+                "job": JOB,
+                "cid": "../x",
+                "app": "m",
+                "memory": 1,
+                "address": "a:1",
+                "gateway": "a:1",
+            },
+            "cid",
+        ),
+        (
+            "download",
+            {"v": 1, "birth": 1, "job": JOB, "cid": CID, "app": "m", "memory": 1, "address": "a b:1", "gateway": "a:1"},
+            "address",
+        ),
     ],
 )
 def test_what_is_refused_says_why(channel: str, payload: object, words: str) -> None:
@@ -96,7 +134,9 @@ def test_what_is_refused_says_why(channel: str, payload: object, words: str) -> 
         CODEC.decode(channel, json.dumps(payload).encode())
 
 
-@pytest.mark.parametrize("payload", [b"", b"\xff", b"[" * 16000, b'{"v":' + b"9" * 9000 + b"}", b"{}" * 9000, b'"' + b"x" * 16000])
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xff", b"[" * 16000, b'{"v":' + b"9" * 9000 + b"}", b"{}" * 9000, b'"' + b"x" * 16000]
+)
 def test_hostile_payloads_are_refused(payload: bytes) -> None:
     with pytest.raises(codec.BadMessage):
         CODEC.decode("renew", payload)
@@ -104,13 +144,22 @@ def test_hostile_payloads_are_refused(payload: bytes) -> None:
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=60),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=8,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
 )
 
 
-@given(st.sampled_from(sorted(CODEC.decoders)), st.sampled_from(MESSAGES), st.dictionaries(st.text(max_size=8), values, max_size=3), st.data())
-def test_whatever_arrives_is_a_message_or_a_bad_one(channel: str, message: codec.Message, changes: dict, data: st.DataObject) -> None:  # type: ignore[type-arg]
-    """A real message with fields replaced by anything, on any channel: decoded or BadMessage, never another error."""
+@given(
+    st.sampled_from(sorted(CODEC.decoders)),
+    st.sampled_from(MESSAGES),
+    st.dictionaries(st.text(max_size=8), values, max_size=3),
+    st.data(),
+)
+def test_whatever_arrives_is_a_message_or_a_bad_one(
+    channel: str, message: codec.Message, changes: dict, data: st.DataObject
+) -> None:  # type: ignore[type-arg]
+    """A real message with fields replaced by anything, on any channel: decoded or BadMessage, never another
+    error."""
     fields = json.loads(CODEC.encode(message, 5).payload)
     for name in data.draw(st.lists(st.sampled_from(sorted(fields)), max_size=3)):
         fields[name] = data.draw(values)

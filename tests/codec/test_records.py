@@ -215,9 +215,7 @@ def test_many_values_share_lines_of_bounded_length() -> None:
 @given(st.lists(KEYS, max_size=20), st.integers(1, 9))
 def test_partitions_are_stable(keys: list[object], count: int) -> None:
     names = [encode_key(key) for key in keys]
-    assert list(records.partitions_of("", names, count)) == [
-        records.partition_of(name, count) for name in names
-    ]
+    assert list(records.partitions_of("", names, count)) == [records.partition_of(name, count) for name in names]
 
 
 def test_partition_is_a_fixed_number() -> None:

@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from ipdc_edge.codec import runs
 from ipdc_edge.codec.runs import BadRun, RunReader, RunWriter, encode_manifest, parse_manifest
 
-LINES = st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=20), max_size=60).map(
-    sorted
-)
+LINES = st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=20), max_size=60).map(sorted)
 
 
 def written(lines: list[str], step: int = 7, block: int = runs.MAX_BLOCK) -> list[bytes]:

@@ -227,7 +227,7 @@ def test_result_needs_no_daemon_and_keeps_the_order_of_parts(
     home: Home, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     directory = _finished(
-        home, OLD, part_100000=b"3\n", part_00000=b"1\n", part_00001=b"2\n", log=b"x", part_x=b""
+        home, OLD, part_100000=b"3\n", part_00000=b"1\n", part_99999=b"2\n", log=b"x", part_x=b""
     )
     assert main(["result", "abcd"]) == 1
     assert b"has no result: it did not finish" in capfdbinary.readouterr().err

@@ -64,6 +64,12 @@ def test_a_syntax_error_names_file_line_and_text(tmp_path: Path) -> None:
     assert lines[2].index("^") == lines[1].index("(,") + 1
 
 
+def test_what_only_the_compiler_sees_is_found_too(tmp_path: Path) -> None:
+    _write(tmp_path, Map=MAP + "return 1\n")
+    with pytest.raises(ProgramBroken, match="line 3: 'return' outside function"):
+        _program(tmp_path)
+
+
 def test_a_syntax_error_in_a_module_beside_it_is_found_too(tmp_path: Path) -> None:
     _write(tmp_path, Map="import words\n" + MAP, words="x = = 1\n")
     with pytest.raises(ProgramBroken, match=r"words\.py, line 1"):
@@ -125,9 +131,10 @@ def test_modules_beside_the_program_travel_with_it_packages_too(tmp_path: Path) 
         unused="",
         pkg__late="from .deep import other",
         pkg__idle="",
+        pkg__never="",
         pkg__sibling="x = 1",
         pkg__deep__other="",
-        pkg__deep__leaf="from ..sibling import x\nfrom . import other\nfrom .... import no",
+        pkg__deep__leaf="from ..sibling import x\nfrom . import other\nfrom .... import never",
         plain__module="",
         plain__other="import plain.module",
         **{"pkg/__init__": "", "pkg/deep/__init__": ""},

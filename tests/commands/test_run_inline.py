@@ -52,16 +52,9 @@ def test_word_count_over_several_files(
 ) -> None:
     monkeypatch.setattr(run_inline, "SPLIT", 100)
     here = write(tmp_path, Map=WORDS, Reduce=TOTAL, sibling="def change(word): return word.upper()\n")
-    assert (
-        run(
-            here / "Map.py", here / "Reduce.py", "--input", here / "a.txt", here / "b.txt", here / "empty.txt"
-        )
-        == 0
-    )
+    assert run(here / "Map.py", here / "Reduce.py", "--input", here / "a.txt", here / "b.txt", here / "empty.txt") == 0
     counts = Counter(((here / "a.txt").read_text() + (here / "b.txt").read_text()).upper().split())
-    assert capfdbinary.readouterr().out.decode() == "".join(
-        f"{word}\t{counts[word]}\n" for word in sorted(counts)
-    )
+    assert capfdbinary.readouterr().out.decode() == "".join(f"{word}\t{counts[word]}\n" for word in sorted(counts))
 
 
 def test_map_only_and_arguments(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -91,8 +84,7 @@ def test_an_exception_passes_with_its_traceback_and_the_line(tmp_path: Path) -> 
 def test_an_exception_in_reduce_names_the_key(tmp_path: Path) -> None:
     here = write(
         tmp_path,
-        Sum="def map(key, line):\n    yield line, 1\n"
-        "def reduce(key, values):\n    yield key, 1 // (key != 'c')\n",
+        Sum="def map(key, line):\n    yield line, 1\ndef reduce(key, values):\n    yield key, 1 // (key != 'c')\n",
     )
     with pytest.raises(ZeroDivisionError) as caught:
         run(here / "Sum.py", here / "Sum.py", "--input", here / "a.txt")

@@ -30,6 +30,7 @@ REDUCE = "def reduce(key, values):\n    yield key, sum(values)\n"
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     work = tmp_path / "work"
     (work / "logs" / "sub").mkdir(parents=True)
+    (work / "logs" / ".git").mkdir()
     for name, text in {
         "Map.py": MAP,
         "Reduce.py": REDUCE,
@@ -38,6 +39,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "logs/2.txt": "two",
         "logs/sub/1.txt": "one",
         "logs/.hidden": "no",
+        "logs/.git/config": "no",
         "logs/empty": "",
     }.items():
         (work / name).write_text(text)

@@ -13,8 +13,11 @@ from ipdc_edge.core.machine import Transitions
 
 DOCUMENT = os.path.join(os.path.dirname(os.path.abspath(master.__file__)), "PROTOCOL.md")
 MACHINES: dict[str, Transitions] = {
-    "job": master.JOB, "participant": participant.PARTICIPANT, "task": tasks.TASK,
-    "held job": worker.HELD_JOB, "attempt": worker.HELD_TASK,
+    "job": master.JOB,
+    "participant": participant.PARTICIPANT,
+    "task": tasks.TASK,
+    "held job": worker.HELD_JOB,
+    "attempt": worker.HELD_TASK,
 }
 
 
@@ -35,7 +38,7 @@ def rendered(text: str) -> str:
         pattern = re.compile(rf"(<!-- diagram: {name} -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
         if not pattern.search(text):
             raise SystemExit(f"PROTOCOL.md has no place for the diagram of {name}")
-        text = pattern.sub(lambda found: found[1] + diagram(table), text)
+        text = pattern.sub(r"\1" + diagram(table), text)
     return text
 
 

@@ -1,7 +1,9 @@
-"""Scenarios as text: what happens to a master's or a worker's node, and the effects that must come of it, line by line.
+"""Scenarios as text: what happens to a master's or a worker's node, and the effects that must come of it,
+line by line.
 
-A scenario is a list of steps and, indented below each, the effects it must have, in order. Names stand for node ids; `#2` is
-the second attempt. `wait 5` lets so many seconds pass, waking the node whenever it asked for it.
+A scenario is a list of steps and, indented below each, the effects it must have, in order. Names stand for
+node ids; `#2` is the second attempt. `wait 5` lets so many seconds pass, waking the node whenever it asked
+for it.
 """
 
 from __future__ import annotations
@@ -31,15 +33,20 @@ def ident(name: str) -> str:
 def record(name: str, slots: int = 1, **changed: object) -> NodeRecord:
     """A capable node's record."""
     values = {"state": "ready", "capabilities": ("mapreduce",), "vitals": VITALS, **changed}
-    return NodeRecord(ident(name), name, mqtt=f"{name}:1", gateway=f"{name}:2", version="0", slots=slots, sandbox="none",
-                      **values)  # type: ignore[arg-type]
+    return NodeRecord(
+        ident(name), name, mqtt=f"{name}:1", gateway=f"{name}:2", version="0", slots=slots, sandbox="none", **values
+    )  # type: ignore[arg-type]
 
 
 def job_spec(splits: int, workers: int, reduce: bool = True) -> JobSpec:
     """A job over `splits` blocks of input, each a split."""
     size = splits * MB
     body = {
-        "version": 1, "app": "mapreduce", "workers": workers, "memory": 24 * MB, "arguments": {},
+        "version": 1,
+        "app": "mapreduce",
+        "workers": workers,
+        "memory": 24 * MB,
+        "arguments": {},
         "code": {"Map.py": {"cid": raw_cid(b"code"), "size": 4}},
         "options": {"map": "Map.py", "reduce": "Map.py" if reduce else None},
         "inputs": [{"name": "text", "cid": raw_cid(b"%d" % size), "size": size}],
@@ -77,7 +84,9 @@ class Play:
     def on_submit(self, splits: str, workers: str, *options: str) -> list[str]:
         self.node.membership.watch(self.now + 1000, self.now)
         self.node.membership.listed.add("portal")
-        return self.run(e.JobSubmitted("20260101-000000", job_spec(int(splits), int(workers), "map-only" not in options)))
+        return self.run(
+            e.JobSubmitted("20260101-000000", job_spec(int(splits), int(workers), "map-only" not in options))
+        )
 
     def on_meet(self, name: str, *changes: str) -> list[str]:
         changed: dict[str, object] = {}
@@ -142,7 +151,9 @@ class Play:
     # -- steps of a worker: `boss` is the master of job 20260101-000000-work
 
     def on_offer(self, name: str = "boss", memory: str = "24") -> list[str]:
-        offer = m.Download("20260101-000000-work", raw_cid(b"spec"), "mapreduce", int(memory) * MB, f"{name}:1", f"{name}:2")
+        offer = m.Download(
+            "20260101-000000-work", raw_cid(b"spec"), "mapreduce", int(memory) * MB, f"{name}:1", f"{name}:2"
+        )
         return self.message(name, offer)
 
     def on_fetched(self, name: str = "boss") -> list[str]:
@@ -171,7 +182,7 @@ class Play:
 
     def show(self, effect: e.Effect) -> str:
         match effect:
-            case e.Save(kind, key, value):
+            case e.Save(kind, key, _):
                 rest = key.partition("/")[2]
                 return f"save {kind}" + (f" {self.names.get(rest, rest)}" if rest else "")
             case e.Send(node, _, message):

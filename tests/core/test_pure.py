@@ -1,4 +1,5 @@
-"""The core is pure: what it imports says so. So are the plans of the architectures, which it calls; codecs open nothing either."""
+"""The core is pure: what it imports says so. So are the plans of the architectures, which it calls; codecs
+open nothing either."""
 
 from __future__ import annotations
 

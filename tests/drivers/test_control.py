@@ -17,7 +17,7 @@ from ipdc_edge.codec import frames
 from ipdc_edge.commands import client
 from ipdc_edge.drivers import control
 from ipdc_edge.drivers.control import ControlChannel, ControlServer, SocketNotMade
-from ipdc_edge.errors import BadRequest, ControlBroken, DaemonLost, DaemonRunning, IpdcError, NoDaemon
+from ipdc_edge.errors import BadRequest, ControlBroken, DaemonLost, DaemonRunning, IpdcError, NoDaemon, NotAllowed
 from ipdc_edge.home import Home
 
 
@@ -357,3 +357,18 @@ def test_without_a_daemon_the_error_says_what_to_type(tmp_path: Path) -> None:
         client.call(home, "jobs")
     assert caught.value.exit_code == 3
     assert not client.running(home)
+
+
+def test_without_the_right_to_connect_the_error_says_which_line_helps(tmp_path: Path) -> None:
+    def ask(home: Home) -> None:
+        os.chmod(home.control_socket, 0)
+        if os.geteuid() == 0:  # root may connect whatever the mode
+            os.seteuid(65534)
+            try:
+                client.call(home, "echo")
+            finally:
+                os.seteuid(0)
+        client.call(home, "echo")
+
+    with pytest.raises(NotAllowed, match=r"You may not use .*control\.sock.*sudo usermod -aG \w+ \w+"):
+        _ask(tmp_path, ask)

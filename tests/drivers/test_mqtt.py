@@ -72,10 +72,30 @@ class Station:
         self.blocks: list[str] = []
         self.changed = asyncio.Event()
         births = itertools.count(birth * 1000)
-        self.mqtt = Mqtt("test", self.id, address, portals, CODEC, births, 10, self.emit, self.notes.append,
-                         lambda cid, data, message: self.blocks.append(cid))
-        self.record = NodeRecord(self.id, name, "ready", address, "127.0.0.1:1", "0", ("mapreduce",), 1, "none",
-                                 Vitals(1, 1, 1, 1.0, 0.0, 1.0, 1))
+        self.mqtt = Mqtt(
+            "test",
+            self.id,
+            address,
+            portals,
+            CODEC,
+            births,
+            10,
+            self.emit,
+            self.notes.append,
+            lambda cid, data, message: self.blocks.append(cid),
+        )
+        self.record = NodeRecord(
+            self.id,
+            name,
+            "ready",
+            address,
+            "127.0.0.1:1",
+            "0",
+            ("mapreduce",),
+            1,
+            "none",
+            Vitals(1, 1, 1, 1.0, 0.0, 1.0, 1),
+        )
         self.mqtt.publish_record(self.record)
         self.mqtt.start()
 
@@ -180,7 +200,9 @@ def test_portals_list_the_records_of_all_nodes(brokers) -> None:  # type: ignore
             await looker.heard(lambda event: event == RecordsListed(portal.address))
             before = looker.events[: looker.events.index(RecordsListed(portal.address))]
             seen = {e.sender for e in before if isinstance(e, MessageReceived) and isinstance(e.message, Present)}
-            assert seen == {first.id, *(station.id for station in rest)}, "all records came before the list was called whole"
+            assert seen == {first.id, *(station.id for station in rest)}, (
+                "all records came before the list was called whole"
+            )
             portal.stop()
             await looker.heard(lambda event: event == PortalLeft(portal.address))
             looker.events.clear()

@@ -45,9 +45,7 @@ def spec(map_file: str = "Map.py", reduce_file: str | None = None, **more: Any) 
 
 
 @asynccontextmanager
-async def runner(
-    path: Path, code: dict[str, bytes] | bytes, job: dict[str, Any] | None = None, **options: Any
-) -> Any:
+async def runner(path: Path, code: dict[str, bytes] | bytes, job: dict[str, Any] | None = None, **options: Any) -> Any:
     process = RunnerProcess(str(path), **options)
     try:
         await process.start(job or spec(), code if isinstance(code, dict) else {"Map.py": code})
@@ -82,15 +80,11 @@ async def do(
             entries.append({"range": {"name": f"in{number}.txt", "start": 0, "end": sum(map(len, blocks))}})
     else:
         entries = [{"run": {}} for _ in inputs]
-    done = await process.run(
-        "task", {**params, "inputs": entries}, streams.read, streams.write, streams.told.append
-    )
+    done = await process.run("task", {**params, "inputs": entries}, streams.read, streams.write, streams.told.append)
     return done, streams
 
 
-def failure(
-    path: Path, code: dict[str, bytes] | bytes, text: bytes = b"one\ntwo\n", **more: Any
-) -> dict[str, Any]:
+def failure(path: Path, code: dict[str, bytes] | bytes, text: bytes = b"one\ntwo\n", **more: Any) -> dict[str, Any]:
     """The details of the TaskFailed that a map-only task (or loading) ends with."""
 
     async def main() -> dict[str, Any]:
@@ -107,8 +101,7 @@ def failure(
 
 def test_word_count_over_several_tasks_of_one_runner(tmp_path: Path) -> None:
     text = [
-        " ".join(f"w{number * number % 977}" for number in range(at, at + 9)).encode() + b"\n"
-        for at in range(20_000)
+        " ".join(f"w{number * number % 977}" for number in range(at, at + 9)).encode() + b"\n" for at in range(20_000)
     ]
     halves = [b"".join(text[:9000]), b"".join(text[9000:])]
 
@@ -201,8 +194,9 @@ import os
 def map(key, line):
     yield 'environment', sorted(os.environ)
     yield 'cwd', os.getcwd()
-    yield 'descriptors', sorted(os.readlink(f'/proc/self/fd/{n}').split(':')[0] for n in
-    os.listdir('/proc/self/fd') if os.path.lexists(f'/proc/self/fd/{n}')) import resource
+    paths = [f'/proc/self/fd/{n}' for n in range(50)]
+    yield 'descriptors', sorted(os.readlink(path).split(':')[0] for path in paths if os.path.lexists(path))
+    import resource
     yield 'core', resource.getrlimit(resource.RLIMIT_CORE)
 """
     monkeypatch.setenv("SECRET_OF_THE_DAEMON", "1")
@@ -216,11 +210,7 @@ def map(key, line):
     assert "SECRET" not in text and "HOME" not in text
     assert "cwd\t/\n" in text and "core\t[0,0]" in text
     descriptors = text.split("descriptors\t")[1].split("\n")[0]
-    assert (
-        descriptors.count("socket") == 1
-        and descriptors.count("pipe") == 2
-        and descriptors.count("/dev/null") == 1
-    )
+    assert descriptors.count("socket") == 1 and descriptors.count("pipe") == 2 and descriptors.count("/dev/null") == 1
 
 
 # How it fails
@@ -264,9 +254,7 @@ def test_an_exception_shows_the_users_lines_and_the_record(tmp_path: Path) -> No
         (b"def map(key, line):\n    return map(key, line)\n", "map", "RecursionError", "recursion"),
     ],
 )
-def test_the_users_mistakes_are_told_in_words(
-    tmp_path: Path, code: bytes, where: str, kind: str, words: str
-) -> None:
+def test_the_users_mistakes_are_told_in_words(tmp_path: Path, code: bytes, where: str, kind: str, words: str) -> None:
     details = failure(tmp_path, code)
     assert (details["where"], details["type"]) == (where, kind)
     assert words in details["message"]
@@ -277,6 +265,11 @@ def test_a_syntax_error_shows_its_line(tmp_path: Path) -> None:
         'File "Map.py", line 1\n    def map(key, line)\n'
         in failure(tmp_path, b"def map(key, line)\n    pass\n")["traceback"]
     )
+
+
+def test_a_file_with_the_name_of_a_loaded_module_is_told(tmp_path: Path) -> None:
+    details = failure(tmp_path, {"socket.py": WORDS}, job=spec("socket.py"))
+    assert details["type"] == "NameTaken" and "socket.py" in details["message"]
 
 
 def test_a_missing_reduce_is_told(tmp_path: Path) -> None:
@@ -374,8 +367,8 @@ def test_a_cancelled_task_and_a_failing_callback_end_the_runner(tmp_path: Path) 
 SOCKET = b"""
 import os, socket, struct, sys
 paths = {n: f'/proc/self/fd/{n}' for n in range(3, 30)}
-link = next(n for n, path in paths.items() if os.path.lexists(path) and
-os.readlink(path).startswith('socket')) def send(kind, payload=b'', length=None):
+link = next(n for n, path in paths.items() if os.path.lexists(path) and os.readlink(path)[0] == 's')
+def send(kind, payload=b'', length=None):
     os.write(link, struct.pack('>BI', kind, len(payload) if length is None else length) + payload)
 """
 WRITE_BEYOND = b"send(18, struct.pack('>I', 5) + b'x')"
@@ -414,12 +407,8 @@ def test_a_runner_that_breaks_the_protocol_is_killed(tmp_path: Path, action: byt
 
 
 def test_a_failure_that_the_child_invents_is_held_in_bounds(tmp_path: Path) -> None:
-    action = (
-        b'send(21, b\'{"where": 5, "traceback": "\' + b\'x\' * 1000000 + b\'", "offset": "no", "more": 1}\')'
-    )
-    details = failure(
-        tmp_path, SOCKET + b"def map_lines(lines):\n    " + action + b"\n    while True: pass\n"
-    )
+    action = b'send(21, b\'{"where": 5, "traceback": "\' + b\'x\' * 1000000 + b\'", "offset": "no", "more": 1}\')'
+    details = failure(tmp_path, SOCKET + b"def map_lines(lines):\n    " + action + b"\n    while True: pass\n")
     assert len(details["traceback"]) == 32 * 1024 and details["where"] == "" and details["offset"] is None
     assert set(details) == {"where", "type", "message", "traceback", "input", "offset", "record"}
 

@@ -1,4 +1,5 @@
-"""A lab of three real nodes for the tests of this directory: daemons, brokers, gateways, the command line as people type it."""
+"""A lab of three real nodes for the tests of this directory: daemons, brokers, gateways, the command line as
+people type it."""
 
 from __future__ import annotations
 
@@ -24,8 +25,15 @@ def ipdc(*words: str, home: str = "", **options: Any) -> subprocess.CompletedPro
     """One command as a person types it; raises on a failure unless told `check=False`."""
     environment = {**os.environ, "PYTHONPATH": ROOT, **({"IPDC_HOME": home} if home else {}), **options.pop("env", {})}
     check = options.pop("check", True)
-    done = subprocess.run([PYTHON, "-m", "ipdc_edge", *words], env=environment, capture_output=True, text=True,
-                          errors="surrogateescape", timeout=600, **options)
+    done = subprocess.run(
+        [PYTHON, "-m", "ipdc_edge", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        timeout=600,
+        **options,
+    )
     if check and done.returncode:
         raise AssertionError(f"{words} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return done

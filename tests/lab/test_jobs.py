@@ -25,7 +25,10 @@ def text_of(path: str) -> list[str]:
 
 def as_lines(pairs: dict[str, object]) -> list[str]:
     """key TAB value, sorted as bytes, as a result is."""
-    lines = [f"{key}\t{value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}" for key, value in pairs.items()]
+    lines = [
+        f"{key}\t{value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+        for key, value in pairs.items()
+    ]
     return sorted(lines, key=lambda line: line.encode("utf-8", "surrogateescape"))
 
 
@@ -77,8 +80,12 @@ def test_a_map_only_job_and_its_prints(lab: Lab, book: str, tmp_path) -> None:  
 
 def test_three_jobs_on_three_nodes_at_once(lab: Lab, book: str) -> None:
     jobs: dict[int, str] = {}
-    ways = [threading.Thread(target=lambda n=n: jobs.update({n: lab.submit(n, program("words.py"), "--input", book, "-k", "3")}))
-            for n in (1, 2, 3)]
+    ways = [
+        threading.Thread(
+            target=lambda n=n: jobs.update({n: lab.submit(n, program("words.py"), "--input", book, "-k", "3")})
+        )
+        for n in (1, 2, 3)
+    ]
     for way in ways:
         way.start()
     for way in ways:
@@ -88,7 +95,9 @@ def test_three_jobs_on_three_nodes_at_once(lab: Lab, book: str) -> None:
     for node in (1, 2, 3):
         assert jobs[node] in [job["id"] for job in lab.json(node, "jobs")]
     starts = {node: lab.json(node, "status", jobs[node]) for node in (1, 2, 3)}
-    assert max(view["started"] for view in starts.values()) <= min(view["ended"] for view in starts.values()), "side by side"
+    assert max(view["started"] for view in starts.values()) <= min(view["ended"] for view in starts.values()), (
+        "side by side"
+    )
 
 
 def test_cancel_frees_every_node(lab: Lab, book: str) -> None:

@@ -24,12 +24,14 @@ def test_every_remote_block_crossed_the_network(lab: Lab, book: str) -> None:
     def grown(node: int, kind: str, name: str) -> int:
         return int(after[node - 1][kind][name] - before[node - 1][kind][name])
 
-    # The master's gateway: every block of every split that another node mapped, and its parts do not pass it twice.
+    # The master's gateway: every block of every split that another node mapped, and its parts do not pass it
+    # twice.
     split = BLOCK * -(-(64 << 20) // (3 * 4 * BLOCK))
     remote = sum(min(split, (64 << 20) - split * number) for number, task in enumerate(maps) if ids[task["node"]] != 1)
     assert remote > 0, "all maps ran on the master: the test says nothing"
     assert grown(1, "gateway", "bytes") >= remote
-    # A mapper's gateway: its runs went to the reducers on the other nodes, so of each map's output all but what stayed.
+    # A mapper's gateway: its runs went to the reducers on the other nodes, so of each map's output all but
+    # what stayed.
     for node in (2, 3):
         made = sum(task["size"] for task in maps if ids[task["node"]] == node)
         reducers_elsewhere = sum(ids[task["node"]] != node for task in reduces)

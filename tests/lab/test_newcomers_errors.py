@@ -1,4 +1,5 @@
-"""What goes wrong on the first day: every message names the thing, the value and the way out; never a traceback of ours."""
+"""What goes wrong on the first day: every message names the thing, the value and the way out; never a
+traceback of ours."""
 
 from __future__ import annotations
 
@@ -19,15 +20,27 @@ def refused(done, code: int, *words: str) -> None:  # type: ignore[no-untyped-de
 
 
 def test_a_missing_file(lab: Lab, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    refused(lab.run(1, "submit", program("words.py"), "--input", str(tmp_path / "nothing.txt"), check=False), 1, "nothing.txt", "No such file")
-    refused(lab.run(1, "submit", program("wrods.py"), "--input", program("words.py"), check=False), 1, "wrods.py", "words.py")
+    refused(
+        lab.run(1, "submit", program("words.py"), "--input", str(tmp_path / "nothing.txt"), check=False),
+        1,
+        "nothing.txt",
+        "No such file",
+    )
+    refused(
+        lab.run(1, "submit", program("wrods.py"), "--input", program("words.py"), check=False),
+        1,
+        "wrods.py",
+        "words.py",
+    )
 
 
 def test_a_syntax_error_is_refused_at_submit_with_its_line(lab: Lab, tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "Map.py"
     path.write_text("def map(key, line):\n    yield key,, line\n")
     before = len(lab.json(1, "jobs"))
-    refused(lab.run(1, "submit", str(path), "--input", str(path), check=False), 1, "Map.py", "line 2", "yield key,, line")
+    refused(
+        lab.run(1, "submit", str(path), "--input", str(path), check=False), 1, "Map.py", "line 2", "yield key,, line"
+    )
     assert len(lab.json(1, "jobs")) == before, "no job was made"
 
 
@@ -41,7 +54,9 @@ def test_an_exception_in_map_fails_the_job_and_shows_where(lab: Lab, book: str) 
         text = file.read()
     assert failure["input"] == "book.txt"
     line = text[failure["offset"] :].split(b"\n", 1)[0].decode("utf-8", "surrogateescape")
-    assert "Zythum" in line and text[failure["offset"] - 1 : failure["offset"]] == b"\n", "the offset is that of the line"
+    assert "Zythum" in line and text[failure["offset"] - 1 : failure["offset"]] == b"\n", (
+        "the offset is that of the line"
+    )
     assert "Zythum" in failure["record"]
     assert 'raise ValueError(f"no beer here' in failure["traceback"] and "fails.py" in failure["traceback"]
     for command in ("status", "logs"):
@@ -61,7 +76,9 @@ def test_an_unreadable_line_in_the_settings(tmp_path) -> None:  # type: ignore[n
     home = tmp_path / "home"
     home.mkdir()
     (home / "ipdc.conf").write_text("name = pi\nmqtt_port = eighteen\n")
-    refused(ipdc("run", home=str(home), check=False), 1, str(home / "ipdc.conf"), "line 2", "mqtt_port", "eighteen", "65535")
+    refused(
+        ipdc("run", home=str(home), check=False), 1, str(home / "ipdc.conf"), "line 2", "mqtt_port", "eighteen", "65535"
+    )
     (home / "ipdc.conf").write_text("mqttport = 1\n")
     refused(ipdc("run", home=str(home), check=False), 1, "line 1", "mqttport", "mqtt_port")
 
@@ -75,8 +92,12 @@ def test_mosquitto_is_not_installed(tmp_path) -> None:  # type: ignore[no-untype
 
     from tests.lab.conftest import ROOT
 
-    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": ROOT, "IPDC_HOME": str(tmp_path / "home")})
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": ROOT, "IPDC_HOME": str(tmp_path / "home")},
+    )
     refused(done, 1, "mosquitto", "apt install mosquitto")
 
 

@@ -1,6 +1,7 @@
 """100 nodes, 5 masters, 20 jobs in a storm; prints how many events it took and the digest of the trace.
 
-Run it with any Python from 3.11 on and any hash seed: the digest is the same. `python3 -m tests.simulation.digest`
+Run it with any Python from 3.11 on and any hash seed: the digest is the same. `python3 -m
+tests.simulation.digest`
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from ipdc_edge.core import placement
 from tests.simulation import digest
 from tests.simulation.world import CALM, STORM, Weather, World, expected
 
-# The trace of `digest.storm()`. It changes with every change of the protocol's behaviour; then pin the new one.
+# The trace of `digest.storm()`. It changes with every change of the protocol's behaviour; then pin the new
+# one.
 PINNED = "8aabaf49aea2deb6b56ef9b1b742d5cef519dcd7708fc28d79738ece1fbee4c7"
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -32,7 +33,9 @@ def run_jobs(world: World, jobs: int, splits: int = 20, workers: int = 4) -> Non
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("weather", [CALM, STORM, Weather(drop=0.3, double=0.3, delay=(0.0, 4.0))], ids=["calm", "storm", "worse"])
+@pytest.mark.parametrize(
+    "weather", [CALM, STORM, Weather(drop=0.3, double=0.3, delay=(0.0, 4.0))], ids=["calm", "storm", "worse"]
+)
 def test_every_result_is_exact(seed: int, weather: Weather) -> None:
     world = World(8, seed, weather, failing=0.0 if weather is CALM else 0.03)
     run_jobs(world, 3)
@@ -95,7 +98,8 @@ def test_the_digest_does_not_depend_on_the_hash_seed(hash_seed: str) -> None:
 
 
 def test_the_digest_does_not_depend_on_the_version_of_python() -> None:
-    """With whatever other Pythons are here; the bare roots of `--all` run it on Debian's 3.11 and 3.13 in any case."""
+    """With whatever other Pythons are here; the bare roots of `--all` run it on Debian's 3.11 and 3.13 in any
+    case."""
     for name in ("python3.11", "python3.12", "python3.13"):
         python = shutil.which(name)
         if python and subprocess.run([python, "--version"], capture_output=True).returncode == 0:

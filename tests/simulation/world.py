@@ -1,9 +1,10 @@
 """A domain in one process: many nodes, one event heap, a virtual clock, one seed.
 
-Owns what stands in for sockets, brokers, runners and disks; the nodes themselves are the daemon's own `core.node.Node`, and their
-messages go through the real codec. A network is a `Weather`: a named object that says what is dropped, doubled and delayed; since every
-copy draws its own delay, messages overtake each other. Content is real too: outputs are named by the CID of what they stand for, so
-a result is right only if it was made from the right pieces. After every step (or every n-th) the node's `check()` runs.
+Owns what stands in for sockets, brokers, runners and disks; the nodes themselves are the daemon's own
+`core.node.Node`, and their messages go through the real codec. A network is a `Weather`: a named object that
+says what is dropped, doubled and delayed; since every copy draws its own delay, messages overtake each other.
+Content is real too: outputs are named by the CID of what they stand for, so a result is right only if it was
+made from the right pieces. After every step (or every n-th) the node's `check()` runs.
 """
 
 from __future__ import annotations
@@ -42,11 +43,16 @@ STORM = Weather(drop=0.05, double=0.05, delay=(0.001, 1.5))
 
 
 class SimNode:
-    """One node of the world: its core, what it saved, its content, and what its broker retains if it is a portal."""
+    """One node of the world: its core, what it saved, its content, and what its broker retains if it is a
+    portal."""
 
     def __init__(self, world: World, number: int, speed: float) -> None:
         self.world, self.number, self.speed = world, number, speed
-        self.id, self.address, self.gateway = node_id(hashlib.sha256(b"node %d" % number).digest()), f"sim:{number}", f"gate:{number}"
+        self.id, self.address, self.gateway = (
+            node_id(hashlib.sha256(b"node %d" % number).digest()),
+            f"sim:{number}",
+            f"gate:{number}",
+        )
         self.saved: list[e.Save] = []
         self.births = 0
         self.watching = False
@@ -61,10 +67,17 @@ class SimNode:
         self.up, self.watching = True, False
         random = self.world.random
         vitals = Vitals(512 * MB, int((100 + 300 * random.random()) * MB), 4, random.random(), 0.5, self.speed, 10**9)
-        record = NodeRecord(self.id, f"n{self.number}", "ready", self.address, self.gateway, "0", ("mapreduce",), 2, "none",
-                            vitals)
-        self.node = Node(record, self.births, Random(random.random()), {"mapreduce": MapReduce()},
-                         saved=self.saved, now=self.world.now)
+        record = NodeRecord(
+            self.id, f"n{self.number}", "ready", self.address, self.gateway, "0", ("mapreduce",), 2, "none", vitals
+        )
+        self.node = Node(
+            record,
+            self.births,
+            Random(random.random()),
+            {"mapreduce": MapReduce()},
+            saved=self.saved,
+            now=self.world.now,
+        )
         self.wake = float("inf")
         self.handle(e.VitalsMeasured(vitals))
 
@@ -139,7 +152,8 @@ class SimNode:
             self.world.after(seconds, self.work, effect.key, effect.attempt, params)
 
     def work(self, key: JobKey, attempt: Attempt, params: Any) -> None:
-        """Make the output that stands for the work: a map's is its split, a reduce's is the list of all splits."""
+        """Make the output that stands for the work: a map's is its split, a reduce's is the list of all
+        splits."""
         if not self.up:
             return
         if params["stage"] == "map":
@@ -192,7 +206,12 @@ class World:
     """All nodes, the heap of what is to happen, and the trace of what has."""
 
     def __init__(
-        self, nodes: int, seed: int, weather: Weather = CALM, failing: float = 0.0, check_every: int = 1,
+        self,
+        nodes: int,
+        seed: int,
+        weather: Weather = CALM,
+        failing: float = 0.0,
+        check_every: int = 1,
     ) -> None:
         self.check_every = check_every
         self.random, self.weather, self.failing = Random(seed), weather, failing
@@ -231,7 +250,9 @@ class World:
         for _ in range(copies):
             low, high = weather.delay
             birth, message = self.codec.decode(channel, payload)
-            self.after(low + (high - low) * self.random.random(), self.deliver, receiver, e.OWN, sender.id, birth, message)
+            self.after(
+                low + (high - low) * self.random.random(), self.deliver, receiver, e.OWN, sender.id, birth, message
+            )
 
     def deliver(self, receiver: SimNode, broker: str, sender: str, birth: int, message: Any) -> None:
         receiver.handle(e.MessageReceived(broker, sender, birth, message))
@@ -254,8 +275,13 @@ class World:
         """A job over so many splits, on this node."""
         size = splits * 16 * MB
         body = {
-            "version": 1, "app": "mapreduce", "workers": workers, "memory": 24 * MB, "arguments": {},
-            "code": {"Map.py": {"cid": raw_cid(b"code"), "size": 4}}, "options": {"map": "Map.py", "reduce": "Map.py"},
+            "version": 1,
+            "app": "mapreduce",
+            "workers": workers,
+            "memory": 24 * MB,
+            "arguments": {},
+            "code": {"Map.py": {"cid": raw_cid(b"code"), "size": 4}},
+            "options": {"map": "Map.py", "reduce": "Map.py"},
             "inputs": [{"name": "text", "cid": raw_cid(b"%d" % size), "size": size}],
         }
         cid = raw_cid(json.dumps(body).encode())

@@ -35,9 +35,7 @@ def without_none(function: Callable[..., object]) -> Callable[..., Iterable[tupl
 def mapped_pairs(function: Callable[..., object], source: LineSource) -> Pairs:
     """All pairs of `map(key, line)` over the source's lines; key is the line's byte offset."""
     call = without_none(function)
-    return chain.from_iterable(
-        chain.from_iterable(map(call, offsets, lines) for offsets, lines in source.chunks())
-    )
+    return chain.from_iterable(chain.from_iterable(map(call, offsets, lines) for offsets, lines in source.chunks()))
 
 
 def mapped_lines(function: Callable[..., object], source: LineSource) -> Pairs:

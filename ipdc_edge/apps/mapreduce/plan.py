@@ -1,7 +1,9 @@
-"""How a Map-Reduce job becomes tasks: splits for the maps, one partition for each reduce. Pure; the core calls it.
+"""How a Map-Reduce job becomes tasks: splits for the maps, one partition for each reduce. Pure; the core
+calls it.
 
-Owns the sizes of splits and the params that workers are given. A split is a range of a file's bytes at block boundaries; which lines
-belong to it is the runner's rule (`mapper.py`). A job without a reducer is map-only: its maps write the parts.
+Owns the sizes of splits and the params that workers are given. A split is a range of a file's bytes at block
+boundaries; which lines belong to it is the runner's rule (`mapper.py`). A job without a reducer is map-only:
+its maps write the parts.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ def split_size(total: int, workers: int) -> int:
 
 
 def cut(inputs: list[dict[str, Any]], size: int) -> list[tuple[int, int, int]]:
-    """Splits of at most `size` bytes: (input's number, start, end). An empty file has none, but an empty job has one."""
+    """Splits of at most `size` bytes: (input's number, start, end). An empty file has none, but an empty job
+    has one."""
     splits = [
         (number, start, min(start + size, item["size"]))
         for number, item in enumerate(inputs)
@@ -47,7 +50,7 @@ class MapReduce:
         inputs = spec.body["inputs"]
         splits = cut(inputs, split_size(sum(item["size"] for item in inputs), spec.workers))
         if len(splits) > MOST_TASKS:
-            raise BadSpec(reason=f"{len(splits)} splits; at most {MOST_TASKS} can be planned: give fewer, larger inputs")
+            raise BadSpec(reason=f"{len(splits)} splits, more than {MOST_TASKS}: give fewer, larger inputs")
         return splits
 
     def plan(self, spec: JobSpec) -> tuple[Task, ...]:

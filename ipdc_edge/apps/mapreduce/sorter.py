@@ -44,9 +44,7 @@ FIRST_BATCH, MOST_BATCH = 16, 4096  # pairs between two looks at the budget
 FOLD_FROM = 8  # values of a key that make folding worth a call
 FOLD_GAIN = 0.7  # of the budget: what folding must come below, or the table is spilled
 FOLD_LINES = 256  # lines of one key beyond which merging does not try to combine them
-ENTRY = (
-    140  # bytes of a table's entry besides key and values: the list object, its first slots, the dict's slots
-)
+ENTRY = 140  # bytes of a table's entry besides key and values: the list object, its first slots, the dict's slots
 WRITE_LINES = 2048  # lines made at a time
 NOTHING = object()  # no key
 _TEXT_ONLY = frozenset((str,))
@@ -238,9 +236,7 @@ class Sorter:
             bucket.sort()
         return buckets
 
-    def _move(
-        self, names: list[str], lists: list[list[object]], plain: bool, buckets: list[list[str]]
-    ) -> None:
+    def _move(self, names: list[str], lists: list[list[object]], plain: bool, buckets: list[list[str]]) -> None:
         """Names and their values into the buckets, as lines. plain: "S" + name is the encoded key, else name
         is."""
         tag = "S" if plain else ""
@@ -298,9 +294,7 @@ class Sorter:
 
     def _merged(self, partition: int, rest: list[str]) -> Iterator[list[str]]:
         """The lines of all spills of one partition and of what the table still held."""
-        runs: list[Blocks] = [
-            self._scratch.reader(spill[partition]) for spill in self._spills if spill[partition]
-        ]
+        runs: list[Blocks] = [self._scratch.reader(spill[partition]) for spill in self._spills if spill[partition]]
         pieces = (rest[start : start + WRITE_LINES] for start in range(0, len(rest), WRITE_LINES))
         batches = merge_runs(runs, self._scratch, self._budget, [lambda: next(pieces, [])])
         return batches if self._combine is None else self._recombined(batches)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from ipdc_edge.apps.mapreduce import lines as module
 from ipdc_edge.apps.mapreduce.lines import LineSource, spans
 
-FILES = st.lists(
-    st.sampled_from([b"\n", b"a", b"bc", "é".encode(), b"\xff", b"\r\n", b"\n\n", b"long line " * 5])
-).map(b"".join)
+FILES = st.lists(st.sampled_from([b"\n", b"a", b"bc", "é".encode(), b"\xff", b"\r\n", b"\n\n", b"long line " * 5])).map(
+    b"".join
+)
 
 
 def lines_of(data: bytes, start: int, end: int, block: int) -> list[tuple[int, str]]:
@@ -49,9 +49,7 @@ def test_every_line_once(data: bytes, cuts: list[int], block: int, chunk: int) -
 
 
 @given(FILES, st.integers(0, 100), st.integers(0, 100), st.integers(1, 30))
-def test_a_line_belongs_to_the_split_that_the_rule_names(
-    data: bytes, start: int, length: int, block: int
-) -> None:
+def test_a_line_belongs_to_the_split_that_the_rule_names(data: bytes, start: int, length: int, block: int) -> None:
     start = min(start, len(data))
     end = min(len(data), start + length)
     expected = [line for line in whole(data) if start < line[0] <= end or line[0] == start == 0]

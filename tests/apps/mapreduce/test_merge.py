@@ -37,28 +37,20 @@ def pieces_of(lines: list[str], step: int) -> Callable[[], list[str]]:
 def test_merging_is_sorting(runs: list[tuple[list[str], int]]) -> None:
     batches = list(merge([pieces_of(lines, step) for lines, step in runs]))
     assert all(batches)
-    assert [line for batch in batches for line in batch] == sorted(
-        line for lines, _ in runs for line in lines
-    )
+    assert [line for batch in batches for line in batch] == sorted(line for lines, _ in runs for line in lines)
 
 
 @given(st.lists(LINES, max_size=12), st.integers(2, 5), LINES)
-def test_more_runs_than_the_fan_in_are_merged_in_rounds(
-    runs: list[list[str]], fan_in: int, extra: list[str]
-) -> None:
+def test_more_runs_than_the_fan_in_are_merged_in_rounds(runs: list[list[str]], fan_in: int, extra: list[str]) -> None:
     before = module.FAN_IN
     module.FAN_IN = fan_in
     try:
         with scratch_files() as scratch:
-            batches = list(
-                merge_runs([run_of(lines) for lines in runs], scratch, 1000, [pieces_of(extra, 3)])
-            )
+            batches = list(merge_runs([run_of(lines) for lines in runs], scratch, 1000, [pieces_of(extra, 3)]))
             assert bool(scratch.written) == (any(runs[: len(runs) + 2 - fan_in]) and len(runs) + 1 > fan_in)
     finally:
         module.FAN_IN = before
-    assert [line for batch in batches for line in batch] == sorted(
-        [*extra, *(line for run in runs for line in run)]
-    )
+    assert [line for batch in batches for line in batch] == sorted([*extra, *(line for run in runs for line in run)])
 
 
 def test_at_most_fan_in_runs_are_open_at_once() -> None:
@@ -78,9 +70,7 @@ def test_at_most_fan_in_runs_are_open_at_once() -> None:
         return pull
 
     with scratch_files() as scratch:
-        count = sum(
-            len(batch) for batch in merge_runs([watched(number) for number in range(200)], scratch, 1 << 20)
-        )
+        count = sum(len(batch) for batch in merge_runs([watched(number) for number in range(200)], scratch, 1 << 20))
     assert count == sum(len(range(number, 300, 3)) for number in range(200))
     assert most == module.FAN_IN
 
@@ -97,9 +87,7 @@ def test_a_run_that_is_not_sorted_is_refused() -> None:
 
 
 def test_groups() -> None:
-    lines = sorted(
-        ["Sa\x001", "Sa\x002", "Sab\x001", "Sa\x03Jx\x001", "Zx\x02\x01\x001", "Zx\x02y\x02\x01\x001"]
-    )
+    lines = sorted(["Sa\x001", "Sa\x002", "Sab\x001", "Sa\x03Jx\x001", "Zx\x02\x01\x001", "Zx\x02y\x02\x01\x001"])
     starts = [0]
     while starts[-1] < len(lines):
         starts.append(group_end(lines, starts[-1], key_of(lines[starts[-1]])))

@@ -16,9 +16,7 @@ from ipdc_edge.codec.records import ValueNotCarried, decode_key, decode_values, 
 from ipdc_edge.codec.runs import RunReader
 
 KEYS = st.one_of(
-    st.sampled_from(
-        ["a", "b", "é", "tab\t", 1, 1.0, True, b"a", None, ("a", 1), ("a", 1.0), ("a", "b"), -0.0, 0.0]
-    ),
+    st.sampled_from(["a", "b", "é", "tab\t", 1, 1.0, True, b"a", None, ("a", 1), ("a", 1.0), ("a", "b"), -0.0, 0.0]),
     st.text(max_size=2).filter(lambda text: not any("\ud800" <= char <= "\udfff" for char in text)),
 )
 PAIRS = st.lists(st.tuples(KEYS, st.integers(-3, 3)), max_size=300)
@@ -43,9 +41,7 @@ def sort(pairs: list, budget: int, partitions: int = 1, combine: object = None) 
         while more := reader.lines():
             lines += more
         assert (len(lines), sum(map(len, partition))) == (entry["records"], entry["bytes"])
-        found.append(
-            [(line.partition("\x00")[0], decode_values(line.partition("\x00")[2])) for line in lines]
-        )
+        found.append([(line.partition("\x00")[0], decode_values(line.partition("\x00")[2])) for line in lines])
     return found, sorter
 
 
@@ -55,9 +51,7 @@ def test_nothing_is_lost_or_doubled(pairs: list, budget: int, partitions: int) -
     found, sorter = sort(pairs, budget, partitions)
     expected = Counter((encode_key(key), value) for key, value in pairs)
     assert Counter((key, value) for lines in found for key, values in lines for value in values) == expected
-    assert all(
-        partition_of(key, partitions) == number for number, lines in enumerate(found) for key, _ in lines
-    )
+    assert all(partition_of(key, partitions) == number for number, lines in enumerate(found) for key, _ in lines)
     assert sorter.pairs == len(pairs)
 
 
@@ -110,9 +104,7 @@ def test_a_key_with_very_many_lines_keeps_its_order_when_combine_does_not_shrink
     def keep(key: object, values: Iterator[str]) -> list:
         return [(key, value) for value in values]
 
-    pairs = [
-        ("k" if number % 2 else f"k{number}", f"{number * 7919 % 100_000:05}" * 400) for number in range(4000)
-    ]
+    pairs = [("k" if number % 2 else f"k{number}", f"{number * 7919 % 100_000:05}" * 400) for number in range(4000)]
     found, sorter = sort(pairs, 1 << 20, 1, keep)
     assert sorter.spills > 3
     assert sum(len(values) for key, values in found[0]) == 4000

@@ -35,8 +35,7 @@ def total(key: object, values: Iterator[int]) -> Iterator[tuple[object, int]]:
 def text_of(size: int) -> bytes:
     generator = random.Random(1)
     vocabulary = [
-        generator.choice(["a", "the", "naïve", "日", "x\udcff", "end."]) + str(number)
-        for number in range(500)
+        generator.choice(["a", "the", "naïve", "日", "x\udcff", "end."]) + str(number) for number in range(500)
     ]
     lines = [" ".join(generator.choices(vocabulary, k=generator.randrange(12))) for _ in range(size // 40)]
     return "\n".join(lines).encode("utf-8", "surrogateescape")
@@ -48,16 +47,13 @@ def text_of(size: int) -> bytes:
 def test_word_count_is_that_of_a_plain_program(combine: object, mapper: dict, budget: int) -> None:
     data = text_of(60_000)
     expected = Counter(data.decode("utf-8", "surrogateescape").split())
-    plain = sorted(
-        f"{word}\t{count}\n".encode("utf-8", "surrogateescape") for word, count in expected.items()
-    )
+    plain = sorted(f"{word}\t{count}\n".encode("utf-8", "surrogateescape") for word, count in expected.items())
     user = program(**mapper, reduce=total, combine=combine)
     parts, counters = run_job(user, data, split=9973, block=1000, partitions=3, budget=budget)
     assert sorted(b"".join(parts).splitlines(keepends=True)) == plain
     # each part is sorted by key, as `LC_ALL=C sort` would have it
     assert all(
-        keys == sorted(keys)
-        for keys in ([line.split(b"\t")[0] for line in part.splitlines()] for part in parts)
+        keys == sorted(keys) for keys in ([line.split(b"\t")[0] for line in part.splitlines()] for part in parts)
     )
     maps = [entry for entry in counters if "pairs" in entry]
     assert sum(entry["pairs"] for entry in maps) == sum(expected.values())
@@ -113,9 +109,7 @@ def test_types_reach_reduce_as_they_were() -> None:
 
 
 def batches_of(pairs: list[tuple[object, list[int]]], step: int) -> list[list[str]]:
-    lines = [
-        line for key, values in pairs for value in values for line in encode_lines(encode_key(key), [value])
-    ]
+    lines = [line for key, values in pairs for value in values for line in encode_lines(encode_key(key), [value])]
     lines.sort()
     return [lines[at : at + step] for at in range(0, len(lines), step)]
 
@@ -183,9 +177,7 @@ def test_text_of_results() -> None:
     writer.finish()
     assert (
         b"".join(chunks)
-        == "é\ta".encode()
-        + b'\xff\n1\t1.5\nnull\ttrue\n["a",1]\t{"b":[{"/":{"bytes":"eA"}}]}\n'
-        + "n\tü\n".encode()
+        == "é\ta".encode() + b'\xff\n1\t1.5\nnull\ttrue\n["a",1]\t{"b":[{"/":{"bytes":"eA"}}]}\n' + "n\tü\n".encode()
     )
     with pytest.raises(ValueNotCarried, match="a result"):
         TextWriter(chunks.append).write(iter([("a", "\ud800")]))

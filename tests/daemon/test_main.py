@@ -1,0 +1,71 @@
+"""The daemon's own rule: a save is durable before any message of the same batch leaves, and nothing waits
+that need not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from ipdc_edge import settings as conf
+from ipdc_edge.core import events as e
+from ipdc_edge.core.messages import CleanUp
+from ipdc_edge.daemon.main import Daemon
+from ipdc_edge.home import Home
+
+
+def daemon_in(directory: str) -> Daemon:
+    home = Home({"IPDC_HOME": directory})
+    os.makedirs(directory, exist_ok=True)
+    home.prepare()
+    return Daemon(home, conf.load(home.conf))
+
+
+def test_a_save_is_durable_before_a_send_of_its_batch(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    async def main() -> list[str]:
+        daemon, order = daemon_in(str(tmp_path)), []
+        write = daemon.ledger._write
+
+        def slow_write(saves: list[e.Save]) -> None:
+            write(saves)
+            order.append("durable " + ", ".join(save.key for save in saves))
+
+        daemon.ledger._write = slow_write  # type: ignore[method-assign]
+        daemon.mqtt.send = lambda node, address, message: order.append(f"sent {message.job}")  # type: ignore[method-assign,union-attr,assignment]
+        send = lambda job: e.Send("n", "a:1", CleanUp(job))  # noqa: E731
+        daemon._batch([send("with-save"), e.Save("task", "one", {}), send("with-save")])
+        daemon._batch([send("without")])
+        await daemon.durable()
+        return order
+
+    assert asyncio.run(main()) == ["sent without", "durable one", "sent with-save", "sent with-save"]
+
+
+def test_a_bug_in_the_core_ends_the_daemon_and_is_kept(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    async def main() -> BaseException | None:
+        daemon = daemon_in(str(tmp_path))
+
+        def broken(event: e.Event, now: float) -> list[e.Effect]:
+            raise ZeroDivisionError("a bug")
+
+        daemon.node.handle = broken  # type: ignore[method-assign]
+        daemon.emit(e.TimePassed())
+        await daemon.stopped.wait()
+        return daemon.failed
+
+    assert isinstance(asyncio.run(main()), ZeroDivisionError)
+
+
+def test_what_was_left_over_is_freed_at_the_start_but_not_what_people_added(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from ipdc_edge.codec.cid import raw_cid
+
+    async def first() -> None:
+        daemon = daemon_in(str(tmp_path))
+        for owner in ("user", "submit-0123456789abcdef", "20260101-000000-abcd.Qm"):
+            daemon.store.put(raw_cid(owner.encode()), owner.encode(), owner)
+        daemon.store.close()
+
+    async def second() -> list[str]:
+        return daemon_in(str(tmp_path)).store.owners()
+
+    asyncio.run(first())
+    assert asyncio.run(second()) == ["user"]
