@@ -10,9 +10,10 @@ there at the same time. A job's word total is compared with the text's: one that
 Exit code: 0 within the budgets of issue 2, 1 over one of them, 2 when it was not measured. 1 MB is 1024 kB.
 
 What the figures do not say: PSS shares the interpreter's and the libraries' pages among all that map them, so
-three nodes on one machine look smaller each than one alone; `--nodes 1` shows that one. `private` counts no
-shared page at all. Peaks between two readings are missed; `highest rss` is the kernel's own record, with all
-shared pages. On other hardware only ratios carry over.
+three nodes on one machine look smaller than one alone, by about 8 MB for the daemon and 3 for the broker; so
+does one beside any other program in Python. `--nodes 1` in a fresh root (tests/bare/debian.py) is nearer to a
+board with nothing else. `private` counts no shared page at all. Peaks between two readings are missed; `highest
+rss` is the kernel's own record, with all shared pages. On other hardware only ratios carry over.
 """
 
 from __future__ import annotations

@@ -219,7 +219,9 @@ def complete(view: Json, directory: str) -> dict[str, object]:
 
 
 def _utc(seconds: float) -> str | None:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if seconds else None
+    if not seconds:
+        return None
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
 
 
 def _logs(directory: str) -> list[dict[str, object]]:
