@@ -197,9 +197,7 @@ def decode_varint(data: Buffer, at: int) -> tuple[int, int]:
 
 
 def _to_bytes(cid: Cid) -> bytes:
-    return (
-        b"\x01" + encode_varint(cid.codec) + bytes((cid.hash,)) + encode_varint(len(cid.digest)) + cid.digest
-    )
+    return b"\x01" + encode_varint(cid.codec) + bytes((cid.hash,)) + encode_varint(len(cid.digest)) + cid.digest
 
 
 def _encode_base32(data: bytes) -> str:

@@ -33,6 +33,7 @@ MAX_RUNS = 10_000  # in one manifest: the partitions of a job
 MAX_MANIFEST = 2 * 1024 * 1024  # bytes
 MAX_CID = 128  # characters
 WINDOW_BITS = 15
+PIECE = 4 * 1024  # bytes of a block decompressed in one go
 TEXT_TARGET = 64 * 1024  # bytes of text compressed in one go
 
 
@@ -98,7 +99,8 @@ class RunReader:
         self._read = read
         self._text = text
         self._zlib = zlib.decompressobj(WINDOW_BITS)
-        self._input: bytes | bytearray = b""
+        self._block: bytes | bytearray = b""
+        self._at = 0  # how much of it is used up
         self._began = self._ended = False
         self._tail = ""
         self._last = ""
@@ -132,27 +134,29 @@ class RunReader:
         return lines
 
     def _decompress(self) -> str | None:
-        """Some text, at most self._text bytes; None at the end. Asks for a block only when all before it is
-        used up."""
+        """Some text, at most self._text bytes; None at the end. Asks for a block only when all before it is used
+        up, and shows zlib a small piece at a time, because it copies what it leaves of a piece."""
         while not self._zlib.eof:
             if self._began:
+                piece = self._block[self._at : self._at + PIECE]
                 try:
-                    data = self._zlib.decompress(self._input, self._text)
+                    data = self._zlib.decompress(piece, self._text)
                 except zlib.error as error:
                     raise BadRun(f"a damaged run: {error}") from None
-                self._input = self._zlib.unconsumed_tail
+                self._at += len(piece) - len(self._zlib.unconsumed_tail)
                 if data:
                     return data.decode("latin-1")
-                if self._input or self._zlib.eof:
+                if self._at < len(self._block) or self._zlib.eof:
                     continue
+            self._block, self._at = b"", 0
             block = self._read()
             if not block:
                 if self._began:
                     raise BadRun("a run that is cut off")
                 return None
             self._began = True
-            self._input = block
-        if self._zlib.unused_data or self._input or self._read():
+            self._block = block
+        if self._zlib.unused_data or self._at < len(self._block) or self._read():
             raise BadRun("bytes after the end of a run")
         return None
 

@@ -146,9 +146,7 @@ def directory_block(entries: Iterable[tuple[str, str, int]]) -> tuple[str, bytes
     BadDirectory for a name that no file system could hold, a doubled one, or more than the profile puts in
     one block (HAMT directories are not written).
     """
-    ordered = sorted(
-        (name.encode("utf-8", "surrogatepass"), name, cid, tsize) for name, cid, tsize in entries
-    )
+    ordered = sorted((name.encode("utf-8", "surrogatepass"), name, cid, tsize) for name, cid, tsize in entries)
     parts = []
     before = None
     for raw, name, cid, tsize in ordered:
@@ -160,9 +158,7 @@ def directory_block(entries: Iterable[tuple[str, str, int]]) -> tuple[str, bytes
     parts.append(_bytes_field(1, b"\x08\x01"))
     block = b"".join(parts)
     if len(block) > MAX_DIRECTORY:
-        reason = (
-            f"with it the directory's block has {len(block)} bytes; more than {MAX_DIRECTORY} need a HAMT"
-        )
+        reason = f"with it the directory's block has {len(block)} bytes; more than {MAX_DIRECTORY} need a HAMT"
         raise BadDirectory(name=ascii(ordered[-1][1]), reason=reason)
     return dag_pb_cid(block), block
 

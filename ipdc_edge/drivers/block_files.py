@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from typing import TYPE_CHECKING
 
 from ipdc_edge.codec.cid import raw_cid
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ipdc_edge.codec.cid import Buffer
     from ipdc_edge.drivers.block_index import Group
     from ipdc_edge.drivers.blocks import BlockStore
+
+_OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127}", re.ASCII)  # it becomes the name of a directory
 
 
 class DiskFull(IpdcError):
@@ -169,3 +172,9 @@ def remove(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
+
+
+def check_owner(owner: str) -> None:
+    """ValueError for a name that could not be a directory: that is a bug of ours, not a peer's."""
+    if not _OWNER.fullmatch(owner):
+        raise ValueError(f"an owner's name becomes a directory; {owner!r} cannot")

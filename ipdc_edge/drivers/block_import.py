@@ -123,9 +123,7 @@ class FileImport:
             parts = parse_cid(cid)
             if parts.codec == RAW and parts.hash == SHA2_256:
                 if length > MAX_BLOCK:
-                    raise BadImport(
-                        root=root, reason=f"a leaf of {length} bytes; a block has at most {MAX_BLOCK}"
-                    )
+                    raise BadImport(root=root, reason=f"a leaf of {length} bytes; a block has at most {MAX_BLOCK}")
                 yield cid, length, offset
                 continue
             if cid not in self._nodes:

@@ -115,9 +115,7 @@ class BlockIndex:
             self._db.executescript(_SCHEMA)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, _VERSION):
-                raise StoreDamaged(
-                    path=path, reason=f"it is of version {version}, this program knows {_VERSION}"
-                )
+                raise StoreDamaged(path=path, reason=f"it is of version {version}, this program knows {_VERSION}")
             self._db.execute(f"PRAGMA user_version = {_VERSION}")
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
@@ -242,9 +240,7 @@ class BlockIndex:
         """The paths of all content files."""
         return [
             os.fsdecode(row[0])
-            for row in self._db.execute(
-                "SELECT path FROM files WHERE place = ? ORDER BY path", (CONTENT_FILE,)
-            )
+            for row in self._db.execute("SELECT path FROM files WHERE place = ? ORDER BY path", (CONTENT_FILE,))
         ]
 
     def held_bytes(self) -> int:
@@ -283,9 +279,7 @@ class BlockIndex:
             " ON CONFLICT(path, place) DO UPDATE SET size = excluded.size",
             (file.place, path, file.size),
         )
-        row = self._db.execute(
-            "SELECT id FROM files WHERE path = ? AND place = ?", (path, file.place)
-        ).fetchone()
+        row = self._db.execute("SELECT id FROM files WHERE path = ? AND place = ?", (path, file.place)).fetchone()
         return int(row[0])
 
     def _remove_freed(self) -> Freed:
@@ -308,9 +302,7 @@ class BlockIndex:
 
     def _forget_touched(self) -> list[tuple[str, int]]:
         """(path, size) of the content files among the touched ones that are empty."""
-        empty = (
-            "id IN (SELECT file FROM touched) AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.file = files.id)"
-        )
+        empty = "id IN (SELECT file FROM touched) AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.file = files.id)"
         gone = [
             (os.fsdecode(path), int(size))
             for path, size in self._db.execute(

@@ -23,7 +23,6 @@ import errno
 import hashlib
 import itertools
 import os
-import re
 import stat
 import threading
 from typing import TYPE_CHECKING
@@ -34,6 +33,7 @@ from ipdc_edge.drivers.block_files import (
     BlockReader,
     ContentWriter,
     InlinedBlock,
+    check_owner,
     remove,
     sync_directory,
     write_all,
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 _PIECE = 64 << 10  # bytes read at a time when a block is only hashed
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
-_OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127}", re.ASCII)  # it becomes the name of a directory
 
 
 class StoreFull(IpdcError):
@@ -89,7 +88,7 @@ class BlockStore:
 
         BlockMismatch if `data` is not `cid`, StoreFull, DiskFull, BlockTooBig.
         """
-        _check_owner(owner)
+        check_owner(owner)
         cid = canonical(cid)
         if len(data) > MAX_BLOCK:
             raise BlockTooBig(cid=cid, size=len(data), limit=MAX_BLOCK)
@@ -175,7 +174,7 @@ class BlockStore:
 
     def new_file(self, owner: str) -> ContentWriter:
         """A content file to append blocks to. Its blocks are nobody's and unseen until `commit`."""
-        _check_owner(owner)
+        check_owner(owner)
         name = os.path.join(owner, os.urandom(8).hex())
         with self._lock:
             writer = ContentWriter(self, owner, name)
@@ -186,7 +185,7 @@ class BlockStore:
         """Take in a whole file that a client holds open; see `block_import`."""
         from ipdc_edge.drivers.block_import import FileImport
 
-        _check_owner(owner)
+        check_owner(owner)
         return FileImport(self, owner)
 
     def add_reference(
@@ -207,7 +206,7 @@ class BlockStore:
 
     def release(self, owner: str) -> None:
         """Free all that only this owner holds, open content files too. Nothing to do for an unknown owner."""
-        _check_owner(owner)
+        check_owner(owner)
         with self._lock:
             for writer in [writer for writer, holder in self._writers.items() if holder == owner]:
                 writer.discard()
@@ -220,7 +219,7 @@ class BlockStore:
 
     def transfer(self, old: str, new: str) -> None:
         """What `old` holds is held by `new` from now on, durably; `new` must not hold anything yet."""
-        _check_owner(new)
+        check_owner(new)
         with self._lock:
             self._index.rename_owner(old, new)
 
@@ -398,8 +397,3 @@ class BlockStore:
                 for entry in list(os.scandir(subdirectory.path)):
                     if not self._index.has_own_file(entry.name):
                         remove(entry.path)
-
-
-def _check_owner(owner: str) -> None:
-    if not _OWNER.fullmatch(owner):
-        raise ValueError(f"an owner's name becomes a directory; {owner!r} cannot")

@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     from ipdc_edge.drivers.block_files import BlockReader
     from ipdc_edge.drivers.blocks import BlockStore
 
-_SMALL = (
-    64 << 10
-)  # bytes of a block that may be hashed in the loop: well under a millisecond on a PC, a few on a board
+_SMALL = 64 << 10  # bytes of a block that may be hashed in the loop: well under a millisecond on a PC, a few on a board
 _FOREVER = "public, max-age=29030400, immutable"
 
 
@@ -107,10 +105,7 @@ class Gateway:
             writer.close()
             return
         self.counters["connections"] += 1
-        full = (
-            len(self._open) >= self._connections
-            or list(self._open.values()).count(source) >= self._per_source
-        )
+        full = len(self._open) >= self._connections or list(self._open.values()).count(source) >= self._per_source
         if full and len(self._open) >= 2 * self._connections:  # not even an answer
             self.counters["refused"] += 1
             writer.transport.abort()

@@ -108,9 +108,7 @@ class Connection:
     def again(self) -> bool:
         """Whether another request may come on this connection; then it is made ready for it."""
         # the end of a request without a body is an event of its own
-        if self._http.their_state is h11.SEND_BODY and not isinstance(
-            self._http.next_event(), h11.EndOfMessage
-        ):
+        if self._http.their_state is h11.SEND_BODY and not isinstance(self._http.next_event(), h11.EndOfMessage):
             return False
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
@@ -133,9 +131,7 @@ class Connection:
         """Close at once, whatever is on its way. Nothing happens when it is closed already."""
         try:
             self._writer.transport.abort()
-        except (
-            AttributeError
-        ):  # CPython 3.11: a TLS transport that was closed twice has forgotten its protocol
+        except AttributeError:  # CPython 3.11: a TLS transport that was closed twice has forgotten its protocol
             return
 
     async def _send_block(self, block: BlockReader) -> None:
@@ -143,9 +139,7 @@ class Connection:
         while sent < block.size:
             piece = block.read(_PIECE)
             if not piece:
-                raise OSError(
-                    "the block's file was cut while it was sent"
-                )  # the peer sees an answer that is too short
+                raise OSError("the block's file was cut while it was sent")  # the peer sees an answer that is too short
             self._write(h11.Data(data=piece))
             await self._drain()
             sent += len(piece)
@@ -184,9 +178,7 @@ def wanted_format(query: dict[str, str], accept: str) -> str:
         return query["format"]
     for choice in accept.lower().split(","):
         kind, *parameters = (part.strip() for part in choice.split(";"))
-        if any(
-            parameter.replace(" ", "") in ("q=0", "q=0.0", "q=0.00", "q=0.000") for parameter in parameters
-        ):
+        if any(parameter.replace(" ", "") in ("q=0", "q=0.0", "q=0.00", "q=0.000") for parameter in parameters):
             continue
         if kind in (RAW_TYPE, CAR_TYPE):
             return "raw" if kind == RAW_TYPE else "car"
@@ -195,6 +187,4 @@ def wanted_format(query: dict[str, str], accept: str) -> str:
 
 def matches(if_none_match: str, etag: str) -> bool:
     """RFC 9110, 13.1.2: weak comparison, `*` for anything."""
-    return any(
-        tag.strip().removeprefix("W/") in (etag, "*") for tag in if_none_match.split(",") if tag.strip()
-    )
+    return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in if_none_match.split(",") if tag.strip())

@@ -1,8 +1,9 @@
 """Our CIDs against independent implementations from npm, and Kubo's vectors of a gibibyte.
 
 `ipfs-car pack` is used as it is: its defaults (1 MiB chunks, raw leaves, balanced, 1024 links) are the
-profile's. `ipfs-unixfs-importer`, Helia's, takes chunk size and width as settings, so that it checks the shape of
-many small trees too. Both are installed once, at fixed versions, into a cache directory outside the repository.
+profile's. `ipfs-unixfs-importer`, Helia's, takes chunk size and width as settings, so that it checks the shape
+of many small trees too. Both are installed once, at fixed versions, into a cache directory outside the
+repository.
 """
 
 from __future__ import annotations

@@ -261,7 +261,7 @@ def test_a_connection_that_the_provider_closed_while_idle_is_no_fault(stores):
 
 
 def test_an_idle_connection_is_closed_by_us(stores, monkeypatch):
-    monkeypatch.setattr("ipdc_edge.drivers.fetcher._IDLE", 0.05)
+    monkeypatch.setattr("ipdc_edge.drivers.provider._IDLE", 0.05)
     put(stores[1], DATA)
 
     async def check(fetcher, gateways, providers):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FAN_IN = 64
 LEAST_TEXT, MOST_TEXT = 2 * 1024, 64 * 1024
-COST_OF_TEXT = 16  # bytes of memory for a byte of buffered text: short lines are objects of 60 bytes and more
+COST_OF_TEXT = 12  # bytes of memory for a byte of buffered text: short lines are objects of 60 bytes and more
 
 
 def text_share(budget: int, runs: int) -> int:
