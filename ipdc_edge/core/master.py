@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 from .architecture import Architecture
 from .events import DiscardResult, Effect, FetchPart, KeepLog, Note, PublishResult, ReleaseJob, Save, Send
-from .machine import BrokenInvariant, Transitions, follow, require
+from .leases import Leases
+from .machine import Transitions, follow, require
 from .membership import Membership
 from .messages import (
     Accept,
@@ -33,7 +34,7 @@ from .participant import Participant, Participants
 from .tasks import Tasks, TaskState
 from .timing import Timing
 from .values import Attempt, Failure, JobSpec, Json, Result
-from .views import job_view, saved_result, task_views
+from .views import failure_view, job_view, saved_result, task_views
 
 JOB: Transitions = {
     ("queued", "start"): "running",  # the first worker accepted
@@ -62,15 +63,15 @@ class Master:
         birth: int, now: float,
     ) -> None:
         self.job, self.spec, self.architecture = job, spec, architecture
-        self.membership, self.timing, self.birth = membership, timing, birth
+        self.membership, self.timing = membership, timing
         self.state = "queued"
         self.tasks = Tasks(architecture.plan(spec))
         self.participants = Participants(job, spec, membership, timing, now)
+        self.leases = Leases(self.tasks, self.participants, birth)
         self.parts: dict[str, str] = {}  # final tasks whose output is here -> its CID
         self.failure: dict[str, object] | None = None
         self.error: str | None = None
         self.effects: list[Effect] = []
-        self.attempts = 0
         self.submitted, self.started, self.ended = now, 0.0, 0.0
 
     # -- its life
@@ -112,10 +113,7 @@ class Master:
         self.error, self.ended = reason, now
         for participant in self.participants:
             self._send(participant.node, Cancel(self.job, reason[:200]))
-            participant.held.clear()
-        for task in self.tasks.states.values():
-            for attempt in list(task.leases):
-                self.tasks.release(task.task.id, attempt)
+            self.leases.take_back_all(participant)
         self.effects.append(Save("ended", self.job, self.view()))
         self.effects.append(DiscardResult(self.job, self.view()))
 
@@ -164,7 +162,7 @@ class Master:
         """A node does not take the job, or has forgotten it."""
         participant = None if self.state in FINAL else self.participants.refuse(node, message.reason, now)
         if participant is not None:
-            self._release_all(participant)
+            self.leases.take_back_all(participant)
             self.recruit(now)
             self.lease(now)
 
@@ -177,64 +175,19 @@ class Master:
         participant = None if self.state in FINAL else self.participants.renew(node, now)
         if participant is None:
             return self._send(node, CleanUp(self.job))
-        drop = []
-        for held in message.held:
-            task = self.tasks.states.get(held.task)
-            if task is None or not self._holds(participant, task, held.attempt, now):
-                drop.append(held.attempt)
-                continue
-            lease = task.leases[held.attempt]
-            lease.seen, lease.bytes_done = True, held.bytes_done
-        self._repeat_unseen(participant, {held.attempt for held in message.held}, now)
-        self._send(node, Renewed(self.job, tuple(drop)))
+        drop = self.leases.renew(participant, message.held, now)
+        for attempt in self.leases.unseen(participant, {h.attempt for h in message.held}, now, self.timing.resend):
+            self._command(node, self.tasks.states[participant.held[attempt]], attempt)
+        self._send(node, Renewed(self.job, drop))
         self.lease(now)
-
-    def _repeat_unseen(self, participant: Participant, seen: set[Attempt], now: float) -> None:
-        """Order again what the worker should hold and did not name."""
-        for attempt, ident in list(participant.held.items()):
-            lease = self.tasks.states[ident].leases[attempt]
-            if attempt in seen or now - lease.sent < self.timing.resend:
-                continue
-            if self.tasks.is_ready(ident):
-                lease.sent = now
-                self._command(participant.node, self.tasks.states[ident], attempt)
-            else:  # an output that it needs was lost meanwhile: it has to wait again
-                del participant.held[attempt]
-                self.tasks.release(ident, attempt)
-
-    def _holds(self, participant: Participant, task: TaskState, attempt: Attempt, now: float) -> bool:
-        """Whether this worker's attempt is one we want; takes up again what we had given up on, if it is
-        still open."""
-        if attempt in task.leases:
-            return task.leases[attempt].node == participant.node
-        if task.state == "committed":
-            return False
-        before_restart = attempt.birth < self.birth and attempt not in task.issued
-        if task.issued.get(attempt) == participant.node or before_restart:
-            self.tasks.adopt(task.task.id, attempt, participant.node, now)
-            participant.held[attempt] = task.task.id
-            return True
-        return False
-
-    def _release_all(self, participant: Participant) -> None:
-        for attempt, ident in participant.held.items():
-            self.tasks.release(ident, attempt)
-        participant.held.clear()
 
     # -- tasks
 
     def lease(self, now: float) -> None:
-        """Give ready tasks to workers with room, the least loaded first."""
-        while self.state == "running":
-            task = self.tasks.first_ready()
-            participant = None if task is None else self.participants.freest(task, self.tasks.ready_count())
-            if task is None or participant is None:
-                return
-            self.attempts += 1
-            attempt = Attempt(self.birth, self.attempts)
-            self.tasks.lease(task.task.id, attempt, participant.node, now)
-            participant.held[attempt] = task.task.id
-            self._command(participant.node, task, attempt)
+        """Give ready tasks to workers with room."""
+        if self.state == "running":
+            for participant, task, attempt in self.leases.give(now):
+                self._command(participant.node, task, attempt)
 
     def _command(self, node: str, task: TaskState, attempt: Attempt) -> None:
         require(self.tasks.is_ready(task.task.id), f"{task.task.id} is ordered before all that it needs is committed")
@@ -248,18 +201,15 @@ class Master:
 
     def report(self, node: str, message: Report, now: float) -> None:
         """A worker finished an attempt; the first result of a task is committed."""
-        task = self._issued(node, message.task, message.attempt, now)
+        task = self._issued(node, message.task, message.attempt)
         if task is None:
             return
         self._send(node, Received(self.job, message.task, message.attempt))
-        participant = self.participants.by_node[node]
-        participant.held.pop(message.attempt, None)
-        if task.state != "committed" and self.state == "running" and message.channel == task.task.report:
-            for attempt, lease in task.leases.items():
-                self.participants.by_node[lease.node].held.pop(attempt, None)
+        if task.state == "committed":
+            self.participants.by_node[node].held.pop(message.attempt, None)
+        elif self.state == "running" and message.channel == task.task.report:
             result = message.result
-            self.tasks.commit(message.task, result)
-            participant.tasks_done += 1
+            self.leases.commit(node, task, message.attempt, result)
             self.effects.append(Save("task", f"{self.job}/{message.task}", saved_result(result)))
             log = str(result.details.get("log") or "")
             if log:
@@ -269,19 +219,14 @@ class Master:
             self._collect_when_done()
         self.lease(now)
 
-    def _issued(self, node: str, ident: str, attempt: Attempt, now: float) -> TaskState | None:
+    def _issued(self, node: str, ident: str, attempt: Attempt) -> TaskState | None:
         """The task if this attempt was this node's, else None: reports are taken from the holder of the lease
         only."""
         task = self.tasks.states.get(ident)
-        participant = self.participants.get(node)
-        if task is None or participant is None or self.state in FINAL:
+        if task is None or self.participants.get(node) is None or self.state in FINAL:
             self._send(node, CleanUp(self.job))
             return None
-        if task.issued.get(attempt) != node:
-            if attempt.birth >= self.birth or attempt in task.issued:
-                return None
-            task.issued[attempt] = node  # from before our restart: the ledger keeps no leases, but knows our workers
-        return task
+        return task if self.leases.may_speak(node, task, attempt) else None
 
     def _fetch_if_final(self, task: TaskState, result: Result) -> None:
         if task.task.final:
@@ -290,14 +235,13 @@ class Master:
 
     def failed(self, node: str, message: Failed, now: float) -> None:
         """A worker's attempt came to nothing: try again elsewhere, or give the job up."""
-        task = self._issued(node, message.task, message.attempt, now)
+        task = self._issued(node, message.task, message.attempt)
         if task is None:
             return
         self._send(node, Received(self.job, message.task, message.attempt))
-        self.participants.by_node[node].held.pop(message.attempt, None)
         if message.attempt not in task.leases:
             return  # told before, or not wanted any more
-        self.tasks.release(message.task, message.attempt)
+        self.leases.take_back(self.participants.by_node[node], message.attempt)
         failure = message.failure
         if failure.kind == "fetch":
             task.fetch_failures += 1
@@ -314,32 +258,14 @@ class Master:
         self.lease(now)
 
     def _keep_failure(self, node: str, task: str, attempt: Attempt, failure: Failure) -> None:
-        details = dict(failure.details or {})
-        output = str(details.pop("output", "") or "")
-        name = self.participants.by_node[node].name
-        told = {"task": task, "node": node, "name": name, "type": failure.kind, "message": failure.message}
-        self.failure = {**told, **details}
-        lines = (f"{task} on {name}: {failure.message}", details.get("traceback", ""))
-        text = "".join(f"{line}\n" for line in lines if line)
-        self.effects.append(KeepLog(self.job, task, attempt, text + output))
+        self.failure, text = failure_view(task, node, self.participants.by_node[node].name, failure)
+        self.effects.append(KeepLog(self.job, task, attempt, text))
 
     def _lose_output(self, cid: str) -> None:
-        """An output cannot be fetched: its task is done again, and with a lost worker all that it alone held.
-        """
-        lost = list(self.tasks.by_output.get(cid, ()))
-        holders = {self.tasks.results[ident].node for ident in lost}
-        gone = {node for node in holders if not self._works(node)}
-        for ident, task in self.tasks.states.items():
-            alone = task.result is not None and task.result.node in gone and not task.task.final
-            if task.state == "committed" and (ident in lost or alone):
-                self.tasks.lose(ident)
-                self.parts.pop(ident, None)
-        if self.state == "collecting":
+        for ident in self.leases.lose_output(cid):
+            self.parts.pop(ident, None)
+        if self.state == "collecting" and self.tasks.stage() is not None:
             self._step("lose")
-
-    def _works(self, node: str) -> bool:
-        participant = self.participants.get(node)
-        return participant is not None and participant.state == "working"
 
     # -- the result
 
@@ -383,7 +309,7 @@ class Master:
             self._offer(participant)
         for participant in self.participants.run_out(now):
             self.effects.append(Note(f"job {self.job}: worker {participant.name} is lost, its leases move on"))
-            self._release_all(participant)
+            self.leases.take_back_all(participant)
         if now >= self.participants.recruit_at:
             self.participants.recruit_at = now + self.timing.replace
             self.recruit(now)
@@ -404,11 +330,6 @@ class Master:
 
     def check(self) -> None:
         """The invariants of the job."""
-        self.tasks.check()
-        self.participants.check()
-        held = {attempt: (ident, p.node) for p in self.participants for attempt, ident in p.held.items()}
-        leased = {a: (i, t.leases[a].node) for i, t in self.tasks.states.items() for a in t.leases}
-        if held != leased:
-            raise BrokenInvariant(f"job {self.job}: leases {leased}, held {held}")
+        self.leases.check()
         require(self.state not in ("collecting", "publishing", "succeeded") or self.tasks.stage() is None,
                 f"job {self.job} is {self.state} with uncommitted tasks")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .values import Result
+from .values import Failure, Result
 
 if TYPE_CHECKING:
     from .master import Master
@@ -41,6 +41,15 @@ def task_views(master: Master) -> list[dict[str, object]]:
         {"task": ident, "node": result.node, "output": result.output, "size": result.size}
         for ident, result in sorted(master.tasks.results.items())
     ]
+
+
+def failure_view(task: str, node: str, name: str, failure: Failure) -> tuple[dict[str, object], str]:
+    """An attempt's failure as `status` shows it, and as text for the job's log with what the attempt printed."""
+    details = dict(failure.details or {})
+    output = str(details.pop("output", "") or "")
+    told = {"task": task, "node": node, "name": name, "type": failure.kind, "message": failure.message}
+    lines = (f"{task} on {name}: {failure.message}", details.get("traceback", ""))
+    return {**told, **details}, "".join(f"{line}\n" for line in lines if line) + output
 
 
 def saved_result(result: Result) -> dict[str, object]:

@@ -1,0 +1,123 @@
+"""Who holds which attempt of a job: what its tasks and its participants have in common.
+
+Owns giving out leases, taking them back, and who may speak about an attempt. Sends nothing; `master.py`
+orders what is leased here. An attempt is numbered under the master's birth number, so it is never used twice,
+not even after a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .machine import BrokenInvariant
+from .messages import Held
+from .participant import Participant, Participants
+from .tasks import Tasks, TaskState
+from .values import Attempt, Result
+
+
+class Leases:
+    """The leases of one job."""
+
+    def __init__(self, tasks: Tasks, participants: Participants, birth: int) -> None:
+        self.tasks, self.participants, self.birth = tasks, participants, birth
+        self.issued = 0
+
+    def give(self, now: float) -> Iterator[tuple[Participant, TaskState, Attempt]]:
+        """Lease ready tasks to workers with room, the least loaded first; each is to be ordered at once."""
+        while (task := self.tasks.first_ready()) is not None:
+            participant = self.participants.freest(task, self.tasks.ready_count())
+            if participant is None:
+                return
+            self.issued += 1
+            attempt = Attempt(self.birth, self.issued)
+            self.tasks.lease(task.task.id, attempt, participant.node, now)
+            participant.held[attempt] = task.task.id
+            yield participant, task, attempt
+
+    def renew(self, participant: Participant, held: Iterable[Held], now: float) -> tuple[Attempt, ...]:
+        """The worker says what it holds; the attempts that are not wanted any more."""
+        drop = []
+        for item in held:
+            task = self.tasks.states.get(item.task)
+            if task is None or not self._wanted(participant, task, item.attempt, now):
+                drop.append(item.attempt)
+            else:
+                lease = task.leases[item.attempt]
+                lease.seen, lease.bytes_done = True, item.bytes_done
+        return tuple(drop)
+
+    def _wanted(self, participant: Participant, task: TaskState, attempt: Attempt, now: float) -> bool:
+        """Whether we want this attempt; takes up again what we had given up on, if its task is still open."""
+        if attempt in task.leases:
+            return task.leases[attempt].node == participant.node
+        if task.state == "committed" or not self.may_speak(participant.node, task, attempt):
+            return False
+        self.tasks.adopt(task.task.id, attempt, participant.node, now)
+        participant.held[attempt] = task.task.id
+        return True
+
+    def may_speak(self, node: str, task: TaskState, attempt: Attempt) -> bool:
+        """Whether the attempt was this node's. The ledger keeps no leases, only who our workers are: so what
+        a worker says of an attempt from before our restart is believed."""
+        if attempt in task.issued or attempt.birth >= self.birth:
+            return task.issued.get(attempt) == node
+        return node in self.participants.by_node
+
+    def unseen(self, participant: Participant, seen: set[Attempt], now: float, wait: float) -> list[Attempt]:
+        """What the worker should hold and did not name, and was ordered at least `wait` seconds ago: to be
+        ordered again. What lost an output that it needs meanwhile is taken back."""
+        again = []
+        for attempt, ident in list(participant.held.items()):
+            lease = self.tasks.states[ident].leases[attempt]
+            if attempt in seen or now - lease.sent < wait:
+                continue
+            if self.tasks.is_ready(ident):
+                lease.sent = now
+                again.append(attempt)
+            else:
+                self.take_back(participant, attempt)
+        return again
+
+    def take_back(self, participant: Participant, attempt: Attempt) -> None:
+        """An attempt is over without a result."""
+        self.tasks.release(participant.held.pop(attempt), attempt)
+
+    def take_back_all(self, participant: Participant) -> None:
+        """The worker is out of it."""
+        for attempt in list(participant.held):
+            self.take_back(participant, attempt)
+
+    def commit(self, node: str, task: TaskState, attempt: Attempt, result: Result) -> None:
+        """The first result of a task; its other attempts are nobody's duty any more."""
+        task.issued[attempt] = node
+        for other, lease in task.leases.items():
+            self.participants.by_node[lease.node].held.pop(other, None)
+        self.tasks.commit(task.task.id, result)
+        self.participants.by_node[node].tasks_done += 1
+
+    def lose_output(self, cid: str) -> list[str]:
+        """An output cannot be fetched: its task waits again, and with a lost worker all that it alone held.
+        Their ids."""
+        named = list(self.tasks.by_output.get(cid, ()))
+        holders = [self.tasks.results[ident].node for ident in named]
+        gone = [node for node in holders if not self._works(node)]
+        lost = []
+        for ident, result in list(self.tasks.results.items()):
+            if ident in named or (result.node in gone and not self.tasks.states[ident].task.final):
+                self.tasks.lose(ident)
+                lost.append(ident)
+        return lost
+
+    def _works(self, node: str) -> bool:
+        participant = self.participants.get(node)
+        return participant is not None and participant.state == "working"
+
+    def check(self) -> None:
+        """What tasks and participants say of leases is the same."""
+        self.tasks.check()
+        self.participants.check()
+        held = {attempt: (ident, p.node) for p in self.participants for attempt, ident in p.held.items()}
+        leased = {a: (i, t.leases[a].node) for i, t in self.tasks.states.items() for a in t.leases}
+        if held != leased:
+            raise BrokenInvariant(f"leased {leased}, held {held}")
