@@ -293,13 +293,13 @@ def map(key, line):
     async def main() -> tuple[dict[str, Any], bytes]:
         async with runner(tmp_path, code) as process:
             with pytest.raises(TaskFailed) as caught:
-                await do(process, MAP_FILE, [[b"1000\n"]])
+                await do(process, MAP_FILE, [[b"100\n"]])
             _, streams = await do(process, MAP_FILE, [[b"3\n"]])
             return caught.value.details, b"".join(streams.written[0])
 
     details, result = asyncio.run(main())
     assert details["type"] == "MemoryError" and "24 MB" in details["message"]
-    assert details["record"] == "1000" and "Map.py" in details["traceback"]
+    assert details["record"] == "100" and "Map.py" in details["traceback"]
     assert result == b"3\t3\n"
 
 

@@ -169,22 +169,27 @@ class Sorter:
             self._table.update(kept)
 
     def _fold(self) -> list[object]:
-        """Long lists through combine; gives their keys. Short ones cost a call each and give little back."""
-        kept = gone = 0
-        hot: list[object] = []
+        """Long lists through combine. Short ones cost a call each and give little back. Gives the keys whose
+        list has become one number; what combine made otherwise is weighed anew, it may be as big as before."""
+        untouched = gone = before = 0
+        weight = 0
+        numbers: list[object] = []
         for table in self._tables():
             long = [key for key, values in table.items() if len(values) >= FOLD_FROM]
+            before += sum(map(len, table.values()))
             if long:
                 lists = list(map(table.__getitem__, long))
                 keys = [decode_key(str(key)) for key in long] if table is self._encoded else long
                 folded = self._combined(keys, lists)
+                untouched -= sum(map(len, lists))
                 gone += sum(map(len, lists)) - sum(map(len, folded))
+                weight += sum([8 + _weight(value) for values in folded for value in values])
                 table.update(zip(long, folded, strict=True))
-                hot += long
-            kept += sum(map(len, table.values()))
+                numbers += [key for key, values in zip(long, folded, strict=True) if _is_number(values)]
+        untouched += before
         self.pairs += gone
-        self._value_bytes *= kept / max(1, kept + gone)
-        return hot
+        self._value_bytes = self._value_bytes * untouched / max(1, before) + weight
+        return numbers
 
     def _combined(self, keys: list[object], lists: list[list[object]]) -> list[list[object]]:
         """Each key's values through combine: new lists, in step with `keys`. The calls are made by C code."""
@@ -376,13 +381,20 @@ def _regrouped(keys: list[object], pairs: list[tuple[object, object]]) -> list[l
     return result
 
 
-def _weight(value: object) -> int:
+def _is_number(values: list[object]) -> bool:
+    return len(values) == 1 and type(values[0]) in (int, float)
+
+
+def _weight(value: object, depth: int = 3) -> int:
     """Bytes that a value takes besides the list's slot; small ints, bools and None are shared."""
     kind = type(value)
     if kind is int:
         return 0 if -5 <= value <= 256 else 32  # type: ignore[operator]
     if value is None or kind is bool:
         return 0
-    if kind is tuple or kind is list:
-        return getsizeof(value) + sum(map(getsizeof, value))  # type: ignore[call-overload]
-    return getsizeof(value)
+    size = getsizeof(value)
+    if depth and isinstance(value, (tuple, list)):
+        size += sum([_weight(item, depth - 1) for item in value])
+    elif depth and isinstance(value, dict):
+        size += sum([getsizeof(name) + _weight(item, depth - 1) for name, item in value.items()])
+    return size

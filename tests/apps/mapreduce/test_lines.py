@@ -56,6 +56,15 @@ def test_a_line_belongs_to_the_split_that_the_rule_names(data: bytes, start: int
     assert lines_of(data, start, end, block) == expected
 
 
+def test_every_small_split_of_a_small_file() -> None:
+    data = b"a\nbc\n\nd"
+    for start in range(len(data)):
+        for end in range(start + 1, len(data) + 1):
+            expected = [line for line in whole(data) if start < line[0] <= end or line[0] == start == 0]
+            for block in range(1, 9):
+                assert lines_of(data, start, end, block) == expected
+
+
 def test_nothing_is_read_past_the_newline_after_the_end() -> None:
     data = b"aaaa\n" * 20
     asked = []

@@ -102,12 +102,23 @@ def test_combine_may_give_several_values_or_none() -> None:
 
 def test_a_key_with_very_many_lines_keeps_its_order_when_combine_does_not_shrink() -> None:
     def keep(key: object, values: Iterator[str]) -> list:
-        return [(key, value) for value in values]
+        return [(key, value) for value in sorted(values, reverse=True)]
 
     pairs = [("k" if number % 2 else f"k{number}", f"{number * 7919 % 100_000:05}" * 400) for number in range(4000)]
     found, sorter = sort(pairs, 1 << 20, 1, keep)
     assert sorter.spills > 3
     assert sum(len(values) for key, values in found[0]) == 4000
+
+
+def test_what_combine_lets_grow_is_weighed() -> None:
+    def join(key: object, values: Iterator[list]) -> list:
+        return [(key, [item for value in values for item in value])]
+
+    # An inverted index: one value a key, and all of the input in it.
+    pairs = [(f"w{number % 50}", [f"{number:0100}"]) for number in range(20_000)]
+    found, sorter = sort(pairs, 1 << 19, 1, join)
+    assert 3 < sorter.spills < 30
+    assert sum(len(value) for _, values in found[0] for value in values) == 20_000
 
 
 def test_combine_must_keep_the_key() -> None:
