@@ -20,7 +20,7 @@ Runner's socket, daemon to runner:
 Runner's socket, runner to daemon:
     READY     JSON {}: the user's code is loaded and set up
     READ      JSON {"stream"}: asks for the next block of input `stream`
-    WRITE     4 bytes stream number, big-endian, + raw bytes (a run's block: at most 64 KiB; a file's: 1 MiB
+    WRITE     4 bytes stream number, big-endian, + raw bytes (a run's block: at most 32 KiB; a file's: 1 MiB
               exactly, the last one shorter); no answer, the socket is the back-pressure
     PROGRESS  JSON {"records", "bytes"}: read so far by this task; a few a second
     DONE      JSON {"counters": {name: int}, "streams": [{"records", "bytes"}, ...]}: the task ended well
@@ -39,13 +39,10 @@ Control socket, daemon to client:
 
 from __future__ import annotations
 
-import array
 import json
-import socket
 import struct
 
 MAX_PAYLOAD = 2 * 1024 * 1024  # bytes
-MAX_DESCRIPTORS = 64  # in one frame
 
 JOB, CODE, TASK, DATA, CLOSE = 1, 2, 3, 4, 5
 READY, READ, WRITE, PROGRESS, DONE, FAILED = 16, 17, 18, 19, 20, 21
@@ -59,7 +56,6 @@ NAMES = {
 
 HEADER = struct.Struct(">BI")
 _STREAM = struct.Struct(">I")
-_FLAGS = socket.MSG_CMSG_CLOEXEC
 
 
 class BadFrame(ValueError):
@@ -152,88 +148,3 @@ class Decoder:
                 frames.append((kind, bytes(view[body:start])))
         del buffer[:start]
         return frames
-
-
-class FrameSocket:
-    """Blocking frames over a connected stream socket: the runner's child and the command line use it.
-
-    Owns the socket from then on. `receive` reads exactly one frame, so nothing is ever read past a
-    descriptor.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self._descriptors: list[int] = []
-
-    def send(self, kind: int, payload: bytes | bytearray | memoryview = b"", fds: tuple[int, ...] = ()) -> None:
-        """One frame, with descriptors on its first byte. OSError when the other side is gone."""
-        header = encode_header(kind, len(payload))
-        if fds:
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-            sent = self.sock.sendmsg([header], rights)
-            header = header[sent:]
-        self._send_two(header, payload)
-
-    def send_json(self, kind: int, value: dict[str, object], fds: tuple[int, ...] = ()) -> None:
-        """One control frame."""
-        self.send(kind, encode_json(kind, value)[HEADER.size :], fds)
-
-    def send_write(self, stream: int, data: bytes | bytearray | memoryview) -> None:
-        """One WRITE frame."""
-        self._send_two(encode_write(stream, len(data)), data)
-
-    def receive(self) -> tuple[int, bytearray] | None:
-        """(kind, payload); None when the other side closed between two frames; BadFrame when it did within
-        one."""
-        header = self._receive_header()
-        if header is None:
-            return None
-        kind, length = parse_header(header)
-        payload = bytearray(length)
-        view = memoryview(payload)
-        while view:
-            count = self.sock.recv_into(view)
-            if not count:
-                raise BadFrame(f"the connection ended within a {NAMES[kind]} frame")
-            view = view[count:]
-        return kind, payload
-
-    def take_descriptors(self) -> list[int]:
-        """The descriptors that arrived so far; they belong to the caller now."""
-        taken, self._descriptors = self._descriptors, []
-        return taken
-
-    def close(self) -> None:
-        """Closes the socket and every descriptor that nobody took."""
-        for descriptor in self.take_descriptors():
-            socket.close(descriptor)
-        self.sock.close()
-
-    def _send_two(self, first: bytes, second: bytes | bytearray | memoryview) -> None:
-        # One system call for header and payload, without joining them in memory.
-        if not first:
-            self.sock.sendall(second)
-            return
-        sent = self.sock.sendmsg([first, second])
-        if sent < len(first):
-            self.sock.sendall(first[sent:])
-            sent = len(first)
-        if sent < len(first) + len(second):
-            self.sock.sendall(memoryview(second)[sent - len(first) :])
-
-    def _receive_header(self) -> bytes | None:
-        header = b""
-        space = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
-        while len(header) < HEADER.size:
-            data, ancillary, _flags, _address = self.sock.recvmsg(HEADER.size - len(header), space, _FLAGS)
-            for level, kind, rights in ancillary:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    fds = array.array("i")
-                    fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
-                    self._descriptors.extend(fds)
-            if not data:
-                if header:
-                    raise BadFrame("the connection ended within a frame's header")
-                return None
-            header += data
-        return header

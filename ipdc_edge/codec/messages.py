@@ -188,8 +188,8 @@ def _fields(message: Message) -> tuple[str, dict[str, object], tuple[tuple[str, 
         return message.channel, {"job": message.job, "task": message.task, "attempt": message.attempt, **order}, blocks
     if isinstance(message, Report):
         result = asdict(message.result)
-        fields: dict[str, object] = {"job": message.job, "task": message.task, "attempt": message.attempt, "result": result}
-        return message.channel, fields, blocks
+        told = {"job": message.job, "task": message.task, "attempt": message.attempt}
+        return message.channel, {**told, "result": result}, blocks
     if isinstance(message, Failed):
         channel = "fetch-failed" if message.failure.kind == "fetch" else "failed"
         return channel, asdict(message), blocks

@@ -2,7 +2,7 @@
 
 Owns the form of intermediate data on disk and on the wire. Never sorts, stores or fetches. A run is one zlib
 stream (level 1: on small boards higher levels cost more time than the bytes they save) of record lines, each
-with its LF, cut into blocks of at most 64 KiB wherever they are full. An empty run has no blocks. A manifest
+with its LF, cut into blocks of at most 32 KiB wherever they are full. An empty run has no blocks. A manifest
 is what a map hands over, one run for each partition:
 
     {"version": 1, "runs": [{"blocks": [CID, ...], "bytes": compressed bytes, "records": lines}, ...]}
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
         records: int
 
 
-MAX_BLOCK = 64 * 1024  # bytes of a run's block
+MAX_BLOCK = 32 * 1024  # bytes of a run's block; a merge holds one of each of its runs
 MAX_RUNS = 10_000  # in one manifest: the partitions of a job
 MAX_MANIFEST = 2 * 1024 * 1024  # bytes
 MAX_CID = 128  # characters
-WINDOW_BITS = 15
+WINDOW_BITS = 12  # a merge has up to 64 runs open: 4 KiB of window each, not 32, and sorted lines repeat what is near
+OPEN_RUN = MAX_BLOCK + 16 * 1024  # bytes of memory of an open run beside its text: a block, and zlib's state
 PIECE = 4 * 1024  # bytes of a block decompressed in one go
 TEXT_TARGET = 64 * 1024  # bytes of text compressed in one go
 
@@ -134,8 +135,8 @@ class RunReader:
         return lines
 
     def _decompress(self) -> str | None:
-        """Some text, at most self._text bytes; None at the end. Asks for a block only when all before it is used
-        up, and shows zlib a small piece at a time, because it copies what it leaves of a piece."""
+        """Some text, at most self._text bytes; None at the end. Asks for a block only when all before it is
+        used up, and shows zlib a small piece at a time, because it copies what it leaves of a piece."""
         while not self._zlib.eof:
             if self._began:
                 piece = self._block[self._at : self._at + PIECE]

@@ -30,6 +30,9 @@ READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
 STOP_SECONDS = 15.0
 LOG_LINES = 15  # of a daemon's log in an error
+# glibc's malloc, told to be small: one arena for all threads, and blocks of content go back to the system at
+# once
+MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 
 
 class NoLab(IpdcError):
@@ -243,9 +246,8 @@ def free_ports(count: int) -> list[int]:
 
 
 def _environ(home: Home) -> dict[str, str]:
-    """What a lab's processes are started with. One malloc arena: more of them cost idle memory for nothing
-    here."""
-    environ = {**os.environ, "IPDC_HOME": home.state, "MALLOC_ARENA_MAX": "2"}
+    """What a lab's processes are started with, as the daemon's unit will be: see MALLOC."""
+    environ = {**os.environ, "IPDC_HOME": home.state, **MALLOC}
     package = os.path.dirname(os.path.dirname(os.path.abspath(ipdc_edge.__file__)))
     import site
 

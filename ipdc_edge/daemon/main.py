@@ -77,7 +77,7 @@ class Daemon:
         self.node = Node(own, self.birth, SystemRandom(), self.architectures, saved=saved, now=self.now())
         self._release_leftovers({save.key for save in saved if save.kind == "job"})
         self.tasks = TaskRunner(self.id, self.store, self.fetcher, self.architectures, self.emit, home.scratch)
-        self.results = Results(home.jobs, self.store, self.fetcher, self.emit, self.complete_view)
+        self.results = Results(home.jobs, self.store, self.fetcher, self.emit, self.complete_view, self.now)
         self.gateway = Gateway(self.store, host, settings.gateway_port)
         codec = MessageCodec(
             itertools.chain.from_iterable(a.commands for a in self.architectures.values()),

@@ -40,12 +40,12 @@ class Results:
 
     def __init__(
         self, jobs: str, store: BlockStore, fetcher: Fetcher, emit: Callable[[Event], None],
-        finish: Callable[[Json], dict[str, object]],
+        finish: Callable[[Json], dict[str, object]], now: Callable[[], float],
     ) -> None:
         self.jobs, self.store, self.fetcher, self.emit, self.finish = jobs, store, fetcher, emit, finish
+        self.now = now
         self.busy: dict[str, list[asyncio.Task[None]]] = {}  # parts and logs under way, by job
         self.logs: dict[str, int] = {}
-        self.parts: dict[str, dict[int, str]] = {}  # names of the parts that have come, by their index
 
     def directory(self, job: str) -> str:
         """Where a job's result is."""
@@ -80,7 +80,6 @@ class Results:
         except OSError as error:
             self.emit(ResultFailed(effect.job, f"{self.directory(effect.job)}: {error.strerror or error}"))
         else:
-            self.parts.setdefault(effect.job, {})[effect.index] = name
             self.emit(PartFetched(effect.job, effect.task, effect.cid))
 
     # -- logs
@@ -113,7 +112,7 @@ class Results:
 
     async def _publish(self, effect: PublishResult) -> None:
         await asyncio.gather(*self.busy.get(effect.job, ()), return_exceptions=True)
-        view = self.finish({**effect.view, "state": "succeeded"})
+        view = self.finish({**effect.view, "state": "succeeded", "phase": "succeeded", "ended": self.now()})
         try:
             await asyncio.to_thread(self._rename, effect.job, view)
         except OSError as error:
@@ -162,7 +161,6 @@ class Results:
     def _forget(self, job: str) -> None:
         self.busy.pop(job, None)
         self.logs.pop(job, None)
-        self.parts.pop(job, None)
 
     async def close(self) -> None:
         """Leave parts under way where they are; they are fetched again after the next start."""

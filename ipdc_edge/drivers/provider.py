@@ -1,7 +1,7 @@
 """The connections to one provider's gateway: asks for a block by HTTP and checks what comes back.
 
-Owns sockets and h11; at most two connections to a provider, kept open between blocks, closed when idle. Never asks
-anybody else when this provider fails: `fetcher` does.
+Owns sockets and h11; at most two connections to a provider, kept open between blocks, closed when idle. Never
+asks anybody else when this provider fails: `fetcher` does.
 """
 
 from __future__ import annotations

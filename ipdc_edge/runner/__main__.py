@@ -14,6 +14,7 @@ from importlib import import_module
 
 from ipdc_edge.apps.mapreduce.scratch import Scratch
 from ipdc_edge.codec import frames
+from ipdc_edge.drivers.frame_socket import FrameSocket
 from ipdc_edge.runner import limits
 from ipdc_edge.runner.failure import describe
 from ipdc_edge.runner.link import Link
@@ -96,7 +97,7 @@ def _flush_prints() -> None:
 
 def main(descriptor: int) -> int:
     """Serves one job over the socket; 0 when the daemon said so or left."""
-    frame_socket = frames.FrameSocket(socket.socket(fileno=descriptor))
+    frame_socket = FrameSocket(socket.socket(fileno=descriptor))
     link = Link(frame_socket)
     received = link.receive_job()
     if received is None:

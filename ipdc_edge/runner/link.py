@@ -14,13 +14,15 @@ TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
     from typing import Any
 
+    from ipdc_edge.drivers.frame_socket import FrameSocket
+
 TELL_EVERY = 0.3  # seconds between two PROGRESS frames
 
 
 class Link:
     """Requests and answers over a frame socket; strictly one at a time, as the child has one thread."""
 
-    def __init__(self, frame_socket: frames.FrameSocket) -> None:
+    def __init__(self, frame_socket: FrameSocket) -> None:
         self._socket = frame_socket
         self._told = 0.0
 

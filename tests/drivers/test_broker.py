@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import ipdc_edge
 from ipdc_edge.drivers import broker
 from ipdc_edge.drivers.broker import (
     AddressUnusable,
@@ -159,20 +163,28 @@ def test_the_configuration_is_written_whole(home: Home) -> None:
         write_configuration(lost, _settings(1))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="mosquitto from root changes its user: no pdeathsig")
-def test_the_broker_dies_with_a_killed_daemon(home: Home) -> None:
-    settings = _settings(_free_port())
-    code = (
-        "import sys, time\nfrom ipdc_edge.drivers.broker import *\nfrom ipdc_edge.settings import load\n"
-        f"home = Home({{'IPDC_HOME': {home.state!r}}})\n"
-        f"broker = BrokerProcess(home, parse(b'mqtt_port = {settings.mqtt_port}', 'f'))\n"
-        "broker.start()\nprint(broker.pid, flush=True)\ntime.sleep(600)\n"
-    ).replace("load", "parse")
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as daemon:
-        assert daemon.stdout is not None
-        pidfd = os.pidfd_open(int(daemon.stdout.readline()))
-        daemon.kill()
-        import select
-
-        assert select.select([pidfd], [], [], 10)[0]
-        os.close(pidfd)
+def test_the_broker_dies_with_a_killed_daemon() -> None:
+    """As an ordinary user, always: mosquitto started by root changes its user, and the kernel then forgets the wish."""
+    directory = tempfile.mkdtemp(prefix="ipdc-broker-")
+    try:
+        package = os.path.dirname(os.path.abspath(ipdc_edge.__file__))
+        shutil.copytree(package, os.path.join(directory, "ipdc_edge"), ignore=shutil.ignore_patterns("__pycache__"))
+        code = (
+            "import time\nfrom ipdc_edge.drivers.broker import *\nfrom ipdc_edge.settings import parse\n"
+            f"home = Home({{'IPDC_HOME': {directory!r} + '/home'}})\nhome.prepare()\n"
+            f"broker = BrokerProcess(home, parse(b'mqtt_port = {_free_port()}', 'f'))\n"
+            "broker.start()\nprint(broker.pid, flush=True)\ntime.sleep(600)\n"
+        )
+        user = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+        if user:
+            os.chown(directory, 65534, 65534)
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=directory, env={"PATH": os.environ["PATH"]}, **user
+        ) as daemon:
+            assert daemon.stdout is not None
+            pidfd = os.pidfd_open(int(daemon.stdout.readline()))
+            daemon.kill()
+            assert select.select([pidfd], [], [], 10)[0]
+            os.close(pidfd)
+    finally:
+        shutil.rmtree(directory)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ipdc_edge.codec import frames
+from ipdc_edge.drivers.frame_socket import FrameSocket
 from ipdc_edge.drivers.runner import Output, RunnerBroken, RunnerDied, RunnerProcess, TaskFailed
 
 MEGABYTE = 1 << 20
@@ -117,7 +118,7 @@ def test_word_count_over_several_tasks_of_one_runner(tmp_path: Path) -> None:
                     blocks = streams.written[partition]
                     runs[partition].append(blocks)
                     assert done["streams"][partition]["bytes"] == sum(map(len, blocks))
-                    assert max(map(len, blocks)) <= 65536
+                    assert max(map(len, blocks)) <= 32768
             parts = []
             for partition in (0, 1):
                 params = {"stage": "reduce", "index": partition, "outputs": {"kind": "files", "count": 1}}
@@ -478,14 +479,14 @@ def test_a_close_that_is_not_heeded_becomes_a_kill(tmp_path: Path, monkeypatch: 
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[frames.FrameSocket, frames.FrameSocket]]:
-    one, other = (frames.FrameSocket(end) for end in socket.socketpair())
+def pair() -> Iterator[tuple[FrameSocket, FrameSocket]]:
+    one, other = (FrameSocket(end) for end in socket.socketpair())
     yield one, other
     one.close()
     other.close()
 
 
-Pair = tuple[frames.FrameSocket, frames.FrameSocket]
+Pair = tuple[FrameSocket, FrameSocket]
 
 
 def test_descriptors_come_with_their_frame(pair: Pair, tmp_path: Path) -> None:

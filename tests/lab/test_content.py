@@ -22,8 +22,8 @@ def daemon_memory(lab: Lab, node: int) -> int:
 def peak_of(lab: Lab, *words: str) -> tuple[int, bytes]:
     """Peak resident set of a command, and the SHA-256 of what it printed."""
     script = (
-        "import os, resource, sys; from ipdc_edge.__main__ import main; code = main(sys.argv[1:]); "
-        "sys.stdout.flush(); os.write(2, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss).encode()); sys.exit(code)"
+        "import os, resource, sys; from ipdc_edge.__main__ import main; code = main(sys.argv[1:]); sys.stdout.flush(); "
+        "os.write(2, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss).encode()); sys.exit(code)"
     )
     environment = {**os.environ, "PYTHONPATH": ROOT, "IPDC_HOME": lab.home(1)}
     child = subprocess.Popen(
@@ -73,7 +73,7 @@ def test_content_of_another_node_is_read_through_its_gateway(lab: Lab, tmp_path)
 
 def test_a_changed_file_is_refused_by_its_hash_and_named(lab: Lab, tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "file"
-    path.write_bytes(b"before" * MB)
+    path.write_bytes(os.urandom(6 * MB))
     cid = lab.run(1, "add", str(path)).stdout.strip()
     with open(path, "r+b") as file:
         file.seek(2 * MB)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 
 from ipdc_edge.codec.records import BadRecord
-from ipdc_edge.codec.runs import RunReader, RunWriter
+from ipdc_edge.codec.runs import OPEN_RUN, RunReader, RunWriter
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ COST_OF_TEXT = 12  # bytes of memory for a byte of buffered text: short lines ar
 
 
 def text_share(budget: int, runs: int) -> int:
-    """Bytes of text to hold of each run so that `runs` of them stay within `budget` bytes of memory."""
-    return max(LEAST_TEXT, min(MOST_TEXT, budget // (max(1, runs) * COST_OF_TEXT)))
+    """Bytes of text to hold of each run so that `runs` of them, blocks and all, stay within `budget` bytes of
+    memory."""
+    runs = max(1, runs)
+    return max(LEAST_TEXT, min(MOST_TEXT, (budget - runs * OPEN_RUN) // (runs * COST_OF_TEXT)))
 
 
 def merge(sources: list[Lines]) -> Iterator[list[str]]:

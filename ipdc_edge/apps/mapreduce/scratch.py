@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Segment = tuple[int, int, int]  # descriptor, offset, bytes
 
+READ = 8 * 1024  # bytes taken from the disk's cache at a time
+
 
 class ScratchFull(IpdcError):
     """the task's scratch files are full ({bytes} bytes): smaller splits, a combine, or more memory would
@@ -45,11 +47,16 @@ class Scratch:
         raise ScratchFull(bytes=sum(self._used))
 
     def reader(self, segments: list[Segment]) -> Callable[[], bytes]:
-        """A function that gives the blocks one by one, then nothing."""
-        waiting = iter(segments)
+        """A function that gives the blocks' bytes, a little at a time, then nothing: a merge holds many such
+        readers."""
+        pieces = (
+            (descriptor, at, min(READ, offset + length - at))
+            for descriptor, offset, length in segments
+            for at in range(offset, offset + length, READ)
+        )
 
         def read() -> bytes:
-            for descriptor, offset, length in waiting:
+            for descriptor, offset, length in pieces:
                 return os.pread(descriptor, length, offset)
             return b""
 

@@ -170,7 +170,8 @@ class Sorter:
 
     def _fold(self) -> list[object]:
         """Long lists through combine. Short ones cost a call each and give little back. Gives the keys whose
-        list has become one number; what combine made otherwise is weighed anew, it may be as big as before."""
+        list has become one number; what combine made otherwise is weighed anew, it may be as big as
+        before."""
         untouched = gone = before = 0
         weight = 0
         numbers: list[object] = []
@@ -301,7 +302,8 @@ class Sorter:
         """The lines of all spills of one partition and of what the table still held."""
         runs: list[Blocks] = [self._scratch.reader(spill[partition]) for spill in self._spills if spill[partition]]
         pieces = (rest[start : start + WRITE_LINES] for start in range(0, len(rest), WRITE_LINES))
-        batches = merge_runs(runs, self._scratch, self._budget, [lambda: next(pieces, [])])
+        # half the budget, because the table's own lines are still there
+        batches = merge_runs(runs, self._scratch, self._budget // 2, [lambda: next(pieces, [])])
         return batches if self._combine is None else self._recombined(batches)
 
     def _recombined(self, batches: Iterator[list[str]]) -> Iterator[list[str]]:
