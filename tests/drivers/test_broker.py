@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -175,12 +176,11 @@ def test_the_broker_dies_with_a_killed_daemon() -> None:
             f"broker = BrokerProcess(home, parse(b'mqtt_port = {_free_port()}', 'f'))\n"
             "broker.start()\nprint(broker.pid, flush=True)\ntime.sleep(600)\n"
         )
-        user = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
-        if user:
+        options: dict[str, Any] = {"stdout": subprocess.PIPE, "cwd": directory, "env": {"PATH": "/usr/bin:/usr/sbin"}}
+        if os.geteuid() == 0:
             os.chown(directory, 65534, 65534)
-        with subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=directory, env={"PATH": os.environ["PATH"]}, **user
-        ) as daemon:
+            options |= {"user": 65534, "group": 65534, "extra_groups": []}
+        with subprocess.Popen([sys.executable, "-c", code], **options) as daemon:
             assert daemon.stdout is not None
             pidfd = os.pidfd_open(int(daemon.stdout.readline()))
             daemon.kill()

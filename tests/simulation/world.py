@@ -288,10 +288,10 @@ class World:
         master.content[cid] = (None, body)
         master.handle(e.JobSubmitted(f"20260101-{int(self.now):06d}", replace(spec_of(cid, body))))
 
-    def run(self, until: Callable[[], bool], most: float = 100_000.0) -> None:
-        """Let time pass until the condition holds."""
+    def run(self, until: Callable[[], bool], most_steps: int = 10_000_000) -> None:
+        """Let time pass until the condition holds; an AssertionError when it does not within so many events."""
         while not until():
-            if not self.heap or self.now > most:
+            if not self.heap or self.steps > most_steps:
                 raise AssertionError(f"nothing more happens at {self.now:.1f} s after {self.steps} events")
             self.now, _, call, arguments = heapq.heappop(self.heap)
             call(*arguments)
