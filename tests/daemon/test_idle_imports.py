@@ -1,4 +1,4 @@
-"""Idle memory is a feature: what an idle daemon has loaded is pinned here, so that nobody brings a library by accident."""
+"""Idle memory is a feature: what an idle daemon has loaded is pinned, so that nobody brings a library by accident."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ HEAVY = (
 OWN = {
     "apps": "mapreduce mapreduce.plan",
     "codec": "cid control frames messages node_id records runs unixfs",
-    "core": "architecture events leases machine master membership messages node participant placement tasks timing values"
-            " views worker",
+    "core": "architecture events leases machine master membership messages node participant placement tasks timing"
+            " values views worker",
     "daemon": "main requests results tasks",
-    "drivers": "block_files block_index blocks control fetcher gateway gateway_http identity ledger mqtt provider runner"
-               " vitals",
+    "drivers": "block_files block_index blocks control fetcher gateway gateway_http identity ledger mqtt provider"
+               " runner vitals",
     "runner": "answers",
 }
 
 
 def test_an_idle_daemon_has_loaded_just_this(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & set(HEAVY), sorted(loaded & set(HEAVY))
     own = {name.removeprefix("ipdc_edge.") for name in loaded if name.startswith("ipdc_edge.")}

@@ -1,7 +1,7 @@
 """The simulation is a harness, so it has to be seen to catch something: builds broken on purpose, one rule at a time.
 
-Each sabotage takes one rule of PROTOCOL.md out of the core. Some seed of the same runs that pass with the real core must
-then end in a wrong result, a broken invariant, or a job that never ends.
+Each sabotage takes one rule of PROTOCOL.md out of the core. Some seed of the same runs that pass with the real core
+must then end in a wrong result, a broken invariant, or a job that never ends.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def no_repeat_of_reports(patch: pytest.MonkeyPatch) -> None:
 
 
 def reduce_before_all_maps(patch: pytest.MonkeyPatch) -> None:
-    """The bug that this simulation found while it was built: a lost order repeated although a map was lost meanwhile."""
+    """The bug that this simulation found when it was new: a lost order repeated although a map was lost meanwhile."""
     patch.setattr(tasks.Tasks, "is_ready", lambda self, ident: True)
 
 
