@@ -22,7 +22,6 @@ from .. import __version__
 from ..apps import built_in
 from ..codec.messages import MessageCodec
 from ..core import events as e
-from ..core.messages import Message
 from ..core.node import Node
 from ..core.values import Json, NodeRecord, Vitals
 from ..drivers import identity
@@ -77,7 +76,7 @@ class Daemon:
         self.node = Node(own, self.birth, SystemRandom(), self.architectures, saved=saved, now=self.now())
         self._release_leftovers({save.key for save in saved if save.kind == "job"})
         self.tasks = TaskRunner(self.id, self.store, self.fetcher, self.architectures, self.emit, home.scratch)
-        self.results = Results(home.jobs, self.store, self.fetcher, self.emit, self.complete_view, self.now)
+        self.results = Results(self.id, home.jobs, self.store, self.fetcher, self.emit, self.complete_view, self.now)
         self.gateway = Gateway(self.store, host, settings.gateway_port)
         codec = MessageCodec(
             itertools.chain.from_iterable(a.commands for a in self.architectures.values()),
@@ -95,9 +94,11 @@ class Daemon:
         return self.wall + time.monotonic()
 
     def _release_leftovers(self, unfinished: set[str]) -> None:
-        """Content of a worker's jobs, and of submissions that never came, does not outlive a start."""
+        """Content of submissions that never came, and of others' jobs, does not outlive a start; own jobs'
+        does."""
         for owner in self.store.owners():
-            if owner != "user" and owner not in unfinished:
+            job, _, master = owner.partition(".")
+            if owner != "user" and not (job in unfinished and master in ("", self.id)):
                 self.store.release(owner)
 
     # -- events in, effects out
@@ -192,9 +193,9 @@ class Daemon:
                 case _:
                     raise TypeError(f"nobody carries out {type(effect).__name__}")
 
-    def keep_block(self, cid: str, data: bytes, message: Message) -> None:
+    def keep_block(self, cid: str, data: bytes, job: str) -> None:
         """A command's parameters that are too long for a message: content of the job until it ends."""
-        self.store.put(cid, data, message.job)
+        self.store.put(cid, data, job)
 
     def complete_view(self, view: Json) -> dict[str, object]:
         """A job's view with what only the daemon knows."""

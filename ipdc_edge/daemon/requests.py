@@ -22,7 +22,7 @@ from ..core.master import FINAL
 from ..core.node import spec_of
 from ..core.values import Json, NodeRecord
 from ..drivers.control import ControlChannel
-from ..errors import BadRequest, UnknownJob
+from ..errors import BadRequest, IpdcError, UnknownJob
 
 if TYPE_CHECKING:
     from .main import Daemon
@@ -98,7 +98,11 @@ class Requests:
         cid = raw_cid(block)
         spec = spec_of(cid, body)
         daemon.store.put(cid, block, owner, durable=True)
-        effects = daemon.ask(JobSubmitted(time.strftime("%Y%m%d-%H%M%S", time.gmtime(daemon.now())), spec))
+        try:
+            effects = daemon.ask(JobSubmitted(time.strftime("%Y%m%d-%H%M%S", time.gmtime(daemon.now())), spec))
+        except IpdcError:
+            daemon.store.release(owner)
+            raise
         job = next(effect.key for effect in effects if isinstance(effect, Save) and effect.kind == "job")
         daemon.store.transfer(owner, job)
         await daemon.durable()
@@ -122,18 +126,20 @@ class Requests:
 
     async def _do_watch(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """A picture of the job whenever it changed, the last one as the answer."""
-        job, before = _text(request, "id"), None
+        job, shown, due = _text(request, "id"), None, 0.0
+        loop = asyncio.get_running_loop()
         while True:
             change = self.daemon.change
-            view = self._view(job)
-            if view["state"] in FINAL:
-                return view
-            if view != before:
-                await channel.send(view)
-                await asyncio.sleep(0 if before is None else WATCH_PAUSE)
-                before = view
-            else:
-                await change
+            master = self.daemon.node.masters.get(job)
+            if master is None or master.state in FINAL:
+                return self._view(job)
+            wait = due - loop.time()
+            if wait <= 0:  # a picture costs time with the number of tasks: not one for every event
+                view = self._view(job)
+                if view != shown:
+                    await channel.send(view)
+                shown, due, wait = view, loop.time() + WATCH_PAUSE, WATCH_PAUSE
+            await asyncio.wait([change], timeout=wait)
 
     async def _do_cancel(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         job = _text(request, "id")

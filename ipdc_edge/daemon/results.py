@@ -10,7 +10,8 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from ..core.events import (
     DiscardResult,
@@ -23,11 +24,13 @@ from ..core.events import (
     ResultFailed,
     ResultPublished,
 )
-from ..core.values import Json
+from ..core.values import JobKey, Json
 from ..drivers.block_files import sync_directory
 from ..drivers.blocks import BlockStore
 from ..drivers.fetcher import Fetcher
 from ..errors import IpdcError
+from .background import Background, report_bug
+from .tasks import owner_of
 
 MOST_LOG = 128 << 10  # bytes kept of what one attempt printed
 MOST_LOGS = 1000  # attempts of a job whose prints are kept
@@ -39,11 +42,12 @@ class Results:
     knows."""
 
     def __init__(
-        self, jobs: str, store: BlockStore, fetcher: Fetcher, emit: Callable[[Event], None],
+        self, node_id: str, jobs: str, store: BlockStore, fetcher: Fetcher, emit: Callable[[Event], None],
         finish: Callable[[Json], dict[str, object]], now: Callable[[], float],
     ) -> None:
         self.jobs, self.store, self.fetcher, self.emit, self.finish = jobs, store, fetcher, emit, finish
-        self.now = now
+        self.node_id, self.now = node_id, now
+        self.background = Background()
         self.busy: dict[str, list[asyncio.Task[None]]] = {}  # parts and logs under way, by job
         self.logs: dict[str, int] = {}
 
@@ -51,10 +55,11 @@ class Results:
         """Where a job's result is."""
         return os.path.join(self.jobs, job)
 
-    def _begin(self, job: str, work: asyncio.Task[None]) -> None:
+    def _begin(self, job: str, work: Coroutine[Any, Any, None]) -> None:
         tasks = self.busy.setdefault(job, [])
-        tasks.append(work)
-        work.add_done_callback(tasks.remove)
+        task = self.background.start(work)
+        tasks.append(task)
+        task.add_done_callback(tasks.remove)
 
     def _incoming(self, job: str) -> str:
         path = os.path.join(self.directory(job), ".parts")
@@ -65,7 +70,7 @@ class Results:
 
     def fetch_part(self, effect: FetchPart) -> None:
         """Bring one part here."""
-        self._begin(effect.job, asyncio.create_task(self._fetch_part(effect)))
+        self._begin(effect.job, self._fetch_part(effect))
 
     async def _fetch_part(self, effect: FetchPart) -> None:
         name = f"part-{effect.index:05d}"
@@ -79,6 +84,9 @@ class Results:
             self.emit(PartFetchFailed(effect.job, effect.task, effect.cid, str(error)[:500]))
         except OSError as error:
             self.emit(ResultFailed(effect.job, f"{self.directory(effect.job)}: {error.strerror or error}"))
+        except Exception as error:
+            report_bug(error)
+            self.emit(PartFetchFailed(effect.job, effect.task, effect.cid, f"bug in this node: {error}"[:500]))
         else:
             self.emit(PartFetched(effect.job, effect.task, effect.cid))
 
@@ -88,7 +96,7 @@ class Results:
         """Put what an attempt printed into the job's `log/`."""
         if self.logs.setdefault(effect.job, 0) < MOST_LOGS:
             self.logs[effect.job] += 1
-            self._begin(effect.job, asyncio.create_task(self._keep_log(effect)))
+            self._begin(effect.job, self._keep_log(effect))
 
     async def _keep_log(self, effect: KeepLog) -> None:
         text = effect.text.encode("utf-8", "replace")
@@ -108,7 +116,7 @@ class Results:
 
     def publish(self, effect: PublishResult) -> None:
         """All parts are here: make them the result."""
-        asyncio.create_task(self._publish(effect))
+        self.background.start(self._publish(effect))
 
     async def _publish(self, effect: PublishResult) -> None:
         await asyncio.gather(*self.busy.get(effect.job, ()), return_exceptions=True)
@@ -138,7 +146,7 @@ class Results:
 
     def discard(self, effect: DiscardResult) -> None:
         """The job failed or was cancelled: keep what tells why, drop the rest."""
-        asyncio.create_task(self._discard(effect))
+        self.background.start(self._discard(effect))
 
     async def _discard(self, effect: DiscardResult) -> None:
         for task in list(self.busy.get(effect.job, ())):
@@ -155,8 +163,10 @@ class Results:
             self.release(effect.job)
 
     def release(self, job: str) -> None:
-        """The store need not keep the job's inputs, code and description any more."""
+        """The store need not keep the job's inputs, code and description any more, nor what this node made
+        for it itself."""
         self.store.release(job)
+        self.store.release(owner_of(JobKey(self.node_id, job)))
 
     def _forget(self, job: str) -> None:
         self.busy.pop(job, None)
@@ -164,10 +174,7 @@ class Results:
 
     async def close(self) -> None:
         """Leave parts under way where they are; they are fetched again after the next start."""
-        tasks = [task for tasks in self.busy.values() for task in tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.background.close()
 
 
 def _write(path: str, data: bytes) -> None:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sys
-import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +37,7 @@ from ..drivers.fetcher import BlockUnavailable, Fetcher
 from ..drivers.runner import RunnerBroken, RunnerDied, RunnerProcess
 from ..drivers.runner import TaskFailed as RunnerTaskFailed
 from ..errors import IpdcError
+from .background import Background, report_bug
 
 if TYPE_CHECKING:
     from ..codec.runs import RunEntry
@@ -174,6 +173,7 @@ class TaskRunner:
         self.node_id, self.store, self.fetcher, self.architectures = node_id, store, fetcher, architectures
         self.emit, self.scratch, self.runner = emit, scratch, runner
         self.jobs: dict[JobKey, HeldCode] = {}
+        self.background = Background()
         self.attempts: dict[tuple[JobKey, Attempt], asyncio.Task[None]] = {}
         self.fetching: dict[JobKey, asyncio.Task[None]] = {}
 
@@ -181,13 +181,16 @@ class TaskRunner:
 
     def fetch_job(self, effect: FetchJob) -> None:
         """Bring the description and the code of a job here."""
-        self.fetching[effect.key] = asyncio.create_task(self._fetch_job(effect))
+        self.fetching[effect.key] = self.background.start(self._fetch_job(effect))
 
     async def _fetch_job(self, effect: FetchJob) -> None:
         try:
             spec = await self._spec(effect)
-        except (IpdcError, OSError, KeyError) as error:
+        except (IpdcError, OSError) as error:
             self.emit(JobFetchFailed(effect.key, str(error)[:200]))
+        except Exception as error:
+            report_bug(error)
+            self.emit(JobFetchFailed(effect.key, f"bug in this node: {error}"[:200]))
         else:
             self.jobs[effect.key] = HeldCode(spec, effect.gateway)
             self.emit(JobFetched(effect.key, spec))
@@ -218,8 +221,8 @@ class TaskRunner:
             task.cancel()
         held = self.jobs.pop(effect.key, None)
         for runner in held.runners if held else ():
-            asyncio.create_task(runner.close())
-        asyncio.create_task(self._release(owner_of(effect.key), running))
+            self.background.start(runner.close())
+        self.background.start(self._release(owner_of(effect.key), running))
 
     async def _release(self, owner: str, running: list[asyncio.Task[None]]) -> None:
         """The store lets go once nothing writes for the job any more."""
@@ -231,7 +234,7 @@ class TaskRunner:
     def start_task(self, effect: StartTask) -> None:
         """Run one attempt; its outcome comes as an event."""
         place = (effect.key, effect.attempt)
-        task = asyncio.create_task(self._attempt(effect))
+        task = self.background.start(self._attempt(effect))
         self.attempts[place] = task
         task.add_done_callback(lambda _: self.attempts.pop(place, None))
 
@@ -257,7 +260,7 @@ class TaskRunner:
         except (IpdcError, OSError, BadCid) as error:
             self._failed(effect, Failure("node", f"{type(error).__name__}: {error}"[:1000]))
         except Exception as error:  # a bug of ours: the journal shows it, the master hears of it, the daemon goes on
-            traceback.print_exc(file=sys.stderr)
+            report_bug(error)
             self._failed(effect, Failure("node", f"bug in this node: {type(error).__name__}: {error}"[:1000]))
         else:
             self.emit(TaskFinished(key, attempt, result))
@@ -327,10 +330,7 @@ class TaskRunner:
 
     async def close(self) -> None:
         """End every runner; nothing is reported any more."""
-        tasks = [*self.attempts.values(), *self.fetching.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.background.close()
         for held in self.jobs.values():
             for runner in held.runners:
                 await runner.close()

@@ -20,7 +20,7 @@ from paho.mqtt import client as paho
 
 from ..codec.messages import BadMessage, MessageCodec, parse_topic, topic
 from ..core.events import OWN, Event, MessageReceived, PeerUnreachable, PortalLeft, RecordsListed
-from ..core.messages import Lost, Message, Present
+from ..core.messages import Command, Lost, Message, Present
 from ..core.values import NodeRecord
 
 CONNECT_THREADS = 2
@@ -187,8 +187,9 @@ class Link:
             self.queue.append(message)
             return self.connect()
         encoded = self.mqtt.codec.encode(message, self.birth)
-        for cid, block in encoded.blocks:
-            self.mqtt.keep_block(cid, block, message)
+        if isinstance(message, Command):
+            for cid, block in encoded.blocks:
+                self.mqtt.keep_block(cid, block, message.job)
         self._publish(self.mqtt.topic(encoded.channel), encoded.payload, isinstance(message, Present))
 
     def publish(self, text: str, payload: bytes, retain: bool) -> None:
@@ -235,7 +236,7 @@ class Mqtt:
     def __init__(
         self, domain: str, node_id: str, address: str, portals: tuple[str, ...], codec: MessageCodec,
         births: Iterator[int], keepalive: int, emit: Callable[[Event], None], note: Callable[[str], None],
-        keep_block: Callable[[str, bytes, Message], None],
+        keep_block: Callable[[str, bytes, str], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.domain, self.node_id, self.address, self.codec = domain, node_id, address, codec

@@ -34,7 +34,7 @@ OWN = {
     "codec": "cid control frames messages node_id records runs unixfs",
     "core": "architecture events leases machine master membership messages node participant placement tasks timing"
             " values views worker",
-    "daemon": "main requests results tasks",
+    "daemon": "background main requests results tasks",
     "drivers": "block_files block_index blocks control fetcher gateway gateway_http identity ledger mqtt provider"
                " runner vitals",
     "runner": "answers",

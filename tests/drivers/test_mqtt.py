@@ -82,7 +82,7 @@ class Station:
             10,
             self.emit,
             self.notes.append,
-            lambda cid, data, message: self.blocks.append(cid),
+            lambda cid, data, job: self.blocks.append(cid),
         )
         self.record = NodeRecord(
             self.id,
