@@ -14,8 +14,8 @@ from types import TracebackType
 
 from ipdc_edge.codec import control as codec
 from ipdc_edge.codec import frames
-from ipdc_edge.drivers.frame_socket import FrameSocket
 from ipdc_edge.errors import ControlBroken, DaemonLost, IpdcError, NoDaemon, NotAllowed
+from ipdc_edge.frame_socket import FrameSocket
 from ipdc_edge.home import Home
 
 CONNECT_SECONDS = 5.0

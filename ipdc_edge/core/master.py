@@ -34,7 +34,7 @@ from .participant import Participant, Participants
 from .tasks import Tasks, TaskState
 from .timing import Timing
 from .values import Attempt, Failure, JobSpec, Json, Result
-from .views import failure_view, job_view, saved_result, task_views
+from .views import failure_view, saved_result, task_views
 
 JOB: Transitions = {
     ("queued", "start"): "running",  # the first worker accepted
@@ -50,6 +50,7 @@ JOB: Transitions = {
     ("running", "cancel"): "cancelled",
     ("collecting", "cancel"): "cancelled",
 }
+PUBLIC = {"collecting": "running", "publishing": "running"}  # what people are told of the state
 FINAL = ("succeeded", "failed", "cancelled")
 MOST_FAILURES = 4  # attempts at one task that may fail before the job does
 MOST_FETCH_FAILURES = 12  # times that one task may miss content before the job fails
@@ -297,7 +298,7 @@ class Master:
             ident in self.parts for ident, task in self.tasks.states.items() if task.task.final
         ):
             self._step("publish")
-            self.effects.append(PublishResult(self.job, {**self.view(), "tasks": task_views(self)}))
+            self.effects.append(PublishResult(self.job, {**self.view(), "tasks": task_views(self.tasks.results)}))
 
     # -- time, and what people see
 
@@ -325,8 +326,23 @@ class Master:
             self.effects.append(Send(node, address[0], message))
 
     def view(self) -> dict[str, object]:
-        """The job as `status --json` shows it."""
-        return job_view(self)
+        """The job as `status --json` shows it; times are the node's seconds since the epoch, 0 for what has
+        not come."""
+        return {
+            "id": self.job,
+            "state": PUBLIC.get(self.state, self.state),
+            "phase": self.state,
+            "app": self.spec.app,
+            "workers": self.spec.workers,
+            **self.architecture.view(self.spec, self.tasks.progress()),
+            "error": self.error,
+            "failure": self.failure,
+            "submitted": self.submitted,
+            "started": self.started,
+            "ended": self.ended,
+            "bytes_done": self.tasks.bytes_done(),
+            **self.participants.view(),
+        }
 
     def check(self) -> None:
         """The invariants of the job."""

@@ -25,7 +25,7 @@ from ..drivers.control import ControlChannel
 from ..errors import BadRequest, IpdcError, UnknownJob
 
 if TYPE_CHECKING:
-    from .main import Daemon
+    from .daemon import Daemon
 
 SUBMISSION = re.compile(r"[0-9a-f]{16}")  # names content that waits for its job; drawn by the client
 SUBMITTED = "submit-"  # begins the owner of such content
@@ -113,7 +113,7 @@ class Requests:
         view = master.view() if master is not None else self.daemon.ledger.ended(job)
         if view is None:
             raise UnknownJob(id=job)
-        return self.daemon.complete_view(view)
+        return self.daemon.results.complete(view)
 
     async def _do_status(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         return self._view(_text(request, "id"))
@@ -122,7 +122,7 @@ class Requests:
         daemon = self.daemon
         views = {str(view["id"]): view for view in await asyncio.to_thread(daemon.ledger.ended_jobs, SHOWN_JOBS)}
         views.update({job: master.view() for job, master in daemon.node.masters.items()})
-        return {"jobs": [daemon.complete_view(views[job]) for job in sorted(views)]}
+        return {"jobs": [daemon.results.complete(views[job]) for job in sorted(views)]}
 
     async def _do_watch(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """A picture of the job whenever it changed, the last one as the answer."""
@@ -214,20 +214,6 @@ class Requests:
         check("memory", memory >= need, f"{memory >> 20} MB available, a runner takes {need >> 20}",
               "this node refuses work until there is more; end other programs or lower runner_memory")
         return {"checks": checks}
-
-
-def complete(view: Json, directory: str) -> dict[str, object]:
-    """A job's view with its directory, and times as people write them (UTC, null for what has not come yet).
-    """
-    names = ("submitted", "started", "ended")
-    times = {name: _utc(float(view[name])) for name in names if isinstance(view[name], float)}
-    return {**view, **times, "directory": directory}
-
-
-def _utc(seconds: float) -> str | None:
-    if not seconds:
-        return None
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
 
 
 def _logs(directory: str) -> list[dict[str, object]]:

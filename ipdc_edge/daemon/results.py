@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -38,15 +39,14 @@ NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
 class Results:
-    """Carries out the master's effects. `finish(view)` completes a job's view with what only the daemon
-    knows."""
+    """Carries out the master's effects, and completes a job's view with what only the daemon knows."""
 
     def __init__(
         self, node_id: str, jobs: str, store: BlockStore, fetcher: Fetcher, emit: Callable[[Event], None],
-        finish: Callable[[Json], dict[str, object]], now: Callable[[], float],
+        now: Callable[[], float],
     ) -> None:
-        self.jobs, self.store, self.fetcher, self.emit, self.finish = jobs, store, fetcher, emit, finish
-        self.node_id, self.now = node_id, now
+        self.node_id, self.jobs, self.store, self.fetcher = node_id, jobs, store, fetcher
+        self.emit, self.now = emit, now
         self.background = Background()
         self.busy: dict[str, list[asyncio.Task[None]]] = {}  # parts and logs under way, by job
         self.logs: dict[str, int] = {}
@@ -54,6 +54,13 @@ class Results:
     def directory(self, job: str) -> str:
         """Where a job's result is."""
         return os.path.join(self.jobs, job)
+
+    def complete(self, view: Json) -> dict[str, object]:
+        """A job's view with its directory, and times as people write them (UTC, null for what has not come
+        yet)."""
+        names = ("submitted", "started", "ended")
+        times = {name: _utc(float(view[name])) for name in names if isinstance(view[name], float)}
+        return {**view, **times, "directory": self.directory(str(view["id"]))}
 
     def _begin(self, job: str, work: Coroutine[Any, Any, None]) -> None:
         tasks = self.busy.setdefault(job, [])
@@ -120,7 +127,7 @@ class Results:
 
     async def _publish(self, effect: PublishResult) -> None:
         await asyncio.gather(*self.busy.get(effect.job, ()), return_exceptions=True)
-        view = self.finish({**effect.view, "state": "succeeded", "phase": "succeeded", "ended": self.now()})
+        view = self.complete({**effect.view, "state": "succeeded", "phase": "succeeded", "ended": self.now()})
         try:
             await asyncio.to_thread(self._rename, effect.job, view)
         except OSError as error:
@@ -156,7 +163,7 @@ class Results:
             for name in os.listdir(incoming):
                 os.remove(os.path.join(incoming, name))
             os.rmdir(incoming)
-            view = self.finish(effect.view)
+            view = self.complete(effect.view)
             _write(os.path.join(self.directory(effect.job), "job.json"), json.dumps(view, indent=1).encode() + b"\n")
         finally:
             self._forget(effect.job)
@@ -182,3 +189,9 @@ def _write(path: str, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _utc(seconds: float) -> str | None:
+    if not seconds:
+        return None
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"

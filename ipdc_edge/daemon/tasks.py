@@ -1,9 +1,7 @@
 """The worker's side of the daemon: fetches jobs, feeds attempts to runners, makes their output content.
 
-Owns the runners and the streams between them and the block store. Knows two kinds of input (`range` of a
-file, `run` of a manifest) and two of output (`runs`, `files`), which is all that an architecture needs to say
-in a task's params; what the bytes mean is the runner's. Decides nothing: the core orders by effects, outcomes
-go back as events.
+Owns the runners of the jobs that this node holds, and what becomes of an attempt. Decides nothing: the core
+orders by effects, outcomes go back as events.
 """
 
 from __future__ import annotations
@@ -11,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from ..codec.answers import RunnerBroken
+from ..codec.answers import TaskFailed as RunnerTaskFailed
 from ..codec.cid import BadCid, raw_cid
-from ..codec.runs import BadRun, encode_manifest, parse_manifest
 from ..core.architecture import Architecture, BadSpec
 from ..core.events import (
     Event,
@@ -31,127 +30,21 @@ from ..core.events import (
 )
 from ..core.node import spec_of
 from ..core.values import Attempt, Failure, JobKey, JobSpec, Result
-from ..drivers.block_files import ContentWriter
 from ..drivers.blocks import BlockStore
 from ..drivers.fetcher import BlockUnavailable, Fetcher
-from ..drivers.runner import RunnerBroken, RunnerDied, RunnerProcess
-from ..drivers.runner import TaskFailed as RunnerTaskFailed
+from ..drivers.runner import RunnerDied, RunnerProcess
 from ..errors import IpdcError
 from .background import Background, report_bug
-
-if TYPE_CHECKING:
-    from ..codec.runs import RunEntry
+from .streams import CHUNK, FetchFailed, Inputs, Outputs
 
 MOST_CODE_FILES = 256
 MOST_CODE = 8 << 20  # bytes of all code files of a job
 CODE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}){0,7}")
-MOST_DETAILS = 9000  # characters of a failure's details; they travel in one message
-CHUNK = 1 << 20  # bytes of a leaf of a part
 
 
 def owner_of(key: JobKey) -> str:
     """Under which name the store keeps what this node holds as a worker of a job."""
     return f"{key.job}.{key.master}"
-
-
-class Inputs:
-    """The input streams of one attempt; the runner asks for the next block of one, nothing is read ahead of
-    it but one block."""
-
-    def __init__(self, fetcher: Fetcher, params: Mapping[str, Any]) -> None:
-        self.fetcher, self.gateways = fetcher, params.get("gateways") or {}
-        self.items: list[Mapping[str, Any]] = params["inputs"]
-        self.streams: dict[int, AsyncIterator[bytes]] = {}
-
-    async def read(self, stream: int) -> bytes | None:
-        """The next block of a stream, None at its end. FetchFailed names the content that could not be had.
-        """
-        if stream not in self.streams:
-            if not 0 <= stream < len(self.items):
-                raise RunnerBroken(reason=f"it asks for input {stream} of {len(self.items)}")
-            item = self.items[stream]
-            self.streams[stream] = self._range(item["range"]) if "range" in item else self._run(item["run"])
-        return await anext(self.streams[stream], None)
-
-    async def _range(self, item: Mapping[str, Any]) -> AsyncIterator[bytes]:
-        providers = list(self.gateways.values())
-        try:
-            async for _, data in self.fetcher.file_blocks(item["cid"], item["start"], item["end"], providers):
-                yield data
-        except BlockUnavailable as error:
-            raise FetchFailed(item["cid"], str(error)) from None
-
-    async def _run(self, item: Mapping[str, Any]) -> AsyncIterator[bytes]:
-        cid = item["manifest"]
-        providers = [self.gateways[item["node"]]] if item["node"] in self.gateways else []
-        try:
-            run = parse_manifest(await self.fetcher.block(cid, providers))[item["index"]]
-            for block in run["blocks"]:
-                yield await self.fetcher.block(block, providers)
-        except BlockUnavailable as error:
-            raise FetchFailed(cid, str(error)) from None
-        except (BadRun, IndexError) as error:
-            raise FetchFailed(cid, f"its manifest is broken: {error}") from None
-
-    async def close(self) -> None:
-        """Let go of connections and blocks in flight."""
-        for stream in self.streams.values():
-            await stream.aclose()  # type: ignore[attr-defined]
-
-
-class FetchFailed(Exception):
-    """Content named by `cid` could not be had from anybody who should have it."""
-
-    def __init__(self, cid: str, reason: str) -> None:
-        self.cid, self.reason = cid, reason
-        super().__init__(f"{cid}: {reason}")
-
-
-class Outputs:
-    """The output streams of one attempt, on their way into the store; nobody sees them before `commit`."""
-
-    def __init__(self, store: BlockStore, owner: str, params: Mapping[str, Any]) -> None:
-        self.store, self.owner = store, owner
-        self.kind: str = params["outputs"]["kind"]
-        self.count: int = params["outputs"]["count"]
-        self.runs: list[RunEntry] = [{"blocks": [], "bytes": 0, "records": 0} for _ in range(self.count)]
-        self.writer: ContentWriter = store.new_file(owner)
-        self.rest = bytearray()  # of a file, up to the next leaf
-        self.size = 0
-
-    async def write(self, stream: int, data: bytes | memoryview) -> None:
-        """Take a block of a run, or the next bytes of a file."""
-        if not 0 <= stream < self.count:
-            raise RunnerBroken(reason=f"it writes to output {stream} of {self.count}")
-        self.size += len(data)
-        if self.kind == "runs":
-            run = self.runs[stream]
-            run["blocks"].append(self.writer.append(data))
-            run["bytes"] += len(data)
-            return
-        self.rest += data
-        while len(self.rest) >= CHUNK:
-            with memoryview(self.rest) as view:
-                self.writer.append(view[:CHUNK])
-            del self.rest[:CHUNK]
-
-    def commit(self, records: list[int]) -> tuple[str, int]:
-        """(CID, bytes) of the output: the manifest of the runs, or the root of the file."""
-        if self.kind == "runs":
-            for run, count in zip(self.runs, records):
-                run["records"] = count
-            self.writer.commit()
-            manifest = encode_manifest(self.runs)
-            cid = raw_cid(manifest)
-            self.store.put(cid, manifest, self.owner)
-            return cid, self.size
-        if self.rest or not self.size:
-            self.writer.append(bytes(self.rest))
-        return self.writer.commit_file()
-
-    def discard(self) -> None:
-        """Drop what was written, unless it was committed."""
-        self.writer.discard()
 
 
 class HeldCode:

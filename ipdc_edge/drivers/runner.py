@@ -19,8 +19,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from ipdc_edge.codec import frames
+from ipdc_edge.codec.answers import RunnerBroken, TaskFailed, parse_count, parse_done, parse_failed
 from ipdc_edge.errors import IpdcError
-from ipdc_edge.runner.answers import RunnerBroken, TaskFailed, parse_count, parse_done, parse_failed
 
 if TYPE_CHECKING:
     import subprocess

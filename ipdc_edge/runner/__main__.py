@@ -14,7 +14,7 @@ from importlib import import_module
 
 from ipdc_edge.apps.mapreduce.scratch import Scratch
 from ipdc_edge.codec import frames
-from ipdc_edge.drivers.frame_socket import FrameSocket
+from ipdc_edge.frame_socket import FrameSocket
 from ipdc_edge.runner import limits
 from ipdc_edge.runner.failure import describe
 from ipdc_edge.runner.link import Link

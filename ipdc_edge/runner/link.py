@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
     from typing import Any
 
-    from ipdc_edge.drivers.frame_socket import FrameSocket
+    from ipdc_edge.frame_socket import FrameSocket
 
 TELL_EVERY = 0.3  # seconds between two PROGRESS frames
 

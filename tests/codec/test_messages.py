@@ -174,11 +174,15 @@ def test_whatever_arrives_is_a_message_or_a_bad_one(
 
 @given(st.binary(max_size=300))
 def test_any_bytes(payload: bytes) -> None:
+    """A message, or refused with a reason that fits into a line of the journal."""
     for channel in CODEC.decoders:
         try:
-            CODEC.decode(channel, payload)
-        except codec.BadMessage:
+            birth, decoded = CODEC.decode(channel, payload)
+        except codec.BadMessage as error:
+            assert 0 < len(error.details["reason"]) < 300
             continue
+        again = CODEC.encode(decoded, birth)
+        assert CODEC.decode(again.channel, again.payload) == (birth, decoded)
 
 
 @given(st.text(max_size=200))

@@ -17,6 +17,7 @@ from ipdc_edge.__main__ import main
 from ipdc_edge.commands import processes
 from ipdc_edge.commands.laboratory import Lab, LabNode, NodeDied, OtherLab, free_ports
 from ipdc_edge.home import SocketPathTooLong
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.outside("a lab is made of processes and ports")
 
@@ -47,12 +48,11 @@ def test_a_process_is_found_by_its_pid_file_and_ended(pid_file: str, tmp_path: P
     log = tmp_path / "log"
     pid = _start(
         pid_file,
-        "import os, sys, time; print(os.getsid(0) == os.getpid(), os.getcwd(), flush=True)\ntime.sleep(600)",
+        "import os, signal; print(os.getsid(0) == os.getpid(), os.getcwd(), flush=True)\nsignal.pause()",
         str(log),
     )
     assert processes.running(pid_file) == pid
-    while not log.read_text():
-        pass
+    eventually(lambda: log.read_text().endswith("\n"), "the process has begun")
     assert log.read_text() == "True /\n"
     assert processes.end(pid_file, 10.0, "it")
     assert not os.path.exists(pid_file)
@@ -64,12 +64,11 @@ def test_a_process_that_ignores_sigterm_is_killed(pid_file: str, tmp_path: Path)
     log = tmp_path / "log"
     _start(
         pid_file,
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True)\n"
-        "time.sleep(600)",
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True)\n"
+        "signal.pause()",
         str(log),
     )
-    while not log.read_text():
-        pass
+    eventually(log.read_text, "the process is deaf")
     assert processes.end(pid_file, 0.05, "it")
 
 

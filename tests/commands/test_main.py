@@ -159,9 +159,7 @@ def test_a_command_loads_neither_asyncio_nor_the_daemon_nor_others(tmp_path: Pat
     assert not [
         name for name in loaded if name in ("asyncio", "sqlite3", "psutil", "paho", "ast", "tempfile")
     ]
-    drivers = [name for name in loaded if name.startswith("ipdc_edge.drivers.")]
-    assert drivers == ["ipdc_edge.drivers.frame_socket"]
-    assert not [name for name in loaded if "daemon" in name or "lab" in name]
+    assert not [name for name in loaded if "daemon" in name or "drivers" in name or "lab" in name]
 
 
 @pytest.mark.outside("starts Python as a process")

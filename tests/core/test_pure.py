@@ -71,4 +71,4 @@ def test_the_core_calls_nothing_that_reaches_out_or_depends_on_the_hash_seed(pat
 
 def test_the_check_sees_an_import() -> None:
     """The reader of imports is itself able to find one: the daemon's main file is anything but pure."""
-    assert {"asyncio", "time", "ipdc_edge.core.node"} <= imported(os.path.join(PACKAGE, "daemon", "main.py"))
+    assert {"asyncio", "time", "ipdc_edge.core.node"} <= imported(os.path.join(PACKAGE, "daemon", "daemon.py"))

@@ -11,13 +11,16 @@ SCRIPT = """
 import asyncio, sys
 from ipdc_edge import settings as conf
 from ipdc_edge.home import Home
-from ipdc_edge.daemon.main import Daemon
+from ipdc_edge.daemon.daemon import Daemon
+from ipdc_edge.daemon.requests import Requests
+from ipdc_edge.drivers.control import ControlServer
+import ipdc_edge.daemon.main
 home = Home({"IPDC_HOME": sys.argv[1]})
 home.prepare()
 async def main():
     daemon = Daemon(home, conf.load(home.conf))
     await daemon.gateway.start()
-    await daemon.control.start()
+    await ControlServer(home.control_socket, Requests(daemon).handle).start()
     daemon.mqtt.start()
     await daemon.durable()
 asyncio.run(main())
@@ -31,13 +34,12 @@ HEAVY = (
 )
 OWN = {
     "apps": "mapreduce mapreduce.plan",
-    "codec": "cid control frames messages node_id records runs unixfs",
+    "codec": "answers cid control frames messages node_id records runs unixfs",
     "core": "architecture events leases machine master membership messages node participant placement tasks timing"
             " values views worker",
-    "daemon": "background main requests results tasks",
+    "daemon": "background daemon main requests results streams tasks",
     "drivers": "block_files block_index blocks control fetcher gateway gateway_http identity ledger mqtt provider"
                " runner vitals",
-    "runner": "answers",
 }
 
 

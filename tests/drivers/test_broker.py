@@ -34,6 +34,7 @@ from ipdc_edge.drivers.broker import (
 )
 from ipdc_edge.home import Home
 from ipdc_edge.settings import Settings, parse
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -101,8 +102,7 @@ def test_a_broker_that_dies_is_started_again(
         first = process.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        while process.pid == first:
-            pass
+        eventually(lambda: process.pid != first, "another broker")
         assert process._process is not None
         process._await_ready(process._process)
     finally:
@@ -171,10 +171,10 @@ def test_the_broker_dies_with_a_killed_daemon() -> None:
         package = os.path.dirname(os.path.abspath(ipdc_edge.__file__))
         shutil.copytree(package, os.path.join(directory, "ipdc_edge"), ignore=shutil.ignore_patterns("__pycache__"))
         code = (
-            "import time\nfrom ipdc_edge.drivers.broker import *\nfrom ipdc_edge.settings import parse\n"
+            "import signal\nfrom ipdc_edge.drivers.broker import *\nfrom ipdc_edge.settings import parse\n"
             f"home = Home({{'IPDC_HOME': {directory!r} + '/home'}})\nhome.prepare()\n"
             f"broker = BrokerProcess(home, parse(b'mqtt_port = {_free_port()}', 'f'))\n"
-            "broker.start()\nprint(broker.pid, flush=True)\ntime.sleep(600)\n"
+            "broker.start()\nprint(broker.pid, flush=True)\nsignal.pause()\n"
         )
         options: dict[str, Any] = {"stdout": subprocess.PIPE, "cwd": directory, "env": {"PATH": "/usr/bin:/usr/sbin"}}
         if os.geteuid() == 0:

@@ -19,6 +19,7 @@ from ipdc_edge.drivers import control
 from ipdc_edge.drivers.control import ControlChannel, ControlServer, SocketNotMade
 from ipdc_edge.errors import BadRequest, ControlBroken, DaemonLost, DaemonRunning, IpdcError, NoDaemon, NotAllowed
 from ipdc_edge.home import Home
+from tests.waiting import eventually_async
 
 
 class OutOfPaper(IpdcError):
@@ -136,8 +137,7 @@ def test_descriptors_arrive_and_are_closed_when_the_handler_ends(tmp_path: Path)
                 return conversation.answer()
 
         assert await asyncio.to_thread(ask) == {"texts": ["one", "two"], "inherited": [False, False]}
-        while server.connections:
-            await asyncio.sleep(0)
+        await eventually_async(lambda: not server.connections, "the handler's end")
         assert len(daemon.kept) == 2
         for fd in daemon.kept:
             with pytest.raises(OSError):
@@ -156,8 +156,7 @@ def test_more_descriptors_than_allowed_are_refused_and_none_leaks(tmp_path: Path
         before = len(os.listdir("/proc/self/fd"))
         with pytest.raises(BadRequest, match="more than 16 descriptors"):
             await asyncio.to_thread(ask)
-        while server.connections:
-            await asyncio.sleep(0)
+        await eventually_async(lambda: not server.connections, "the connection's end")
         assert len(os.listdir("/proc/self/fd")) == before
 
     _run(tmp_path, test)
@@ -230,8 +229,10 @@ def test_a_client_that_leaves_cancels_its_handler(tmp_path: Path) -> None:
         conversation = await asyncio.to_thread(client.Conversation, home)
         conversation.request("wait", {})
         await daemon.waiting.wait()
+        assert not daemon.cancelled.is_set()
         conversation.__exit__(None, None, None)
-        await daemon.cancelled.wait()
+        await eventually_async(lambda: not server.connections, "the connection's end")
+        assert daemon.cancelled.is_set()
 
     _run(tmp_path, test)
 
@@ -242,10 +243,9 @@ def test_a_client_that_stops_reading_holds_only_itself_up(tmp_path: Path) -> Non
         stuck.request("content", {"times": 1000, "size": 1 << 20})
         answer = await asyncio.to_thread(client.call, home, "echo")
         assert answer["uid"] == os.getuid()
-        assert server.connections == 1
+        await eventually_async(lambda: server.connections == 1, "only the stuck client is left")
         stuck.__exit__(None, None, None)
-        while server.connections:
-            await asyncio.sleep(0)
+        await eventually_async(lambda: not server.connections, "the stuck client's end")
 
     _run(tmp_path, test)
 
@@ -346,8 +346,12 @@ def test_a_dead_daemons_socket_is_replaced(tmp_path: Path) -> None:
 def test_a_file_in_the_way_is_kept_and_named(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "control.sock").write_text("precious")
+
+    async def test(home: Home, daemon: Daemon, server: ControlServer) -> None:
+        pytest.fail("it listens where somebody's file was")
+
     with pytest.raises(SocketNotMade, match="no socket is in the way"):
-        _run(tmp_path, lambda home, daemon, server: asyncio.sleep(0))
+        _run(tmp_path, test)
     assert (tmp_path / "run" / "control.sock").read_text() == "precious"
 
 

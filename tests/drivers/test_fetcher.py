@@ -14,6 +14,7 @@ from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.fetcher import BlockUnavailable, Fetcher, FileTooBig, NoFile
 from ipdc_edge.drivers.gateway import Gateway
 from ipdc_edge.drivers.importer import Importer, import_file
+from tests.waiting import eventually_async
 
 DATA = b"hello world"
 CID = raw_cid(DATA)
@@ -164,13 +165,12 @@ async def silent(reader, writer):
 
 
 async def dripping(reader, writer):
+    await reader.readuntil(b"\r\n\r\n")
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-    while not reader.at_eof():
+    left = asyncio.ensure_future(reader.read())
+    while not (await asyncio.wait((left,), timeout=0.02))[0]:  # a byte each time, until the asker leaves
         writer.write(b"h")
-        await asyncio.sleep(0.02)
-        await writer.drain()
-        if writer.transport.is_closing():
-            return
+    await left
 
 
 async def endless(reader, writer):
@@ -241,8 +241,7 @@ def test_at_most_two_connections_a_provider_and_they_are_kept(stores):
             await fetcher.block(cid, providers[:1])
         assert gateways[0].counters["connections"] == 2
         await fetcher.close()
-        while gateways[0]._open:
-            await asyncio.sleep(0)
+        await eventually_async(lambda: not gateways[0]._open, "both connections are closed")
 
     run(stores, check)
 
@@ -252,12 +251,13 @@ def test_a_connection_that_the_provider_closed_while_idle_is_no_fault(stores):
 
     async def check(fetcher, gateways, providers):
         assert await fetcher.block(CID, providers[:1]) == DATA
-        while gateways[0]._open:
-            await asyncio.sleep(0.01)
+        assert len(gateways[0]._open) == 1
+        await gateways[0].close()
+        await gateways[0].start()
         assert await fetcher.block(CID, providers[:1]) == DATA
         assert gateways[0].counters["connections"] == 2 and fetcher.counters["faults"] == 0
 
-    run(stores, check, {"idle": 0.05})
+    run(stores, check)
 
 
 def test_an_idle_connection_is_closed_by_us(stores, monkeypatch):
@@ -267,8 +267,7 @@ def test_an_idle_connection_is_closed_by_us(stores, monkeypatch):
     async def check(fetcher, gateways, providers):
         await fetcher.block(CID, providers[:1])
         assert len(gateways[0]._open) == 1
-        while gateways[0]._open:
-            await asyncio.sleep(0.01)
+        await eventually_async(lambda: not gateways[0]._open, "the idle connection is closed")
         assert await fetcher.block(CID, providers[:1]) == DATA
 
     run(stores, check)
@@ -276,16 +275,24 @@ def test_an_idle_connection_is_closed_by_us(stores, monkeypatch):
 
 def test_a_cancelled_call_leaves_no_half_read_connection(stores):
     async def check(fetcher, gateways, providers):
-        async with provider(silent) as mute:
+        asked, left = asyncio.Event(), asyncio.Event()
+
+        async def begins(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(HEAD + b"hello")
+            asked.set()
+            await reader.read()
+            left.set()
+
+        async with provider(begins) as mute:
             call = asyncio.ensure_future(fetcher.block(CID, [mute]))
-            while mute not in fetcher._pools:
-                await asyncio.sleep(0)
-            await asyncio.sleep(0.05)
+            await eventually_async(asked.is_set, "the request has arrived")
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
             assert fetcher._pools[mute]._idle == []
             assert not fetcher._pools[mute].places.locked()
+            await eventually_async(left.is_set, "the connection is closed")
 
     run(stores, check)
 
@@ -324,19 +331,29 @@ def test_only_the_needed_blocks_are_fetched(stores):
 def test_it_is_one_block_ahead_up_to_the_end_and_goes_on_behind_it(stores):
     data = os.urandom(60)
     root = put_file(stores[1], data, 10, links=10)
+    leaves = [raw_cid(data[at : at + 10]) for at in range(0, 60, 10)]
+    other = put(stores[1], DATA)
 
     async def check(fetcher, gateways, providers):
+        asked, block = [], fetcher.block
+
+        async def noted(cid, providers):
+            asked.append(cid)
+            return await block(cid, providers)
+
+        fetcher.block = noted
         served = gateways[0].counters
         blocks = fetcher.file_blocks(root, 0, 20, providers[:1])
         assert await anext(blocks) == (0, data[:10])
-        while served["blocks"] < 3:  # the root, the first leaf, and without being asked the second
-            await asyncio.sleep(0)
+        # the root, the first leaf, and without being asked the second
+        await eventually_async(lambda: served["blocks"] == 3, "the block ahead is served")
         assert await anext(blocks) == (10, data[10:20])
-        await asyncio.sleep(0.05)
-        assert served["blocks"] == 3  # behind the end nothing comes by itself
+        # what would be fetched by itself has its turn in the loop before this one has crossed the network
+        assert await fetcher.block(other, providers[:1]) == DATA
+        assert asked == [root, *leaves[:2], other]  # behind the end nothing comes by itself
         assert await anext(blocks) == (20, data[20:30])
         assert await anext(blocks) == (30, data[30:40])
-        assert served["blocks"] == 5
+        assert asked == [root, *leaves[:2], other, *leaves[2:4]] and served["blocks"] == 6
         await blocks.aclose()
 
     run(stores, check)

@@ -18,6 +18,7 @@ from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.gateway import Gateway, GatewayPortTaken
 from ipdc_edge.drivers.gateway_http import matches, split_target, wanted_format
 from ipdc_edge.drivers.importer import import_file
+from tests.waiting import eventually_async
 
 RAW = {"Accept": "application/vnd.ipld.raw"}
 ABSENT = raw_cid(b"absent")
@@ -253,23 +254,23 @@ def test_what_is_no_proper_request_is_told_and_closed(store, data, status):
 
 
 def test_a_slow_request_and_a_silent_peer_are_ended(store):
-    async def check(gateway):
-        slow = asyncio.ensure_future(talk(gateway, b"GET /ipfs/bafkqaaa?format=raw HTTP/1.1\r\nHost: "))
-        silent = asyncio.ensure_future(talk(gateway, b""))
-        assert (await slow).startswith(b"HTTP/1.1 408")
-        assert await silent == b""
-        assert await settled(gateway) == 0
+    async def slow(gateway):
+        answer = await talk(gateway, b"GET /ipfs/bafkqaaa?format=raw HTTP/1.1\r\nHost: ")
+        assert answer.startswith(b"HTTP/1.1 408")
+        await settled(gateway)
 
-    serve(store, check, idle=0.1, patience=0.1)
+    async def silent(gateway):
+        assert await talk(gateway, b"") == b""
+        await settled(gateway)
+
+    # one limit at a time: on a busy machine the other could end the connection first
+    serve(store, slow, patience=0.1)
+    serve(store, silent, idle=0.1)
 
 
 async def settled(gateway):
-    """How many connections are left once those that are ending have ended."""
-    for _ in range(1000):
-        if not gateway._open:
-            break
-        await asyncio.sleep(0.01)
-    return len(gateway._open)
+    """Every connection has ended."""
+    await eventually_async(lambda: not gateway._open, "the end of every connection")
 
 
 def test_a_peer_that_does_not_take_its_answer_is_dropped_and_stops_nobody(store):
@@ -285,7 +286,7 @@ def test_a_peer_that_does_not_take_its_answer_is_dropped_and_stops_nobody(store)
         await loop.sock_sendall(deaf, request * 8)  # more than all buffers on the way hold
         answer = await talk(gateway, request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         assert len(answer) > CHUNK  # somebody else is served meanwhile
-        assert await settled(gateway) == 0
+        await settled(gateway)
         assert gateway.counters["refused"] == 1
         deaf.close()
 
@@ -305,8 +306,7 @@ def test_connections_are_bounded_in_all_and_by_address(store):
         assert gateway.counters["refused"] == 1
         held[0][1].close()
         await held[0][1].wait_closed()
-        while len(gateway._open) > 2:
-            await asyncio.sleep(0)
+        await eventually_async(lambda: len(gateway._open) <= 2, "one of the three has ended")
         assert (await talk(gateway, probe)).startswith(b"HTTP/1.1 200")
         for _, writer in held:
             writer.close()
@@ -319,18 +319,19 @@ def test_a_peer_that_goes_away_leaves_nothing(store):
     cid = put(store, os.urandom(CHUNK))
 
     async def check(gateway):
-        before = len(os.listdir("/proc/self/fd"))
+        def descriptors():
+            return len(os.listdir("/proc/self/fd"))
+
+        before = descriptors()
         for _ in range(20):
             reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
             writer.write(f"GET /ipfs/{cid}?format=raw HTTP/1.1\r\nHost: a\r\n\r\n".encode())
             await reader.readexactly(1000)
             writer.transport.abort()
-        assert await settled(gateway) == 0
-        for _ in range(1000):  # a thread may still be closing the block it had opened
-            if len(os.listdir("/proc/self/fd")) <= before:
-                break
-            await asyncio.sleep(0.01)
-        assert len(os.listdir("/proc/self/fd")) <= before
+        await settled(gateway)
+        # a thread may still be closing the block it had opened
+        await eventually_async(lambda: descriptors() <= before, "every descriptor is closed")
+        assert gateway.counters["connections"] == 20
 
     serve(store, check)
 

@@ -23,6 +23,7 @@ from ipdc_edge.core.values import NodeRecord, Vitals
 from ipdc_edge.drivers.broker import BrokerProcess
 from ipdc_edge.drivers.mqtt import Mqtt
 from ipdc_edge.home import Home
+from tests.waiting import eventually_async
 
 JOB = "20260101-000000-abcd"
 CODEC = MessageCodec(MapReduce.commands, MapReduce.reports)
@@ -114,9 +115,7 @@ class Station:
                 await self.changed.wait()
 
     async def up(self) -> None:
-        async with asyncio.timeout(20):
-            while not self.mqtt.own.connected:
-                await asyncio.sleep(0.01)
+        await eventually_async(lambda: self.mqtt.own.connected, "the connection to the own broker")
 
 
 def said(message: object, sender: str) -> Callable[[Event], bool]:
@@ -217,13 +216,15 @@ def test_a_broker_that_comes_back_gets_the_records_again(brokers) -> None:  # ty
         a, b = brokers(), brokers()
         one, two = Station("one", a.address, (a.address,)), Station("two", b.address, (a.address,))
         async with stations(one, two):
-            await one.heard(said(Present(two.record), two.id))
+            first = await one.heard(said(Present(two.record), two.id))
             one.events.clear()
             a.stop()
             a.start()
-            await one.heard(said(Present(two.record), two.id))
+            again = await one.heard(said(Present(two.record), two.id))
+            assert again.birth > first.birth  # type: ignore[attr-defined]
             two.mqtt.send(one.id, a.address, CleanUp(JOB))
-            await one.heard(said(CleanUp(JOB), two.id))
+            event = await one.heard(said(CleanUp(JOB), two.id))
+            assert isinstance(event, MessageReceived) and event.broker == OWN
 
     asyncio.run(main())
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from ipdc_edge.codec import frames
-from ipdc_edge.drivers.frame_socket import FrameSocket
 from ipdc_edge.drivers.runner import Output, RunnerBroken, RunnerDied, RunnerProcess, TaskFailed
+from ipdc_edge.frame_socket import FrameSocket
+from tests.waiting import eventually_async
 
 MEGABYTE = 1 << 20
 WORDS = b"""
@@ -323,12 +324,14 @@ def test_a_runner_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
 
 def test_killing_ends_an_endless_loop(tmp_path: Path) -> None:
     async def main() -> None:
-        async with runner(tmp_path, b"def map(key, line):\n    while True: pass\n") as process:
+        code = b"def map(key, line):\n    print('in the loop')\n    while True: pass\n"
+        async with runner(tmp_path, code) as process:
             task = asyncio.create_task(do(process, MAP_FILE, [[b"a\n"]]))
-            await asyncio.sleep(0)
+            await eventually_async(lambda: b"in the loop" in process.output(), "the endless loop has begun")
             process.kill()
             with pytest.raises(RunnerDied, match="SIGKILL"):
                 await task
+            assert not process.alive
 
     asyncio.run(main())
 

@@ -10,11 +10,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
+from tests import waiting
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DICTIONARY = "/usr/share/dictd/gcide.dict.dz"  # package dict-gcide: a real text of 38 MB
@@ -40,13 +41,8 @@ def ipdc(*words: str, home: str = "", **options: Any) -> subprocess.CompletedPro
 
 
 def eventually(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
-    """What the condition gives once it is true; waiting is bounded, and says what it waited for."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(0.05)
-    return found
+    """`waiting.eventually` with the patience that three nodes on a small machine need."""
+    return waiting.eventually(condition, what, seconds)
 
 
 class Lab:

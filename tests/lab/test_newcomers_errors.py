@@ -11,7 +11,7 @@ from tests.lab.conftest import Lab, eventually, ipdc
 from tests.lab.test_jobs import program
 
 
-def refused(done, code: int, *words: str) -> None:  # type: ignore[no-untyped-def]
+def expect_refusal(done, code: int, *words: str) -> None:  # type: ignore[no-untyped-def]
     """The command ended with this code, and its error says all of these words, without a traceback of ours."""
     assert done.returncode == code, done.stderr
     for word in words:
@@ -20,13 +20,13 @@ def refused(done, code: int, *words: str) -> None:  # type: ignore[no-untyped-de
 
 
 def test_a_missing_file(lab: Lab, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    refused(
+    expect_refusal(
         lab.run(1, "submit", program("words.py"), "--input", str(tmp_path / "nothing.txt"), check=False),
         1,
         "nothing.txt",
         "No such file",
     )
-    refused(
+    expect_refusal(
         lab.run(1, "submit", program("wrods.py"), "--input", program("words.py"), check=False),
         1,
         "wrods.py",
@@ -38,7 +38,7 @@ def test_a_syntax_error_is_refused_at_submit_with_its_line(lab: Lab, tmp_path) -
     path = tmp_path / "Map.py"
     path.write_text("def map(key, line):\n    yield key,, line\n")
     before = len(lab.json(1, "jobs"))
-    refused(
+    expect_refusal(
         lab.run(1, "submit", str(path), "--input", str(path), check=False), 1, "Map.py", "line 2", "yield key,, line"
     )
     assert len(lab.json(1, "jobs")) == before, "no job was made"
@@ -46,7 +46,7 @@ def test_a_syntax_error_is_refused_at_submit_with_its_line(lab: Lab, tmp_path) -
 
 def test_an_exception_in_map_fails_the_job_and_shows_where(lab: Lab, book: str) -> None:
     done = lab.run(2, "submit", program("fails.py"), "--input", book, "-k", "3", check=False)
-    refused(done, 1, "ValueError", "no beer here")
+    expect_refusal(done, 1, "ValueError", "no beer here")
     job = lab.json(2, "jobs")[-1]
     assert job["state"] == "failed" and "no beer here" in job["error"]
     failure = lab.json(2, "status", job["id"])["failure"]
@@ -69,18 +69,18 @@ def test_an_exception_in_map_fails_the_job_and_shows_where(lab: Lab, book: str) 
 
 def test_no_daemon(tmp_path) -> None:  # type: ignore[no-untyped-def]
     home = str(tmp_path / "home")
-    refused(ipdc("jobs", home=home, check=False), 3, "ipdc-edge run", home)
+    expect_refusal(ipdc("jobs", home=home, check=False), 3, "ipdc-edge run", home)
 
 
 def test_an_unreadable_line_in_the_settings(tmp_path) -> None:  # type: ignore[no-untyped-def]
     home = tmp_path / "home"
     home.mkdir()
     (home / "ipdc.conf").write_text("name = pi\nmqtt_port = eighteen\n")
-    refused(
+    expect_refusal(
         ipdc("run", home=str(home), check=False), 1, str(home / "ipdc.conf"), "line 2", "mqtt_port", "eighteen", "65535"
     )
     (home / "ipdc.conf").write_text("mqttport = 1\n")
-    refused(ipdc("run", home=str(home), check=False), 1, "line 1", "mqttport", "mqtt_port")
+    expect_refusal(ipdc("run", home=str(home), check=False), 1, "line 1", "mqttport", "mqtt_port")
 
 
 def test_mosquitto_is_not_installed(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -98,7 +98,7 @@ def test_mosquitto_is_not_installed(tmp_path) -> None:  # type: ignore[no-untype
         text=True,
         env={**os.environ, "PYTHONPATH": ROOT, "IPDC_HOME": str(tmp_path / "home")},
     )
-    refused(done, 1, "mosquitto", "apt install mosquitto")
+    expect_refusal(done, 1, "mosquitto", "apt install mosquitto")
 
 
 def test_a_port_that_is_taken(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -107,9 +107,9 @@ def test_a_port_that_is_taken(tmp_path) -> None:  # type: ignore[no-untyped-def]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         (home / "ipdc.conf").write_text(f"mqtt_port = {port}\n")
-        refused(ipdc("broker", home=str(home), check=False), 1, str(port), "mqtt_port", "ipdc.conf")
+        expect_refusal(ipdc("broker", home=str(home), check=False), 1, str(port), "mqtt_port", "ipdc.conf")
         (home / "ipdc.conf").write_text(f"gateway_port = {port}\n")
-        refused(ipdc("run", home=str(home), check=False), 1, str(port), "gateway_port")
+        expect_refusal(ipdc("run", home=str(home), check=False), 1, str(port), "gateway_port")
 
 
 def test_a_job_that_no_node_can_take_says_why(lab: Lab, tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -9,7 +9,7 @@ import os
 from ipdc_edge import settings as conf
 from ipdc_edge.core import events as e
 from ipdc_edge.core.messages import CleanUp
-from ipdc_edge.daemon.main import Daemon
+from ipdc_edge.daemon.daemon import Daemon
 from ipdc_edge.home import Home
 
 

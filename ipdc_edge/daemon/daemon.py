@@ -1,0 +1,231 @@
+"""The daemon: one asyncio loop, one queue of events, one place that calls the core.
+
+Owns the life of a node's process and the rule that a `Save` is durable before any `Send` of the same batch
+leaves. Every effect of the core has one line in `_carry_out`. Decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import sys
+import time
+from collections import deque
+from random import SystemRandom
+
+import sdnotify
+
+from .. import __version__
+from ..apps import built_in
+from ..codec.messages import MessageCodec
+from ..core import events as e
+from ..core.node import Node
+from ..core.values import NodeRecord, Vitals
+from ..drivers import identity
+from ..drivers.blocks import BlockStore
+from ..drivers.control import ControlServer
+from ..drivers.fetcher import Fetcher
+from ..drivers.gateway import Gateway
+from ..drivers.ledger import Ledger
+from ..drivers.mqtt import Mqtt
+from ..drivers.runner import RunnerProcess
+from ..drivers.vitals import VitalsSampler
+from ..home import Home
+from ..settings import Settings
+from .results import Results
+from .tasks import TaskRunner
+
+SAMPLE = 5.0  # seconds between two looks at the machine's vitals
+CONNECTIONS_OF_A_BIRTH = 1 << 20  # birth numbers of connections: start number times this, and counted on
+
+
+class Daemon:
+    """One node at work."""
+
+    def __init__(self, home: Home, settings: Settings) -> None:
+        self.home, self.settings = home, settings
+        self.loop = asyncio.get_running_loop()
+        self.events: deque[e.Event] = deque()
+        self.scheduled = False
+        self.saving: set[asyncio.Task[None]] = set()
+        self.timer: asyncio.TimerHandle | None = None
+        self.wall = time.time() - time.monotonic()
+        self.failed: BaseException | None = None
+        self.stopped = asyncio.Event()
+        self.change: asyncio.Future[None] = self.loop.create_future()  # done after the next event
+
+        os.makedirs(home.identity, mode=0o700, exist_ok=True)
+        self.id = identity.load_or_make(home.identity)
+        self.ledger = Ledger(home.ledger)
+        self.birth = self.ledger.next_birth()
+        self.store = BlockStore(home.blocks, settings.quota(home.state))
+        self.fetcher = Fetcher(self.store)
+        self.vitals = VitalsSampler(home.state)
+        self.architectures = {architecture.name: architecture for architecture in built_in()}
+        host = settings.listen
+        self.address, self.gateway_address = f"{host}:{settings.mqtt_port}", f"{host}:{settings.gateway_port}"
+        own = NodeRecord(
+            self.id, settings.name, "ready", self.address, self.gateway_address, __version__, tuple(self.architectures),
+            settings.slots, RunnerProcess.kind, Vitals(0, 0, self.vitals.cpu_count, 1.0, 0.0, self.vitals.speed, 0),
+        )
+        saved = self.ledger.unfinished()
+        self.node = Node(own, self.birth, SystemRandom(), self.architectures, saved=saved, now=self.now())
+        self._release_leftovers({save.key for save in saved if save.kind == "job"})
+        self.tasks = TaskRunner(self.id, self.store, self.fetcher, self.architectures, self.emit, home.scratch)
+        self.results = Results(self.id, home.jobs, self.store, self.fetcher, self.emit, self.now)
+        self.gateway = Gateway(self.store, host, settings.gateway_port)
+        codec = MessageCodec(
+            itertools.chain.from_iterable(a.commands for a in self.architectures.values()),
+            itertools.chain.from_iterable(a.reports for a in self.architectures.values()),
+        )
+        births = itertools.count(self.birth * CONNECTIONS_OF_A_BIRTH)
+        portals = tuple(f"{host}:{port}" for host, port in settings.portals)
+        self.mqtt = Mqtt(settings.domain, self.id, self.address, portals, codec, births, settings.keepalive, self.emit,
+                         note, self.keep_block)
+
+    def now(self) -> float:
+        """Seconds that never go back, close to those since the epoch where the clock was right at the start.
+        """
+        return self.wall + time.monotonic()
+
+    def _release_leftovers(self, unfinished: set[str]) -> None:
+        """Content of submissions that never came, and of others' jobs, does not outlive a start; own jobs'
+        does."""
+        for owner in self.store.owners():
+            job, _, master = owner.partition(".")
+            if owner != "user" and not (job in unfinished and master in ("", self.id)):
+                self.store.release(owner)
+
+    # -- events in, effects out
+
+    def emit(self, event: e.Event) -> None:
+        """Queue an event for the core."""
+        self.events.append(event)
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self.scheduled = False
+        try:
+            while self.events:
+                self._batch(self.node.handle(self.events.popleft(), self.now()))
+            self._moved()
+        except BaseException as error:  # the core is broken: end, loudly; systemd starts us anew from the ledger
+            self.failed = error
+            self.stopped.set()
+
+    def ask(self, event: e.Event) -> list[e.Effect]:
+        """Handle one event at once, for a request that needs the outcome; an IpdcError of the core goes to
+        the asker."""
+        effects = self.node.handle(event, self.now())
+        self._batch(effects)
+        self._moved()
+        return effects
+
+    def _batch(self, effects: list[e.Effect]) -> None:
+        saves = [effect for effect in effects if isinstance(effect, e.Save)]
+        if not saves:
+            return self._carry_out(effects)
+        task = self.loop.create_task(self._save_first(saves, effects))
+        self.saving.add(task)
+        task.add_done_callback(self._saved)
+
+    async def _save_first(self, saves: list[e.Save], effects: list[e.Effect]) -> None:
+        await self.ledger.save(saves)
+        self._carry_out(effects)
+
+    def _saved(self, task: asyncio.Task[None]) -> None:
+        self.saving.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.failed = task.exception()
+            self.stopped.set()
+
+    async def durable(self) -> None:
+        """Returns when everything handled so far is durable and on its way."""
+        await asyncio.gather(*self.saving)
+
+    def _moved(self) -> None:
+        """The core's state may have changed: wake whoever watches, and set the clock for what is due next."""
+        if self.timer is not None:
+            self.timer.cancel()
+        wait = max(0.01, self.node.next_wakeup(self.now()) - self.now())
+        self.timer = self.loop.call_later(min(wait, 3600.0), self.emit, e.TimePassed())
+        self.change.set_result(None)
+        self.change = self.loop.create_future()
+
+    def _carry_out(self, effects: list[e.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case e.Save():
+                    continue
+                case e.Send():
+                    self.mqtt.send(effect.node, effect.address, effect.message)
+                case e.PublishRecord():
+                    self.mqtt.publish_record(effect.record)
+                case e.WatchRecords():
+                    self.mqtt.watch(effect.wanted)
+                case e.FetchJob():
+                    self.tasks.fetch_job(effect)
+                case e.StartTask():
+                    self.tasks.start_task(effect)
+                case e.StopTask():
+                    self.tasks.stop_task(effect)
+                case e.FreeJob():
+                    self.tasks.free_job(effect)
+                case e.FetchPart():
+                    self.results.fetch_part(effect)
+                case e.KeepLog():
+                    self.results.keep_log(effect)
+                case e.PublishResult():
+                    self.results.publish(effect)
+                case e.DiscardResult():
+                    self.results.discard(effect)
+                case e.ReleaseJob():
+                    self.results.release(effect.job)
+                case e.Note():
+                    note(effect.text)
+                case _:
+                    raise TypeError(f"nobody carries out {type(effect).__name__}")
+
+    def keep_block(self, cid: str, data: bytes, job: str) -> None:
+        """A command's parameters that are too long for a message: content of the job until it ends."""
+        self.store.put(cid, data, job)
+
+    # -- its life
+
+    async def run(self, control: ControlServer) -> None:
+        """Until SIGTERM, SIGINT, or a bug in the core. Requests come in by `control`."""
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(signum, self.stopped.set)
+        await self.gateway.start()
+        await control.start()
+        self.mqtt.start()
+        sampling = asyncio.create_task(self._sample())
+        notifier = sdnotify.SystemdNotifier()
+        notifier.notify(f"READY=1\nSTATUS={self.settings.name} in domain {self.settings.domain}")
+        note(f"node {self.settings.name} ({self.id}) is up: broker {self.address}, gateway {self.gateway_address}")
+        await self.stopped.wait()
+        notifier.notify("STOPPING=1")
+        sampling.cancel()
+        await control.close()
+        await self.tasks.close()
+        await self.results.close()
+        await asyncio.gather(*self.saving, return_exceptions=True)
+        self.mqtt.close()
+        await self.gateway.close()
+        await self.fetcher.close()
+        self.store.close()
+        self.ledger.close()
+
+    async def _sample(self) -> None:
+        while True:
+            self.emit(e.VitalsMeasured(self.vitals.sample()))
+            await asyncio.sleep(SAMPLE)
+
+
+def note(text: str) -> None:
+    """A line for the journal."""
+    print(text, file=sys.stderr, flush=True)
