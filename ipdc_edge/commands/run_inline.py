@@ -13,10 +13,10 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from ipdc_edge.apps.mapreduce.scratch import Scratch
 from ipdc_edge.apps.mapreduce.task import TaskIo, make_task
 from ipdc_edge.errors import IpdcError
 from ipdc_edge.runner.program import load_program
+from ipdc_edge.runner.scratch import Scratch
 
 if TYPE_CHECKING:
     import argparse

@@ -15,6 +15,7 @@ from typing import Any
 from ..codec.answers import RunnerBroken
 from ..codec.answers import TaskFailed as RunnerTaskFailed
 from ..codec.cid import BadCid, raw_cid
+from ..codec.unixfs import CHUNK
 from ..core.architecture import Architecture, BadSpec
 from ..core.events import (
     Event,
@@ -35,7 +36,7 @@ from ..drivers.fetcher import BlockUnavailable, Fetcher
 from ..drivers.runner import RunnerDied, RunnerProcess
 from ..errors import IpdcError
 from .background import Background, report_bug
-from .streams import CHUNK, FetchFailed, Inputs, Outputs
+from .streams import FetchFailed, Inputs, Outputs
 
 MOST_CODE_FILES = 256
 MOST_CODE = 8 << 20  # bytes of all code files of a job

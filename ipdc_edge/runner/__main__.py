@@ -12,13 +12,13 @@ import socket
 import sys
 from importlib import import_module
 
-from ipdc_edge.apps.mapreduce.scratch import Scratch
 from ipdc_edge.codec import frames
 from ipdc_edge.frame_socket import FrameSocket
 from ipdc_edge.runner import limits
 from ipdc_edge.runner.failure import describe
 from ipdc_edge.runner.link import Link
 from ipdc_edge.runner.program import CodeImporter, load_program
+from ipdc_edge.runner.scratch import Scratch
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:

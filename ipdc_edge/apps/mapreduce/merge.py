@@ -17,7 +17,7 @@ TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ipdc_edge.apps.mapreduce.scratch import Scratch, Segment
+    from ipdc_edge.runner.scratch import Scratch, Segment
 
     Lines = Callable[[], list[str]]  # the next sorted lines of a run; empty at its end
     Blocks = Callable[[], bytes | bytearray | None]  # the next block of a run; nothing at its end

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from ipdc_edge.apps.mapreduce.merge import Blocks
-    from ipdc_edge.apps.mapreduce.scratch import Scratch, Segment
+    from ipdc_edge.runner.scratch import Scratch, Segment
 
     Combine = Callable[[object, Iterator[object]], Iterable[tuple[object, object]] | None]
     Table = dict[object, list[object]]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from ipdc_edge.apps.mapreduce.merge import Blocks
-    from ipdc_edge.apps.mapreduce.scratch import Scratch
+    from ipdc_edge.runner.scratch import Scratch
 
     class Program(Protocol):
         """The user's functions; None for those that are not defined."""

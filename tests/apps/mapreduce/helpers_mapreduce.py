@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from ipdc_edge.apps.mapreduce.scratch import Scratch
 from ipdc_edge.apps.mapreduce.task import TaskIo, make_task
+from ipdc_edge.runner.scratch import Scratch
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from helpers_mapreduce import scratch_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipdc_edge.apps.mapreduce.scratch import ScratchFull
 from ipdc_edge.apps.mapreduce.sorter import NOTHING, CombineChangedKey, Sorter
 from ipdc_edge.codec.records import ValueNotCarried, decode_key, decode_values, encode_key, partition_of
 from ipdc_edge.codec.runs import RunReader
+from ipdc_edge.runner.scratch import ScratchFull
 
 KEYS = st.one_of(
     st.sampled_from(["a", "b", "é", "tab\t", 1, 1.0, True, b"a", None, ("a", 1), ("a", 1.0), ("a", "b"), -0.0, 0.0]),
