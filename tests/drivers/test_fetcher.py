@@ -166,7 +166,7 @@ async def silent(reader, writer):
 
 async def dripping(reader, writer):
     await reader.readuntil(b"\r\n\r\n")
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n")  # whole after 8 s at the earliest
     left = asyncio.ensure_future(reader.read())
     while not (await asyncio.wait((left,), timeout=0.02))[0]:  # a byte each time, until the asker leaves
         writer.write(b"h")
