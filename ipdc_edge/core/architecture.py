@@ -26,9 +26,12 @@ class Architecture(Protocol):
     commands: tuple[str, ...]  # the channels its masters speak on
     reports: tuple[str, ...]  # the channels its workers answer on
 
+    def check(self, spec: JobSpec) -> None:
+        """BadSpec unless the description is valid and within bounds; costs little, whatever it says."""
+        ...
+
     def plan(self, spec: JobSpec) -> tuple[Task, ...]:
-        """All tasks of the job, in the order in which they should be leased; BadSpec when the body is not
-        valid."""
+        """All tasks of a checked job, in the order in which they should be leased."""
         ...
 
     def params(self, spec: JobSpec, task: Task, results: Mapping[str, Result], holder: str) -> Json:

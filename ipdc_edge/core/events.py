@@ -27,9 +27,10 @@ class MessageReceived:
 
 @dataclass(frozen=True, slots=True)
 class RecordsListed:
-    """A portal has delivered every retained record it holds; more come only when they change."""
+    """A portal has delivered every retained record it holds; `outstanding` others have yet to."""
 
     portal: str
+    outstanding: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,11 @@ class VitalsMeasured:
 @dataclass(frozen=True, slots=True)
 class WatchRequested:
     """Somebody looks at the nodes of the domain; watching goes on for a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The daemon is about to end: say goodbye."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +163,8 @@ class TimePassed:
 
 
 Event = (
-    MessageReceived | RecordsListed | PortalLeft | PeerUnreachable | VitalsMeasured | WatchRequested | JobSubmitted
-    | CancelRequested | JobFetched | JobFetchFailed | TaskProgressed | TaskFinished | TaskFailed | PartFetched
+    MessageReceived | RecordsListed | PortalLeft | PeerUnreachable | VitalsMeasured | WatchRequested | StopRequested
+    | JobSubmitted | CancelRequested | JobFetched | JobFetchFailed | TaskProgressed | TaskFinished | TaskFailed | PartFetched
     | PartFetchFailed | ResultPublished | ResultFailed | TimePassed
 )
 
@@ -246,6 +252,7 @@ class FetchPart(Effect):
     task: str
     index: int
     cid: str
+    size: int
     gateway: str
 
 

@@ -49,8 +49,8 @@ class Leases:
 
     def _wanted(self, participant: Participant, task: TaskState, attempt: Attempt, now: float) -> bool:
         """Whether we want this attempt; takes up again what we had given up on, if its task is still open."""
-        if attempt in task.leases:
-            return task.leases[attempt].node == participant.node
+        if attempt in participant.held or attempt in task.leases:
+            return participant.held.get(attempt) == task.task.id
         if task.state == "committed" or not self.may_speak(participant.node, task, attempt):
             return False
         self.tasks.adopt(task.task.id, attempt, participant.node, now)
@@ -88,25 +88,31 @@ class Leases:
         for attempt in list(participant.held):
             self.take_back(participant, attempt)
 
-    def commit(self, node: str, task: TaskState, attempt: Attempt, result: Result) -> None:
+    def commit(self, node: str, task: TaskState, attempt: Attempt, result: Result, now: float) -> None:
         """The first result of a task; its other attempts are nobody's duty any more."""
         task.issued[attempt] = node
         for other, lease in task.leases.items():
             self.participants.by_node[lease.node].held.pop(other, None)
-        self.tasks.commit(task.task.id, result)
+        self.tasks.commit(task.task.id, result, now)
         self.participants.by_node[node].tasks_done += 1
 
-    def lose_output(self, cid: str) -> list[str]:
-        """An output cannot be fetched: its task waits again, and with a lost worker all that it alone held.
-        Their ids."""
-        named = list(self.tasks.by_output.get(cid, ()))
-        holders = [self.tasks.results[ident].node for ident in named]
-        gone = [node for node in holders if not self._works(node)]
-        lost = []
-        for ident, result in list(self.tasks.results.items()):
-            if ident in named or (result.node in gone and not self.tasks.states[ident].task.final):
-                self.tasks.lose(ident)
-                lost.append(ident)
+    def lose_output(self, cid: str, ordered: float) -> list[str]:
+        """An output cannot be fetched by an attempt that was ordered then: its task waits again, and with a
+        lost worker all that it alone held. Their ids. What was made anew since the order is not meant."""
+        lost = [i for i in self.tasks.by_output.get(cid, ()) if self.tasks.states[i].committed <= ordered]
+        gone = [node for node in dict.fromkeys(self.tasks.results[i].node for i in lost) if not self._works(node)]
+        for ident in lost:
+            self.tasks.lose(ident)
+        for node in gone:
+            lost += self.lose_outputs_of(node)
+        return lost
+
+    def lose_outputs_of(self, node: str) -> list[str]:
+        """A node lost everything that it made for the job, but for what is a part of the result: the master fetches
+        those, and learns of each by itself. The ids of the tasks that wait again."""
+        lost = [i for i, r in self.tasks.results.items() if r.node == node and not self.tasks.states[i].task.final]
+        for ident in lost:
+            self.tasks.lose(ident)
         return lost
 
     def _works(self, node: str) -> bool:
@@ -117,7 +123,8 @@ class Leases:
         """What tasks and participants say of leases is the same."""
         self.tasks.check()
         self.participants.check()
-        held = {attempt: (ident, p.node) for p in self.participants for attempt, ident in p.held.items()}
-        leased = {a: (i, t.leases[a].node) for i, t in self.tasks.states.items() for a in t.leases}
+        held = sorted((attempt, ident, p.node) for p in self.participants for attempt, ident in p.held.items())
+        states = self.tasks.states.items()
+        leased = sorted((attempt, i, lease.node) for i, t in states for attempt, lease in t.leases.items())
         if held != leased:
             raise BrokenInvariant(f"leased {leased}, held {held}")

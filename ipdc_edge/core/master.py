@@ -90,10 +90,11 @@ class Master:
             self.membership.learn(node, str(worker["address"]), str(worker["gateway"]))
         for task, result in committed.items():
             if task in self.tasks.states:
-                self.tasks.commit(task, result)
+                self.tasks.commit(task, result, 0.0)
                 self._fetch_if_final(self.tasks.states[task], result)
-        if committed:
+        if committed or workers:
             self._step("start")
+            self.started = submitted
             self._collect_when_done()
 
     def _step(self, word: str) -> None:
@@ -143,29 +144,45 @@ class Master:
 
     def accepted(self, node: str, message: Accept, now: float) -> None:
         """A worker takes the job."""
-        if self.participants.get(node) is None or self.state in FINAL:
+        participant = self.participants.get(node)
+        if participant is None or self.state in FINAL:
             return self._send(node, CleanUp(self.job))
-        participant = self.participants.accept(node, message.slots, now)
-        if participant is not None:
-            self._save_worker(participant, message)
+        self.participants.accept(participant, message.slots, now)
+        self._works(participant, now)
+        self.lease(now)
+
+    def _works(self, participant: Participant, now: float) -> None:
+        """It is our worker: after a restart only those who were given the job may say what they hold of it."""
+        if not participant.saved:
+            participant.saved = True
+            address, gateway = self.membership.addresses[participant.node]
+            known = {"name": participant.name, "slots": participant.slots, "address": address, "gateway": gateway}
+            self.effects.append(Save("worker", f"{self.job}/{participant.node}", known))
         if self.state == "queued":
             self._step("start")
             self.started = now
-        self.lease(now)
-
-    def _save_worker(self, participant: Participant, message: Accept) -> None:
-        """After a restart only those who were given the job may say what they hold of it."""
-        addresses = {"address": message.address, "gateway": message.gateway}
-        known = {"name": participant.name, "slots": message.slots, **addresses}
-        self.effects.append(Save("worker", f"{self.job}/{participant.node}", known))
 
     def refused(self, node: str, message: Refuse, now: float) -> None:
         """A node does not take the job, or has forgotten it."""
+        before = self.participants.get(node)
+        had = before is not None and before.state in ("working", "lost")
         participant = None if self.state in FINAL else self.participants.refuse(node, message.reason, now)
         if participant is not None:
-            self.leases.take_back_all(participant)
-            self.recruit(now)
-            self.lease(now)
+            self._left(participant, had, now)
+
+    def worker_restarted(self, node: str, now: float) -> None:
+        """A node started anew: what it held and what it had made of the job is gone."""
+        participant = None if self.state in FINAL else self.participants.restarted(node)
+        if participant is not None:
+            self._left(participant, True, now)
+
+    def _left(self, participant: Participant, had: bool, now: float) -> None:
+        self.leases.take_back_all(participant)
+        if had and self.state == "running":
+            for ident in self.leases.lose_outputs_of(participant.node):
+                self.effects.append(Note(f"job {self.job}: {ident} is done again, {participant.name} lost it"))
+        self.recruit(now)
+        self.lease(now)
 
     def lost(self, node: str, now: float) -> None:
         """The worker's connection broke."""
@@ -176,6 +193,7 @@ class Master:
         participant = None if self.state in FINAL else self.participants.renew(node, now)
         if participant is None:
             return self._send(node, CleanUp(self.job))
+        self._works(participant, now)
         drop = self.leases.renew(participant, message.held, now)
         for attempt in self.leases.unseen(participant, {h.attempt for h in message.held}, now, self.timing.resend):
             self._command(node, self.tasks.states[participant.held[attempt]], attempt)
@@ -205,12 +223,12 @@ class Master:
         task = self._issued(node, message.task, message.attempt)
         if task is None:
             return
+        if task.state != "committed" and (self.state != "running" or message.channel != task.task.report):
+            return  # not taken, so not acknowledged: it comes again
         self._send(node, Received(self.job, message.task, message.attempt))
-        if task.state == "committed":
-            self.participants.by_node[node].held.pop(message.attempt, None)
-        elif self.state == "running" and message.channel == task.task.report:
+        if task.state != "committed":
             result = message.result
-            self.leases.commit(node, task, message.attempt, result)
+            self.leases.commit(node, task, message.attempt, result, now)
             self.effects.append(Save("task", f"{self.job}/{message.task}", saved_result(result)))
             log = str(result.details.get("log") or "")
             if log:
@@ -232,7 +250,7 @@ class Master:
     def _fetch_if_final(self, task: TaskState, result: Result) -> None:
         if task.task.final:
             gateway = self.membership.addresses.get(result.node, ("", ""))[1]
-            self.effects.append(FetchPart(self.job, task.task.id, task.task.index, result.output, gateway))
+            self.effects.append(FetchPart(self.job, task.task.id, task.task.index, result.output, result.size, gateway))
 
     def failed(self, node: str, message: Failed, now: float) -> None:
         """A worker's attempt came to nothing: try again elsewhere, or give the job up."""
@@ -242,11 +260,12 @@ class Master:
         self._send(node, Received(self.job, message.task, message.attempt))
         if message.attempt not in task.leases:
             return  # told before, or not wanted any more
+        ordered = task.leases[message.attempt].sent
         self.leases.take_back(self.participants.by_node[node], message.attempt)
         failure = message.failure
         if failure.kind == "fetch":
             task.fetch_failures += 1
-            self._lose_output(failure.cid)
+            self._lose_output(failure.cid, ordered)
             count, most = task.fetch_failures, MOST_FETCH_FAILURES
         else:
             task.failures += 1
@@ -262,8 +281,8 @@ class Master:
         self.failure, text = failure_view(task, node, self.participants.by_node[node].name, failure)
         self.effects.append(KeepLog(self.job, task, attempt, text))
 
-    def _lose_output(self, cid: str) -> None:
-        for ident in self.leases.lose_output(cid):
+    def _lose_output(self, cid: str, ordered: float) -> None:
+        for ident in self.leases.lose_output(cid, ordered):
             self.parts.pop(ident, None)
         if self.state == "collecting" and self.tasks.stage() is not None:
             self._step("lose")
@@ -286,10 +305,12 @@ class Master:
     def part_failed(self, task: str, cid: str, reason: str, now: float) -> None:
         """A part could not be had: its task waits again."""
         state = self.tasks.states.get(task)
-        if state is None or state.result is None or state.result.output != cid or self.state in FINAL:
+        if state is None or state.result is None or state.result.output != cid:
             return
+        if self.state not in ("running", "collecting"):
+            return  # publishing: every part is here already
         self.effects.append(Note(f"job {self.job}: part of {task} could not be fetched ({reason}): done again"))
-        self._lose_output(cid)
+        self._lose_output(cid, now)
         self.recruit(now)
         self.lease(now)
 

@@ -15,6 +15,7 @@ from .machine import BrokenInvariant, require
 from .values import NodeRecord, Vitals
 
 REFRESH = 15.0  # seconds: a record is published at most this often ...
+CONNECTIONS = 1 << 20  # a birth number: the number of the node's start times this, plus a count of connections
 STALE = 300.0  # ... and at least this often while anybody could care
 WATCH = 30.0  # seconds that watching goes on after somebody looked
 LISTED_LATE = 1.0  # seconds to wait for a portal's list before placing with what is known
@@ -41,7 +42,8 @@ class Membership:
         self.heard: dict[str, int] = {}  # newest birth number of each peer's connections to our own broker
         self.addresses: dict[str, tuple[str, str]] = {own.id: (own.mqtt, own.gateway)}  # (broker, gateway)
         self.effects: list[Effect] = []
-        self.listed: set[str] = set()  # portals that have listed all their records since watching began
+        self.listed = False  # whether every portal has listed all its records since watching began
+        self.starts: dict[str, int] = {}  # of each peer, the newest number of its starts
         self.watch_until = 0.0
         self.watching_since: float | None = None
         self._published: tuple[NodeRecord, float] | None = None
@@ -99,14 +101,17 @@ class Membership:
 
     def portal_left(self, portal: str) -> None:
         """We lost a portal: its testimony ends, unless it is the last word there is on a node."""
-        self.listed.discard(portal)
         for peer in self.peers.values():
             if len(peer.testimony) > 1:
                 peer.testimony.pop(portal, None)
 
-    def peer_spoke(self, node: str, birth: int) -> None:
-        """A peer's message came over our own broker on a connection of this birth."""
+    def peer_spoke(self, node: str, birth: int) -> bool:
+        """A peer's message came over our own broker on a connection of this birth; whether that shows that the
+        peer started anew since the last one."""
         self.heard[node] = max(birth, self.heard.get(node, 0))
+        before, start = self.starts.get(node), birth // CONNECTIONS
+        self.starts[node] = max(start, before or 0)
+        return before is not None and start > before
 
     def is_stale(self, node: str, birth: int) -> bool:
         """Whether a loss is of a connection older than one that we heard from since."""
@@ -133,13 +138,13 @@ class Membership:
         """Whether every record that a portal holds has come, or that was waited for long enough."""
         if self.watching_since is None:
             return False
-        return bool(self.listed) or now - self.watching_since >= LISTED_LATE
+        return self.listed or now - self.watching_since >= LISTED_LATE
 
     def tick(self, now: float) -> None:
         """Do what is due: end watching, publish the record."""
         if self.watching_since is not None and now >= self.watch_until:
             self.watching_since = None
-            self.listed.clear()
+            self.listed = False
             self.effects.append(WatchRecords(False))
         self.publish_if_due(now)
 

@@ -30,6 +30,7 @@ from .events import (
     ResultPublished,
     Save,
     Send,
+    StopRequested,
     TaskFailed,
     TaskFinished,
     TaskProgressed,
@@ -63,7 +64,8 @@ from .values import JobKey, JobSpec, NodeRecord, Result
 from .worker import Worker
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-MOST_HELD_JOBS = 32  # jobs of others that a node takes at once; more are refused as busy
+MOST_HELD_JOBS = 32  # jobs that a node works for at once; more are refused as busy
+MOST_HELD_JOBS_OF_ONE = 12  # of one master, so that nobody can occupy a node alone
 
 
 class Node:
@@ -87,7 +89,8 @@ class Node:
         self._handlers: dict[type, Callable[..., None]] = {
             MessageReceived: self._message_received, RecordsListed: self._records_listed, PortalLeft: self._portal_left,
             PeerUnreachable: self._peer_unreachable, VitalsMeasured: self._vitals_measured,
-            WatchRequested: self._watch_requested, JobSubmitted: self._job_submitted,
+            WatchRequested: self._watch_requested, StopRequested: self._stop_requested,
+            JobSubmitted: self._job_submitted,
             CancelRequested: self._cancel_requested,
             JobFetched: self._job_fetched, JobFetchFailed: self._job_fetch_failed,
             TaskProgressed: self._task_progressed, TaskFinished: self._task_finished, TaskFailed: self._task_failed,
@@ -139,6 +142,7 @@ class Node:
         architecture = self.architectures.get(event.spec.app)
         if architecture is None:
             raise BadSpec(reason=f"no architecture '{event.spec.app}' here (there are {', '.join(self.architectures)})")
+        architecture.check(event.spec)
         while True:
             job = event.utc + "-" + "".join(LETTERS[int(self.random.random() * 26)] for _ in range(4))
             if job not in self.masters:
@@ -207,6 +211,8 @@ class Node:
             reason = f"memory: {own.vitals.memory_available // MB} MB available, the job needs {offer.memory // MB} MB"
         elif len(self.workers) >= MOST_HELD_JOBS:
             reason = f"busy: holds {len(self.workers)} jobs"
+        elif sum(held.master == sender for held in self.workers) >= MOST_HELD_JOBS_OF_ONE:
+            reason = f"busy: holds {MOST_HELD_JOBS_OF_ONE} jobs of yours"
         if reason:
             self.effects.append(Send(sender, offer.address, Refuse(offer.job, reason)))
             return
@@ -271,7 +277,9 @@ class Node:
             if event.broker == OWN and not self.membership.is_stale(event.sender, event.birth):
                 self._peer_lost(event.sender, now)
         elif event.broker == OWN:
-            self.membership.peer_spoke(event.sender, event.birth)
+            if self.membership.peer_spoke(event.sender, event.birth):
+                for master in self.masters.values():
+                    master.worker_restarted(event.sender, now)
             if isinstance(message, (Download, Command, Received, Renewed, Cancel, CleanUp)):
                 self._from_master(event.sender, message, now)
             elif isinstance(message, (Accept, Refuse, Report, Failed, Renew)):
@@ -285,7 +293,7 @@ class Node:
         self._peer_lost(event.node, now)
 
     def _records_listed(self, event: RecordsListed, now: float) -> None:
-        self.membership.listed.add(event.portal)
+        self.membership.listed = self.membership.listed or not event.outstanding
         self._recruit(now)
 
     def _recruit(self, now: float) -> None:
@@ -302,6 +310,9 @@ class Node:
 
     def _watch_requested(self, event: WatchRequested, now: float) -> None:
         self.membership.watch(now + WATCH, now)
+
+    def _stop_requested(self, event: StopRequested, now: float) -> None:
+        self.membership.set_state("gone", now)
 
     # -- time
 

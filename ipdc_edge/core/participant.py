@@ -29,6 +29,11 @@ PARTICIPANT: Transitions = {
     ("working", "refuse"): "refused",  # restarted: it does not know the job any more
     ("lost", "accept"): "working",
     ("lost", "renew"): "working",  # it is back with what it held
+    ("offered", "renew"): "working",  # it was offered the job again, but had never left it
+    ("silent", "renew"): "working",
+    ("refused", "renew"): "working",
+    ("lost", "restart"): "refused",
+    ("working", "restart"): "refused",  # whatever it held is gone
     ("lost", "offer"): "offered",
     ("lost", "refuse"): "refused",
 }
@@ -48,6 +53,7 @@ class Participant:
     retry: float = 0.0  # not to be offered the job again before
     slots: int = 1
     held: dict[Attempt, str] = field(default_factory=dict)  # open attempts -> task
+    saved: bool = False  # whether the ledger knows it as our worker
     tasks_done: int = 0
     reason: str = ""  # why it is not working
 
@@ -78,7 +84,7 @@ class Participants:
 
     def restore(self, node: str, name: str, slots: int) -> None:
         """A worker from before this master's restart."""
-        self.by_node[node] = Participant(node, name, "lost", slots=slots)
+        self.by_node[node] = Participant(node, name, "lost", slots=slots, saved=True)
 
     # -- offers
 
@@ -107,17 +113,12 @@ class Participants:
                 break
         return chosen
 
-    def accept(self, node: str, slots: int, now: float) -> Participant | None:
-        """It takes the job; None when it already had, or was never offered it."""
-        participant = self.by_node.get(node)
-        if participant is None:
-            return None
+    def accept(self, participant: Participant, slots: int, now: float) -> None:
+        """It takes the job; a second time changes nothing."""
         participant.slots = max(1, min(MOST_SLOTS, slots))
         participant.deadline, participant.reason = now + self.timing.lease, ""
-        if participant.state == "working":
-            return None
-        self._step(participant, "accept")
-        return participant
+        if participant.state != "working":
+            self._step(participant, "accept")
 
     def refuse(self, node: str, reason: str, now: float) -> Participant | None:
         """It does not take the job, or has forgotten it; None when that is not new."""
@@ -128,16 +129,25 @@ class Participants:
         participant.reason, participant.retry = reason[:200], now + 3 * self.timing.replace
         return participant
 
+    def restarted(self, node: str) -> Participant | None:
+        """It started anew and knows nothing of the job; None when it had no part in it."""
+        participant = self.by_node.get(node)
+        if participant is None or participant.state not in ("working", "lost"):
+            return None
+        self._step(participant, "restart")
+        participant.reason, participant.retry = "restarted", 0.0
+        return participant
+
     # -- leases
 
     def renew(self, node: str, now: float) -> Participant | None:
-        """It is alive: its leases begin anew. None when it has no part in the job."""
+        """It is alive and holds the job: its leases begin anew. None when it was never offered it."""
         participant = self.by_node.get(node)
-        if participant is not None and participant.state == "lost":
+        if participant is None:
+            return None
+        if participant.state != "working":
             self._step(participant, "renew")
             participant.reason = ""
-        if participant is None or participant.state != "working":
-            return None
         participant.deadline = now + self.timing.lease
         return participant
 

@@ -42,6 +42,7 @@ class TaskState:
     result: Result | None = None
     leases: dict[Attempt, Lease] = field(default_factory=dict)
     issued: dict[Attempt, str] = field(default_factory=dict)
+    committed: float = 0.0  # when
     failures: int = 0
     fetch_failures: int = 0
     failed_on: dict[str, int] = field(default_factory=dict)
@@ -104,7 +105,7 @@ class Tasks:
             self._step(task, "release")
             self.waiting[task.task.stage][ident] = None
 
-    def commit(self, ident: str, result: Result) -> None:
+    def commit(self, ident: str, result: Result, now: float) -> None:
         """The first result of a task: it wins, and the task's other attempts are not wanted any more."""
         task = self.states[ident]
         self._step(task, "commit")
@@ -112,6 +113,7 @@ class Tasks:
         self.uncommitted[task.task.stage] -= 1
         task.leases.clear()
         task.result = self.results[ident] = result
+        task.committed = now
         self.by_output.setdefault(result.output, {})[ident] = None
 
     def lose(self, ident: str) -> None:

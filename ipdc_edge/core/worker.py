@@ -15,6 +15,7 @@ from .messages import Accept, Command, Download, Failed, FromWorker, Held, Refus
 from .timing import Timing
 from .values import Attempt, Failure, JobKey, JobSpec, Json, Result
 
+MOST_OPEN = 150  # attempts held for one job; as many as a renewal can name
 HELD_JOB: Transitions = {
     ("fetching", "fetch"): "ready",
     ("fetching", "fail"): "freed",
@@ -29,7 +30,6 @@ HELD_TASK: Transitions = {
     ("queued", "drop"): "dropped",
     ("running", "drop"): "dropped",
     ("reporting", "drop"): "dropped",
-    ("done", "drop"): "dropped",
 }
 
 
@@ -59,7 +59,8 @@ class Worker:
         self.own_address, self.own_gateway = own
         self.slots = slots
         self.state = "fetching"
-        self.tasks: dict[Attempt, HeldTask] = {}
+        self.tasks: dict[Attempt, HeldTask] = {}  # open ones
+        self.closed: dict[Attempt, None] = {}  # done or dropped: never to be begun again
         self.queued: dict[Attempt, None] = {}  # in the order of starting
         self.running = 0
         self.effects: list[Effect] = [FetchJob(key, offer.cid, offer.gateway)]
@@ -76,6 +77,8 @@ class Worker:
 
     def offered_again(self, offer: Download, now: float) -> None:
         """The offer was doubled, or the master restarted and may have moved: answer as before."""
+        if (offer.cid, offer.app, offer.memory) != (self.offer.cid, self.offer.app, self.offer.memory):
+            return  # another job under the same id: not ours to judge
         self.offer, self.heard = offer, now
         if self.state == "ready":
             self._accept()
@@ -84,6 +87,8 @@ class Worker:
         """The job's description is here: take the job."""
         if self.state != "fetching":
             return
+        if (spec.app, spec.memory) != (self.offer.app, self.offer.memory):
+            return self.fetch_failed("the job's description is not what was offered")
         self._step("fetch")
         self.renew_at = now + self.timing.renew
         self._accept()
@@ -105,6 +110,11 @@ class Worker:
         self.tasks.clear()
         self.effects.append(FreeJob(self.key))
 
+    def _close(self, attempt: Attempt) -> None:
+        """What an attempt was about is not needed any more, only that it was."""
+        del self.tasks[attempt]
+        self.closed[attempt] = None
+
     def _stop(self, task: HeldTask) -> None:
         self.queued.pop(task.attempt, None)
         if task.state == "running":
@@ -120,7 +130,12 @@ class Worker:
         if self.state != "ready":
             return  # the order overtook the offer's answer; the master will send it again
         held = self.tasks.get(command.attempt)
+        if command.attempt in self.closed:  # the master took it up again by a late renewal of ours
+            given_up = Failure("dropped", "the attempt had been given up")
+            return self._send(Failed(self.key.job, command.task, command.attempt, given_up))
         if held is None:
+            if len(self.tasks) >= MOST_OPEN:
+                return  # no master leases so many to one worker
             self.tasks[command.attempt] = HeldTask(command.attempt, command)
             self.queued[command.attempt] = None
         elif held.outcome is not None:
@@ -167,16 +182,17 @@ class Worker:
         task = self.tasks.get(attempt)
         if task is not None and task.state == "reporting":
             task.step("receive")
+            self._close(attempt)
 
     def renewed(self, message: Renewed, now: float) -> None:
         """The master heard our renewal and names what it does not want any more."""
         self.heard = now
         for attempt in message.drop:
             task = self.tasks.get(attempt)
-            if task is None or task.state in ("done", "dropped"):
-                continue
-            self._stop(task)
-            task.step("drop")
+            if task is not None:
+                self._stop(task)
+                task.step("drop")
+                self._close(attempt)
 
     # -- time
 
@@ -187,7 +203,7 @@ class Worker:
             self.free()
         elif self.state == "ready" and now >= self.renew_at:
             self.renew_at = now + self.timing.renew
-            held = [t for t in self.tasks.values() if t.state in ("queued", "running", "reporting")]
+            held = list(self.tasks.values())
             self._send(Renew(self.key.job, tuple(Held(t.command.task, t.attempt, t.bytes_done) for t in held)))
             for task in held:
                 self._report(task)
@@ -213,5 +229,5 @@ class Worker:
         for attempt, task in self.tasks.items():
             if (task.state == "queued") != (attempt in self.queued) or task.attempt != attempt:
                 raise BrokenInvariant(f"attempt {attempt} is {task.state} and in the queue, or queued and not in it")
-            if (task.outcome is not None) != (task.state in ("reporting", "done")) and task.state != "dropped":
+            if (task.outcome is not None) != (task.state == "reporting") or attempt in self.closed:
                 raise BrokenInvariant(f"attempt {attempt} is {task.state} with outcome {task.outcome}")

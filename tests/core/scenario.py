@@ -17,6 +17,7 @@ from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.node_id import node_id
 from ipdc_edge.core import events as e
 from ipdc_edge.core import messages as m
+from ipdc_edge.core.membership import CONNECTIONS
 from ipdc_edge.core.node import Node, spec_of
 from ipdc_edge.core.values import Attempt, Failure, JobKey, JobSpec, NodeRecord, Result, Vitals
 
@@ -83,7 +84,7 @@ class Play:
 
     def on_submit(self, splits: str, workers: str, *options: str) -> list[str]:
         self.node.membership.watch(self.now + 1000, self.now)
-        self.node.membership.listed.add("portal")
+        self.node.membership.listed = True
         return self.run(
             e.JobSubmitted("20260101-000000", job_spec(int(splits), int(workers), "map-only" not in options))
         )
@@ -126,6 +127,11 @@ class Play:
 
     def on_reconnect(self, name: str) -> list[str]:
         self.births[name] = self.births.get(name, 1) + 1
+        return []
+
+    def on_restart(self, name: str) -> list[str]:
+        """The node starts anew: its birth numbers rise by a start."""
+        self.births[name] = self.births.get(name, 1) + CONNECTIONS
         return []
 
     def on_cancel_job(self) -> list[str]:
@@ -191,7 +197,7 @@ class Play:
                 return f"start {task} #{number.number}"
             case e.StopTask(_, number):
                 return f"stop #{number.number}"
-            case e.FetchPart(_, task, index, _, gateway):
+            case e.FetchPart(_, task, index, _, _, gateway):
                 return f"fetch part {index} of {task} from {gateway.partition(':')[0]}"
             case e.KeepLog(_, task, number, _, _, _):
                 return f"keep log {task} #{number.number}"

@@ -70,7 +70,7 @@ def leases_without_end(patch: pytest.MonkeyPatch) -> None:
 
 
 def lost_outputs_are_kept(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(leases.Leases, "lose_output", lambda self, cid: [])
+    patch.setattr(leases.Leases, "lose_output", lambda self, cid, ordered: [])
 
 
 def attempts_without_a_number(patch: pytest.MonkeyPatch) -> None:

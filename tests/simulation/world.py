@@ -22,6 +22,7 @@ from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.messages import MessageCodec
 from ipdc_edge.codec.node_id import node_id
 from ipdc_edge.core import events as e
+from ipdc_edge.core.membership import CONNECTIONS
 from ipdc_edge.core.messages import Lost, Present
 from ipdc_edge.core.node import Node, spec_of
 from ipdc_edge.core.values import Attempt, Failure, JobKey, NodeRecord, Result, Vitals
@@ -63,7 +64,7 @@ class SimNode:
 
     def start(self) -> None:
         """Boot from what was saved last."""
-        self.births += 1
+        self.births += CONNECTIONS
         self.up, self.watching = True, False
         random = self.world.random
         vitals = Vitals(512 * MB, int((100 + 300 * random.random()) * MB), 4, random.random(), 0.5, self.speed, 10**9)
@@ -72,7 +73,7 @@ class SimNode:
         )
         self.node = Node(
             record,
-            self.births,
+            self.births // CONNECTIONS,
             Random(random.random()),
             {"mapreduce": MapReduce()},
             saved=self.saved,
@@ -128,10 +129,12 @@ class SimNode:
     def do_WatchRecords(self, effect: e.WatchRecords) -> None:
         self.watching = effect.wanted
         if effect.wanted:
-            for portal in self.world.portals():
+            portals = self.world.portals()
+            for portal in portals:
                 for birth, record in list(portal.retained.values()):
                     self.world.after(0.01, self.world.deliver, self, portal.address, record.id, birth, Present(record))
-                self.world.after(0.02, self.handle, e.RecordsListed(portal.address))
+                outstanding = portals[-1] is not portal
+                self.world.after(0.02, self.handle, e.RecordsListed(portal.address, int(outstanding)))
 
     def do_FetchJob(self, effect: e.FetchJob) -> None:
         body = self.world.fetch(effect.gateway, effect.cid)

@@ -18,7 +18,7 @@ from ...core.values import JobSpec, Json, Result, Task
 BLOCK = 1024 * 1024  # bytes of a leaf under the profile unixfs-v1-2025
 LARGEST_SPLIT = 16 * BLOCK  # a lost task costs no more than this, and sorts within a few spills
 TASKS_FOR_EACH_WORKER = 4  # so that faster workers can pull more
-MOST_TASKS = 100_000
+MOST_SPLITS = 10_000  # a reduce is told of every map; the list of more would not fit into a block
 MAP, REDUCE = 0, 1  # stages
 
 
@@ -46,21 +46,25 @@ class MapReduce:
     commands: tuple[str, ...] = ("do-map", "do-reduce")
     reports: tuple[str, ...] = ("buffer", "get-result")
 
-    def _splits(self, spec: JobSpec) -> list[tuple[int, int, int]]:
+    def check(self, spec: JobSpec) -> None:
+        """BadSpec unless the description is valid and its splits are not too many; counts, and makes none."""
+        check(spec.body)
         inputs = spec.body["inputs"]
-        splits = cut(inputs, split_size(sum(item["size"] for item in inputs), spec.workers))
-        if len(splits) > MOST_TASKS:
-            raise BadSpec(reason=f"{len(splits)} splits, more than {MOST_TASKS}: give fewer, larger inputs")
-        return splits
+        size = self._split_size(spec)
+        splits = sum(-(-item["size"] // size) for item in inputs)
+        if splits > MOST_SPLITS:
+            raise BadSpec(reason=f"{splits} splits, more than {MOST_SPLITS}: give fewer or smaller inputs")
+
+    def _split_size(self, spec: JobSpec) -> int:
+        return split_size(sum(item["size"] for item in spec.body["inputs"]), spec.workers)
 
     def plan(self, spec: JobSpec) -> tuple[Task, ...]:
         """The maps by split, then a reduce for each worker that was asked for."""
-        check(spec.body)
         reduces = self._reduces(spec)
         maps = [
             Task(f"map-{n:05d}", MAP, "do-map", "buffer" if reduces else "get-result", n, not reduces, end - start,
                  {"input": number, "start": start, "end": end})
-            for n, (number, start, end) in enumerate(self._splits(spec))
+            for n, (number, start, end) in enumerate(cut(spec.body["inputs"], self._split_size(spec)))
         ]
         return (*maps, *(Task(f"reduce-{n:05d}", REDUCE, "do-reduce", "get-result", n, True) for n in range(reduces)))
 
@@ -111,5 +115,7 @@ def check(body: Json) -> None:
         raise BadSpec(reason="'code' and 'options' must be objects")
     for role in ("map", "reduce"):
         name = options.get(role)
+        if name is not None and not isinstance(name, str):
+            raise BadSpec(reason=f"the {role} program is not a name")
         if (role == "map" or name is not None) and name not in code:
             raise BadSpec(reason=f"the {role} program {name!r} is not among the job's code ({', '.join(code)[:200]})")
