@@ -12,10 +12,8 @@ import ast
 import os
 from collections.abc import Iterator
 
+from ipdc_edge.codec.bundle import MOST_FILE_BYTES, MOST_FILES, NAME
 from ipdc_edge.errors import IpdcError
-
-CODE_LIMIT = 1 << 20  # bytes of one file: a chunk, so that a code file is one block
-FILES_LIMIT = 500
 
 
 class FileUnreadable(IpdcError):
@@ -76,8 +74,10 @@ class Program:
         first = self.files.setdefault(name, path)
         if first != path and os.path.exists(path) and not os.path.samefile(first, path):
             raise NameTwice(first=first, second=path, name=name)
-        if len(self.files) > FILES_LIMIT:
-            raise ProgramTooBig(path=path, reason=f"the program has more than {FILES_LIMIT} files")
+        if not NAME.fullmatch(name):
+            raise ProgramTooBig(path=path, reason="its name may have letters of ASCII, digits, - _ and . only")
+        if len(self.files) > MOST_FILES:
+            raise ProgramTooBig(path=path, reason=f"the program has more than {MOST_FILES} files")
         return path not in self._defined
 
     def _demand(self, path: str, names: tuple[str, ...], wanted: str) -> None:
@@ -93,11 +93,11 @@ def parse(path: str) -> ast.Module:
     """The syntax tree of a Python file. Raises FileUnreadable, or ProgramBroken with file, line and text."""
     try:
         with open(path, "rb") as file:
-            source = file.read(CODE_LIMIT + 1)
+            source = file.read(MOST_FILE_BYTES + 1)
     except OSError as error:
         raise unreadable(path, error) from error
-    if len(source) > CODE_LIMIT:
-        raise ProgramTooBig(path=path, reason=f"a code file has at most {CODE_LIMIT} bytes")
+    if len(source) > MOST_FILE_BYTES:
+        raise ProgramTooBig(path=path, reason=f"a code file has at most {MOST_FILE_BYTES} bytes")
     try:
         compile(source, path, "exec", dont_inherit=True)
         return ast.parse(source, path)

@@ -164,8 +164,8 @@ class TimePassed:
 
 Event = (
     MessageReceived | RecordsListed | PortalLeft | PeerUnreachable | VitalsMeasured | WatchRequested | StopRequested
-    | JobSubmitted | CancelRequested | JobFetched | JobFetchFailed | TaskProgressed | TaskFinished | TaskFailed | PartFetched
-    | PartFetchFailed | ResultPublished | ResultFailed | TimePassed
+    | JobSubmitted | CancelRequested | JobFetched | JobFetchFailed | TaskProgressed | TaskFinished | TaskFailed
+    | PartFetched | PartFetchFailed | ResultPublished | ResultFailed | TimePassed
 )
 
 

@@ -108,8 +108,8 @@ class Leases:
         return lost
 
     def lose_outputs_of(self, node: str) -> list[str]:
-        """A node lost everything that it made for the job, but for what is a part of the result: the master fetches
-        those, and learns of each by itself. The ids of the tasks that wait again."""
+        """A node lost everything that it made for the job, but for what is a part of the result: the master
+        fetches those, and learns of each by itself. The ids of the tasks that wait again."""
         lost = [i for i, r in self.tasks.results.items() if r.node == node and not self.tasks.states[i].task.final]
         for ident in lost:
             self.tasks.lose(ident)

@@ -106,8 +106,8 @@ class Membership:
                 peer.testimony.pop(portal, None)
 
     def peer_spoke(self, node: str, birth: int) -> bool:
-        """A peer's message came over our own broker on a connection of this birth; whether that shows that the
-        peer started anew since the last one."""
+        """A peer's message came over our own broker on a connection of this birth; whether that shows that
+        the peer started anew since the last one."""
         self.heard[node] = max(birth, self.heard.get(node, 0))
         before, start = self.starts.get(node), birth // CONNECTIONS
         self.starts[node] = max(start, before or 0)

@@ -109,9 +109,9 @@ class Failure:
     """Why an attempt failed.
 
     `kind`: `user` (the user's code raised), `runner` (the child died or broke its protocol), `fetch` (content
-    could not be had: `cid` says which), `node` (the worker itself could not, as with a full disk), `dropped` (the
-    attempt had been given up; counts for nothing). `details` is for people: message, traceback, input, offset,
-    record.
+    could not be had: `cid` says which), `node` (the worker itself could not, as with a full disk), `dropped`
+    (the attempt had been given up; counts for nothing). `details` is for people: message, traceback, input,
+    offset, record.
     """
 
     kind: str

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections import deque
+from dataclasses import dataclass
 from random import SystemRandom
 
 import sdnotify
@@ -21,6 +22,7 @@ from .. import __version__
 from ..apps import built_in
 from ..codec.messages import MessageCodec
 from ..core import events as e
+from ..core.membership import CONNECTIONS
 from ..core.node import Node
 from ..core.values import NodeRecord, Vitals
 from ..drivers import identity
@@ -34,11 +36,21 @@ from ..drivers.runner import RunnerProcess
 from ..drivers.vitals import VitalsSampler
 from ..home import Home
 from ..settings import Settings
+from .background import Background
 from .results import Results
 from .tasks import TaskRunner
 
+GATHER = 0.02  # seconds in which saves gather for one commit; the design allows 0.2
 SAMPLE = 5.0  # seconds between two looks at the machine's vitals
-CONNECTIONS_OF_A_BIRTH = 1 << 20  # birth numbers of connections: start number times this, and counted on
+
+
+@dataclass(slots=True)
+class Batch:
+    """The effects of one event, the saves among them, and who waits until they are carried out."""
+
+    saves: list[e.Save]
+    effects: list[e.Effect]
+    done: asyncio.Future[None] | None = None
 
 
 class Daemon:
@@ -49,7 +61,9 @@ class Daemon:
         self.loop = asyncio.get_running_loop()
         self.events: deque[e.Event] = deque()
         self.scheduled = False
-        self.saving: set[asyncio.Task[None]] = set()
+        self.batches: deque[Batch] = deque()  # waiting to be durable, in order
+        self.saving: asyncio.Task[None] | None = None
+        self.background = Background()
         self.timer: asyncio.TimerHandle | None = None
         self.wall = time.time() - time.monotonic()
         self.failed: BaseException | None = None
@@ -73,14 +87,15 @@ class Daemon:
         saved = self.ledger.unfinished()
         self.node = Node(own, self.birth, SystemRandom(), self.architectures, saved=saved, now=self.now())
         self._release_leftovers({save.key for save in saved if save.kind == "job"})
-        self.tasks = TaskRunner(self.id, self.store, self.fetcher, self.architectures, self.emit, home.scratch)
-        self.results = Results(self.id, home.jobs, self.store, self.fetcher, self.emit, self.now)
+        self.tasks = TaskRunner(self.id, self.store, self.fetcher, self.architectures, self.emit, home.scratch,
+                                settings.slots)
+        self.results = Results(home.jobs, self.store, self.fetcher, self.emit, self.now)
         self.gateway = Gateway(self.store, host, settings.gateway_port)
         codec = MessageCodec(
             itertools.chain.from_iterable(a.commands for a in self.architectures.values()),
             itertools.chain.from_iterable(a.reports for a in self.architectures.values()),
         )
-        births = itertools.count(self.birth * CONNECTIONS_OF_A_BIRTH)
+        births = itertools.count(self.birth * CONNECTIONS)
         portals = tuple(f"{host}:{port}" for host, port in settings.portals)
         self.mqtt = Mqtt(settings.domain, self.id, self.address, portals, codec, births, settings.keepalive, self.emit,
                          note, self.keep_block)
@@ -109,13 +124,14 @@ class Daemon:
 
     def _drain(self) -> None:
         self.scheduled = False
+        if self.failed is not None:
+            return
         try:
             while self.events:
                 self._batch(self.node.handle(self.events.popleft(), self.now()))
             self._moved()
-        except BaseException as error:  # the core is broken: end, loudly; systemd starts us anew from the ledger
-            self.failed = error
-            self.stopped.set()
+        except BaseException as error:
+            self._broken(error)
 
     def ask(self, event: e.Event) -> list[e.Effect]:
         """Handle one event at once, for a request that needs the outcome; an IpdcError of the core goes to
@@ -126,26 +142,45 @@ class Daemon:
         return effects
 
     def _batch(self, effects: list[e.Effect]) -> None:
+        """Carry effects out in order; a batch with a save, and whatever comes after it, waits until that is
+        durable."""
         saves = [effect for effect in effects if isinstance(effect, e.Save)]
-        if not saves:
+        if not saves and self.saving is None:
             return self._carry_out(effects)
-        task = self.loop.create_task(self._save_first(saves, effects))
-        self.saving.add(task)
-        task.add_done_callback(self._saved)
+        self.batches.append(Batch(saves, effects))
+        if self.saving is None:
+            self.saving = self.loop.create_task(self._save())
 
-    async def _save_first(self, saves: list[e.Save], effects: list[e.Effect]) -> None:
-        await self.ledger.save(saves)
-        self._carry_out(effects)
+    async def _save(self) -> None:
+        try:
+            while self.batches:
+                await asyncio.sleep(GATHER)
+                group = list(self.batches)
+                saves = [save for batch in group for save in batch.saves]
+                if saves:
+                    await self.ledger.save(saves)
+                for batch in group:
+                    self.batches.popleft()
+                    self._carry_out(batch.effects)
+                    if batch.done is not None and not batch.done.done():
+                        batch.done.set_result(None)
+        except BaseException as error:
+            self._broken(error)
+        finally:
+            self.saving = None
 
-    def _saved(self, task: asyncio.Task[None]) -> None:
-        self.saving.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self.failed = task.exception()
-            self.stopped.set()
+    def _broken(self, error: BaseException) -> None:
+        """The core or the ledger is broken: end, loudly; systemd starts us anew from the ledger."""
+        if self.failed is None:
+            self.failed = error
+        self.stopped.set()
 
     async def durable(self) -> None:
         """Returns when everything handled so far is durable and on its way."""
-        await asyncio.gather(*self.saving)
+        if self.saving is not None:
+            done = self.loop.create_future()
+            self.batches.append(Batch([], [], done))
+            await asyncio.wait([done, self.saving], return_when=asyncio.FIRST_COMPLETED)
 
     def _moved(self) -> None:
         """The core's state may have changed: wake whoever watches, and set the clock for what is due next."""
@@ -183,8 +218,10 @@ class Daemon:
                     self.results.publish(effect)
                 case e.DiscardResult():
                     self.results.discard(effect)
+                    self.tasks.release_own(effect.job)
                 case e.ReleaseJob():
                     self.results.release(effect.job)
+                    self.tasks.release_own(effect.job)
                 case e.Note():
                     note(effect.text)
                 case _:
@@ -203,17 +240,20 @@ class Daemon:
         await self.gateway.start()
         await control.start()
         self.mqtt.start()
-        sampling = asyncio.create_task(self._sample())
+        self.background.start(self._sample())
         notifier = sdnotify.SystemdNotifier()
         notifier.notify(f"READY=1\nSTATUS={self.settings.name} in domain {self.settings.domain}")
         note(f"node {self.settings.name} ({self.id}) is up: broker {self.address}, gateway {self.gateway_address}")
         await self.stopped.wait()
         notifier.notify("STOPPING=1")
-        sampling.cancel()
         await control.close()
+        await self.background.close()
         await self.tasks.close()
         await self.results.close()
-        await asyncio.gather(*self.saving, return_exceptions=True)
+        await self.durable()
+        if self.failed is None:
+            self.ask(e.StopRequested())
+            await self.durable()
         self.mqtt.close()
         await self.gateway.close()
         await self.fetcher.close()
@@ -222,7 +262,10 @@ class Daemon:
 
     async def _sample(self) -> None:
         while True:
-            self.emit(e.VitalsMeasured(self.vitals.sample()))
+            try:
+                self.emit(e.VitalsMeasured(self.vitals.sample()))
+            except OSError as error:  # the disk, most likely: the old vitals stay, and the next look may do better
+                note(f"vitals could not be taken: {error}")
             await asyncio.sleep(SAMPLE)
 
 

@@ -15,20 +15,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..codec import frames
+from ..codec.bundle import bundle_items
 from ..codec.cid import raw_cid
 from ..codec.control import parse_block
 from ..core.events import CancelRequested, JobSubmitted, Save, WatchRequested
 from ..core.master import FINAL
 from ..core.node import spec_of
-from ..core.values import Json, NodeRecord
+from ..core.values import JobSpec, Json, NodeRecord
 from ..drivers.control import ControlChannel
-from ..errors import BadRequest, IpdcError, UnknownJob
+from ..errors import BadRequest, UnknownJob
 
 if TYPE_CHECKING:
     from .daemon import Daemon
 
 SUBMISSION = re.compile(r"[0-9a-f]{16}")  # names content that waits for its job; drawn by the client
 SUBMITTED = "submit-"  # begins the owner of such content
+SUBMISSION_LASTS = 3600.0  # seconds that content waits for its job
 SHOWN_JOBS = 200  # ended jobs that `jobs` lists
 WATCH_PAUSE = 0.2  # seconds between two pictures of a running job
 LOG_NAME = re.compile(r"([a-z0-9-]+)\.(\d+)\.(\d+)\.txt")
@@ -58,7 +60,10 @@ class Requests:
         if len(fds) != 1:
             raise BadRequest(reason=f"add needs one descriptor, not {len(fds)}")
         root = _text(request, "root")
-        upload = self.daemon.store.new_import("user" if request.get("keep") else _waiting(request))
+        owner = "user" if request.get("keep") else _waiting(request)
+        if owner != "user":  # a submission that never comes is not kept for ever; released twice does no harm
+            self.daemon.loop.call_later(SUBMISSION_LASTS, self.daemon.store.release, owner)
+        upload = self.daemon.store.new_import(owner)
         try:
             while True:
                 kind, payload = await channel.receive()
@@ -90,23 +95,29 @@ class Requests:
         if not isinstance(wanted, dict):
             raise BadRequest(reason="submit without a job's description")
         owner = _waiting(request)
-        body = {"version": 1, "memory": daemon.settings.runner_memory, **wanted}
-        for item in body.get("inputs") or ():
-            if isinstance(item, dict) and item.get("size") is None:
-                item["size"] = await daemon.fetcher.file_size(_text(item, "cid"), [])
-        block = json.dumps(body, separators=(",", ":")).encode()
-        cid = raw_cid(block)
-        spec = spec_of(cid, body)
-        daemon.store.put(cid, block, owner, durable=True)
         try:
+            spec = await self._stored_spec(wanted, owner)
             effects = daemon.ask(JobSubmitted(time.strftime("%Y%m%d-%H%M%S", time.gmtime(daemon.now())), spec))
-        except IpdcError:
+        except BaseException:
             daemon.store.release(owner)
             raise
         job = next(effect.key for effect in effects if isinstance(effect, Save) and effect.kind == "job")
         daemon.store.transfer(owner, job)
         await daemon.durable()
         return {"id": job}
+
+    async def _stored_spec(self, wanted: dict[str, Any], owner: str) -> JobSpec:
+        """The job's description, completed, checked, and kept as content."""
+        daemon = self.daemon
+        body = {"version": 1, "memory": daemon.settings.runner_memory, **wanted}
+        for item in body.get("inputs") or ():
+            if isinstance(item, dict) and item.get("size") is None:
+                item["size"] = await daemon.fetcher.file_size(_text(item, "cid"), [])
+        block = json.dumps(body, separators=(",", ":")).encode()
+        spec = spec_of(raw_cid(block), body)
+        bundle_items(body)
+        daemon.store.put(spec.cid, block, owner, durable=True)
+        return spec
 
     def _view(self, job: str) -> dict[str, object]:
         master = self.daemon.node.masters.get(job)

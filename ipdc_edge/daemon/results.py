@@ -25,30 +25,37 @@ from ..core.events import (
     ResultFailed,
     ResultPublished,
 )
-from ..core.values import JobKey, Json
+from ..core.values import Json
 from ..drivers.block_files import sync_directory
 from ..drivers.blocks import BlockStore
 from ..drivers.fetcher import Fetcher
 from ..errors import IpdcError
 from .background import Background, report_bug
-from .tasks import owner_of
 
+AT_ONCE = 4  # parts and logs that are fetched at the same time
 MOST_LOG = 128 << 10  # bytes kept of what one attempt printed
 MOST_LOGS = 1000  # attempts of a job whose prints are kept
 NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
+
+
+class PartNotAsTold(IpdcError):
+    """the part of {task} has not the size that its worker told: {size} bytes, not {told}"""
 
 
 class Results:
     """Carries out the master's effects, and completes a job's view with what only the daemon knows."""
 
     def __init__(
-        self, node_id: str, jobs: str, store: BlockStore, fetcher: Fetcher, emit: Callable[[Event], None],
+        self, jobs: str, store: BlockStore, fetcher: Fetcher, emit: Callable[[Event], None],
         now: Callable[[], float],
     ) -> None:
-        self.node_id, self.jobs, self.store, self.fetcher = node_id, jobs, store, fetcher
+        self.jobs, self.store, self.fetcher = jobs, store, fetcher
         self.emit, self.now = emit, now
         self.background = Background()
-        self.busy: dict[str, list[asyncio.Task[None]]] = {}  # parts and logs under way, by job
+        self.turn = asyncio.Semaphore(AT_ONCE)
+        self.arrivals = 0
+        self.fetching: dict[str, list[asyncio.Task[None]]] = {}  # parts under way, by job
+        self.writing: dict[str, list[asyncio.Task[None]]] = {}  # logs under way, by job
         self.logs: dict[str, int] = {}
 
     def directory(self, job: str) -> str:
@@ -62,8 +69,8 @@ class Results:
         times = {name: _utc(float(view[name])) for name in names if isinstance(view[name], float)}
         return {**view, **times, "directory": self.directory(str(view["id"]))}
 
-    def _begin(self, job: str, work: Coroutine[Any, Any, None]) -> None:
-        tasks = self.busy.setdefault(job, [])
+    def _begin(self, group: dict[str, list[asyncio.Task[None]]], job: str, work: Coroutine[Any, Any, None]) -> None:
+        tasks = group.setdefault(job, [])
         task = self.background.start(work)
         tasks.append(task)
         task.add_done_callback(tasks.remove)
@@ -77,16 +84,13 @@ class Results:
 
     def fetch_part(self, effect: FetchPart) -> None:
         """Bring one part here."""
-        self._begin(effect.job, self._fetch_part(effect))
+        self._begin(self.fetching, effect.job, self._fetch_part(effect))
 
     async def _fetch_part(self, effect: FetchPart) -> None:
-        name = f"part-{effect.index:05d}"
         providers = [effect.gateway] if effect.gateway else []
         try:
-            path = os.path.join(self._incoming(effect.job), name)
-            with open(path, "wb") as file:
-                async for _, data in self.fetcher.file_blocks(effect.cid, 0, 1 << 62, providers):
-                    await asyncio.to_thread(file.write, data)
+            async with self.turn:
+                await self._receive(effect, providers)
         except IpdcError as error:
             self.emit(PartFetchFailed(effect.job, effect.task, effect.cid, str(error)[:500]))
         except OSError as error:
@@ -97,19 +101,40 @@ class Results:
         else:
             self.emit(PartFetched(effect.job, effect.task, effect.cid))
 
+    async def _receive(self, effect: FetchPart, providers: list[str]) -> None:
+        """Stream a part into its file, which has its name only when it is whole."""
+        path = os.path.join(self._incoming(effect.job), f"part-{effect.index:05d}")
+        self.arrivals += 1
+        arriving = f"{path}.{self.arrivals}"
+        size = 0
+        try:
+            with open(arriving, "wb") as file:
+                async for _, data in self.fetcher.file_blocks(effect.cid, 0, effect.size, providers):
+                    size += len(data)
+                    if size > effect.size:
+                        break
+                    await asyncio.to_thread(file.write, data)
+            if size != effect.size:
+                raise PartNotAsTold(task=effect.task, size=size, told=effect.size)
+            os.rename(arriving, path)
+        finally:
+            if os.path.exists(arriving):
+                os.remove(arriving)
+
     # -- logs
 
     def keep_log(self, effect: KeepLog) -> None:
         """Put what an attempt printed into the job's `log/`."""
         if self.logs.setdefault(effect.job, 0) < MOST_LOGS:
             self.logs[effect.job] += 1
-            self._begin(effect.job, self._keep_log(effect))
+            self._begin(self.writing, effect.job, self._keep_log(effect))
 
     async def _keep_log(self, effect: KeepLog) -> None:
         text = effect.text.encode("utf-8", "replace")
         try:
             if effect.cid:
-                text += await self.fetcher.block(effect.cid, [effect.gateway] if effect.gateway else [])
+                async with self.turn:
+                    text += await self.fetcher.block(effect.cid, [effect.gateway] if effect.gateway else [])
             directory = os.path.join(self.directory(effect.job), "log")
             os.makedirs(directory, exist_ok=True)
             name = effect.task if NAME.fullmatch(effect.task) else "task"
@@ -126,12 +151,16 @@ class Results:
         self.background.start(self._publish(effect))
 
     async def _publish(self, effect: PublishResult) -> None:
-        await asyncio.gather(*self.busy.get(effect.job, ()), return_exceptions=True)
+        under_way = [*self.fetching.get(effect.job, ()), *self.writing.get(effect.job, ())]
+        await asyncio.gather(*under_way, return_exceptions=True)
         view = self.complete({**effect.view, "state": "succeeded", "phase": "succeeded", "ended": self.now()})
         try:
             await asyncio.to_thread(self._rename, effect.job, view)
         except OSError as error:
             self.emit(ResultFailed(effect.job, f"{self.directory(effect.job)}: {error.strerror or error}"))
+        except Exception as error:
+            report_bug(error)
+            self.emit(ResultFailed(effect.job, f"bug in this node: {error}"[:500]))
         else:
             self.emit(ResultPublished(effect.job))
         self._forget(effect.job)
@@ -156,27 +185,32 @@ class Results:
         self.background.start(self._discard(effect))
 
     async def _discard(self, effect: DiscardResult) -> None:
-        for task in list(self.busy.get(effect.job, ())):
-            await asyncio.gather(task, return_exceptions=True)
+        parts = list(self.fetching.get(effect.job, ()))
+        for task in parts:
+            task.cancel()
+        await asyncio.gather(*parts, *self.writing.get(effect.job, ()), return_exceptions=True)
         try:
-            incoming = self._incoming(effect.job)
-            for name in os.listdir(incoming):
-                os.remove(os.path.join(incoming, name))
-            os.rmdir(incoming)
-            view = self.complete(effect.view)
-            _write(os.path.join(self.directory(effect.job), "job.json"), json.dumps(view, indent=1).encode() + b"\n")
+            await asyncio.to_thread(self._leave_record, effect.job, self.complete(effect.view))
+        except OSError as error:
+            report_bug(error)
         finally:
             self._forget(effect.job)
             self.release(effect.job)
 
+    def _leave_record(self, job: str, view: Json) -> None:
+        incoming = self._incoming(job)
+        for name in os.listdir(incoming):
+            os.remove(os.path.join(incoming, name))
+        os.rmdir(incoming)
+        _write(os.path.join(self.directory(job), "job.json"), json.dumps(view, indent=1).encode() + b"\n")
+
     def release(self, job: str) -> None:
-        """The store need not keep the job's inputs, code and description any more, nor what this node made
-        for it itself."""
+        """The store need not keep the job's inputs, code and description any more."""
         self.store.release(job)
-        self.store.release(owner_of(JobKey(self.node_id, job)))
 
     def _forget(self, job: str) -> None:
-        self.busy.pop(job, None)
+        self.fetching.pop(job, None)
+        self.writing.pop(job, None)
         self.logs.pop(job, None)
 
     async def close(self) -> None:

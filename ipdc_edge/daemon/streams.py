@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..codec.answers import RunnerBroken
 from ..codec.cid import raw_cid
-from ..codec.runs import BadRun, encode_manifest, parse_manifest
+from ..codec.runs import MAX_RUNS, BadRun, encode_manifest, parse_manifest
 from ..codec.unixfs import CHUNK
+from ..core.architecture import BadSpec
 from ..drivers.block_files import ContentWriter
 from ..drivers.blocks import BlockStore
 from ..drivers.fetcher import BlockUnavailable, Fetcher
@@ -80,8 +81,9 @@ class Outputs:
 
     def __init__(self, store: BlockStore, owner: str, params: Mapping[str, Any]) -> None:
         self.store, self.owner = store, owner
-        self.kind: str = params["outputs"]["kind"]
-        self.count: int = params["outputs"]["count"]
+        self.kind, self.count = params["outputs"]["kind"], params["outputs"]["count"]
+        if self.kind not in ("runs", "files") or type(self.count) is not int or not 1 <= self.count <= MAX_RUNS:
+            raise BadSpec(reason=f"outputs {str(params['outputs'])[:100]}")
         self.runs: list[RunEntry] = [{"blocks": [], "bytes": 0, "records": 0} for _ in range(self.count)]
         self.writer: ContentWriter = store.new_file(owner)
         self.rest = bytearray()  # of a file, up to the next leaf

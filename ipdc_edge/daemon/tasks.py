@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..codec.answers import RunnerBroken
 from ..codec.answers import TaskFailed as RunnerTaskFailed
+from ..codec.bundle import MOST_BYTES, MOST_FILE_BYTES, bundle_items
 from ..codec.cid import BadCid, raw_cid
-from ..codec.unixfs import CHUNK
 from ..core.architecture import Architecture, BadSpec
 from ..core.events import (
     Event,
@@ -38,9 +37,8 @@ from ..errors import IpdcError
 from .background import Background, report_bug
 from .streams import FetchFailed, Inputs, Outputs
 
-MOST_CODE_FILES = 256
-MOST_CODE = 8 << 20  # bytes of all code files of a job
-CODE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}){0,7}")
+FETCH_PAUSE = 2.0  # seconds before a worker says that content cannot be had: its node may be back by then
+MOST_DETAILS = 8000  # bytes of a failure's details; they travel in one message with the rest
 
 
 def owner_of(key: JobKey) -> str:
@@ -62,13 +60,15 @@ class TaskRunner:
 
     def __init__(
         self, node_id: str, store: BlockStore, fetcher: Fetcher, architectures: Mapping[str, Architecture],
-        emit: Callable[[Event], None], scratch: str, runner: Callable[[str], RunnerProcess] = RunnerProcess,
+        emit: Callable[[Event], None], scratch: str, slots: int,
+        runner: Callable[[str], RunnerProcess] = RunnerProcess,
     ) -> None:
         self.node_id, self.store, self.fetcher, self.architectures = node_id, store, fetcher, architectures
-        self.emit, self.scratch, self.runner = emit, scratch, runner
+        self.emit, self.scratch, self.slots, self.runner = emit, scratch, slots, runner
         self.jobs: dict[JobKey, HeldCode] = {}
         self.background = Background()
         self.attempts: dict[tuple[JobKey, Attempt], asyncio.Task[None]] = {}
+        self.releasing: dict[JobKey, asyncio.Task[None]] = {}
         self.fetching: dict[JobKey, asyncio.Task[None]] = {}
 
     # -- jobs
@@ -89,20 +89,24 @@ class TaskRunner:
             self.jobs[effect.key] = HeldCode(spec, effect.gateway)
             self.emit(JobFetched(effect.key, spec))
         finally:
-            self.fetching.pop(effect.key, None)
+            if self.fetching.get(effect.key) is asyncio.current_task():
+                del self.fetching[effect.key]
 
     async def _spec(self, effect: FetchJob) -> JobSpec:
-        body = _json(await self.fetcher.block(effect.cid, [effect.gateway]))
-        spec = spec_of(effect.cid, body)
-        self.architectures[spec.app].plan(spec)  # BadSpec for what it cannot do
+        releasing = self.releasing.get(effect.key)
+        if releasing is not None:  # it was freed a moment ago: what that releases has the same owner
+            await asyncio.wait([releasing])
+        spec = spec_of(effect.cid, _json(await self.fetcher.block(effect.cid, [effect.gateway])))
+        if spec.app not in self.architectures:
+            raise BadSpec(reason=f"no architecture {spec.app[:40]!r} here")
+        self.architectures[spec.app].check(spec)
         total = 0
-        for name, item in code_items(spec):
-            data = await self.fetcher.read_file(item["cid"], [effect.gateway], MOST_CODE)
+        for name, cid in bundle_items(spec.body):
+            data = await self.fetcher.read_file(cid, [effect.gateway], MOST_FILE_BYTES)
             total += len(data)
-            if total > MOST_CODE:
-                raise BadSpec(reason=f"its code has more than {MOST_CODE} bytes with {name}")
-            if len(data) <= CHUNK:  # one block: kept, so that the next runner need not ask the master again
-                self.store.put(raw_cid(data), data, owner_of(effect.key))
+            if total > MOST_BYTES:
+                raise BadSpec(reason=f"its code has more than {MOST_BYTES} bytes with {name}")
+            self.store.put(raw_cid(data), data, owner_of(effect.key))  # the next runner need not ask the master again
         return spec
 
     def free_job(self, effect: FreeJob) -> None:
@@ -116,12 +120,22 @@ class TaskRunner:
         held = self.jobs.pop(effect.key, None)
         for runner in held.runners if held else ():
             self.background.start(runner.close())
-        self.background.start(self._release(owner_of(effect.key), running))
+        releasing = self.background.start(self._release(effect.key, running))
+        self.releasing[effect.key] = releasing
 
-    async def _release(self, owner: str, running: list[asyncio.Task[None]]) -> None:
+    async def _release(self, key: JobKey, running: list[asyncio.Task[None]]) -> None:
         """The store lets go once nothing writes for the job any more."""
         await asyncio.gather(*running, return_exceptions=True)
-        self.store.release(owner)
+        self.store.release(owner_of(key))
+        if self.releasing.get(key) is asyncio.current_task():
+            del self.releasing[key]
+
+    def release_own(self, job: str) -> None:
+        """A job of this node's own has ended: what this node made for it before a restart has no other end.
+        """
+        key = JobKey(self.node_id, job)
+        if key not in self.jobs and key not in self.releasing:
+            self.store.release(owner_of(key))
 
     # -- attempts
 
@@ -130,7 +144,7 @@ class TaskRunner:
         place = (effect.key, effect.attempt)
         task = self.background.start(self._attempt(effect))
         self.attempts[place] = task
-        task.add_done_callback(lambda _: self.attempts.pop(place, None))
+        task.add_done_callback(lambda done: self.attempts.get(place) is done and self.attempts.pop(place))
 
     def stop_task(self, effect: StopTask) -> None:
         """Give an attempt up."""
@@ -147,9 +161,9 @@ class TaskRunner:
         except RunnerTaskFailed as error:
             self._failed(effect, Failure("user", _message(error.details), "", _details(error.details)))
         except (RunnerDied, RunnerBroken) as error:
-            output = str(getattr(error, "details", {}).get("output", ""))
-            self._failed(effect, Failure("runner", str(error)[:1000], "", {"output": output[-4000:]}))
+            self._failed(effect, Failure("runner", str(error)[:1000], "", _details(error.details)))
         except FetchFailed as error:
+            await asyncio.sleep(FETCH_PAUSE)
             self._failed(effect, Failure("fetch", error.reason[:1000], error.cid))
         except (IpdcError, OSError, BadCid) as error:
             self._failed(effect, Failure("node", f"{type(error).__name__}: {error}"[:1000]))
@@ -168,8 +182,12 @@ class TaskRunner:
         if "/" in params:  # too long for a message
             params = _json(await self._block(params["/"], held.gateway))
         inputs = Inputs(self.fetcher, params)
-        runner = await self._runner(key, held)
         outputs = Outputs(self.store, owner_of(key), params)
+        try:
+            runner = await self._runner(key, held)
+        except BaseException:
+            outputs.discard()
+            raise
 
         def progress(report: dict[str, int]) -> None:
             self.emit(TaskProgressed(key, effect.attempt, report["bytes"]))
@@ -184,11 +202,21 @@ class TaskRunner:
         finally:
             outputs.discard()
             await inputs.close()
-            if runner.alive and key in self.jobs:
-                held.runners.append(runner)
+            if runner.alive and self.jobs.get(key) is held:
+                self._keep(held, runner)
             else:
                 await runner.close()
         return Result(self.node_id, cid, size, {"counters": done["counters"], **log})
+
+    def _keep(self, held: HeldCode, runner: RunnerProcess) -> None:
+        """A runner waits for the next task of its job; no more of them than slots, whatever the number of
+        jobs."""
+        held.runners.append(runner)
+        idle = [(other, waiting) for other in self.jobs.values() for waiting in other.runners]
+        if len(idle) > self.slots:
+            other, oldest = next((pair for pair in idle if pair[0] is not held), idle[0])
+            other.runners.remove(oldest)
+            self.background.start(oldest.close())
 
     async def _block(self, cid: str, gateway: str) -> bytes:
         try:
@@ -199,10 +227,12 @@ class TaskRunner:
     async def _runner(self, key: JobKey, held: HeldCode) -> RunnerProcess:
         if held.runners:
             return held.runners.pop()
-        code = {
-            name: await self.fetcher.read_file(item["cid"], [held.gateway], MOST_CODE)
-            for name, item in code_items(held.spec)
-        }
+        code = {}
+        for name, cid in bundle_items(held.spec.body):
+            try:
+                code[name] = await self.fetcher.read_file(cid, [held.gateway], MOST_FILE_BYTES)
+            except BlockUnavailable as error:
+                raise FetchFailed(cid, str(error)) from None
         runner = self.runner(self.scratch)
         try:
             await runner.start(dict(held.spec.body), code)
@@ -230,17 +260,6 @@ class TaskRunner:
                 await runner.close()
 
 
-def code_items(spec: JobSpec) -> list[tuple[str, dict[str, Any]]]:
-    """(name, {cid, size}) of a job's code files, the names checked; BadSpec."""
-    code = spec.body.get("code")
-    if not isinstance(code, dict) or len(code) > MOST_CODE_FILES:
-        raise BadSpec(reason=f"its code is not an object of at most {MOST_CODE_FILES} files")
-    for name, item in code.items():
-        if not CODE_NAME.fullmatch(name) or not isinstance(item, dict) or not isinstance(item.get("cid"), str):
-            raise BadSpec(reason=f"code file {name[:100]!r}")
-    return list(code.items())
-
-
 def _json(block: bytes) -> Any:
     try:
         return json.loads(block)
@@ -253,14 +272,25 @@ def _message(details: Mapping[str, Any]) -> str:
 
 
 def _details(details: Mapping[str, Any]) -> dict[str, Any]:
-    """A failure's details cut so that they fit into a message: the end of a traceback says most."""
-    cut = {}
-    for name, most in (("traceback", 5000), ("input", 300), ("record", 800), ("output", 2500)):
+    """A failure's details cut so that they fit into a message, measured as they travel: the end of a
+    traceback and of what was printed says most."""
+    cut: dict[str, Any] = {}
+    room = MOST_DETAILS
+    for name, most in (("input", 500), ("record", 1200), ("traceback", 4500), ("output", 4000)):
         text = str(details.get(name) or "")
         if text:
-            cut[name] = text if len(text) <= most else "... " + text[-most:]
+            cut[name] = _ending(text, min(most, room))
+            room -= len(json.dumps(cut[name]))
     if isinstance(details.get("offset"), int):
         cut["offset"] = details["offset"]
     return cut
 
 
+def _ending(text: str, most: int) -> str:
+    """The end of a text of which the JSON has at most so many bytes."""
+    if len(json.dumps(text)) <= most:
+        return text
+    kept = text[-most:]
+    while len(json.dumps(kept)) + 4 > most and kept:
+        kept = kept[len(kept) // 8 + 1 :]
+    return "... " + kept

@@ -18,12 +18,13 @@ from typing import Any
 
 from paho.mqtt import client as paho
 
-from ..codec.messages import BadMessage, MessageCodec, parse_topic, topic
+from ..codec.messages import BadMessage, MessageCodec, MessageTooLong, parse_topic, topic
 from ..core.events import OWN, Event, MessageReceived, PeerUnreachable, PortalLeft, RecordsListed
 from ..core.messages import Command, Lost, Message, Present
 from ..core.values import NodeRecord
 
-CONNECT_THREADS = 2
+CONNECT_THREADS = 2  # for peers, and as many for the own broker and the portals
+ANSWER = 10.0  # seconds in which a broker has to answer a connection
 MOST_QUEUED = 1000  # messages that wait for a connection; the protocol sends again what is dropped
 IDLE = 60.0  # seconds without a message after which a peer's connection is closed
 RETRY = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # pauses before connecting again to the own broker or a portal
@@ -43,7 +44,7 @@ class Link:
     def __init__(self, mqtt: Mqtt, address: str, node: str | None) -> None:
         self.mqtt, self.address = mqtt, address
         self.node = node  # the peer whose broker it is; None for the own and the portals
-        self.queue: deque[tuple[str, bytes, bool] | Message] = deque(maxlen=MOST_QUEUED)
+        self.queue: deque[Message] = deque(maxlen=MOST_QUEUED)
         self.client: paho.Client | None = None
         self.socket: socket.socket | None = None
         self.connected = False
@@ -52,6 +53,7 @@ class Link:
         self.failures = 0
         self.writing = False
         self.listed_mid: int | None = None
+        self.answer_by = 0.0
         self.task: asyncio.Task[None] | None = None
         self.retry: asyncio.TimerHandle | None = None
 
@@ -64,8 +66,10 @@ class Link:
 
     def connect(self) -> None:
         """Begin to connect unless that is under way."""
-        if self.task is None and not self.connected and not self.mqtt.closing:
-            self.retry = None
+        if self.task is None and self.socket is None and not self.mqtt.closing:
+            if self.retry is not None:
+                self.retry.cancel()
+                self.retry = None
             self.task = self.mqtt.loop.create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -78,8 +82,9 @@ class Link:
         client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
         try:
+            pool = self.mqtt.kept_connectors if self.kept else self.mqtt.connectors
             await self.mqtt.loop.run_in_executor(
-                self.mqtt.connectors, lambda: client.connect(host, int(port), keepalive=self.mqtt.keepalive))
+                pool, lambda: client.connect(host, int(port), keepalive=self.mqtt.keepalive))
         except (OSError, ValueError) as error:
             self.task = None
             return self._failed(str(error))
@@ -87,6 +92,7 @@ class Link:
         self.socket = client.socket()
         if self.mqtt.closing or self.socket is None:
             return self._failed("closed")
+        self.answer_by = self.mqtt.loop.time() + ANSWER
         self.mqtt.loop.add_reader(self.socket, self._readable)
         self._flush()
 
@@ -110,12 +116,9 @@ class Link:
             return  # the broker closes it; the reader notices
         self.connected, self.failures = True, 0
         self.mqtt.connected(self)
-        while self.queue:
-            item = self.queue.popleft()
-            if isinstance(item, tuple):
-                self._publish(*item)
-            else:
-                self.send(item)
+        waiting, self.queue = self.queue, deque(maxlen=MOST_QUEUED)
+        for message in waiting:  # if it breaks meanwhile, the rest is queued again
+            self.send(message)
 
     # -- the socket in the loop
 
@@ -124,7 +127,7 @@ class Link:
         if client is None:
             return
         while True:
-            if client.loop_read() != paho.MQTT_ERR_SUCCESS:
+            if client.loop_read() != paho.MQTT_ERR_SUCCESS or client.socket() is None:
                 return self.broken("the connection broke")
             pending = getattr(client.socket(), "pending", None)  # TLS may hold more than the kernel does
             if pending is None or not pending():
@@ -151,7 +154,12 @@ class Link:
         self._drop_socket()
         if was:
             self.mqtt.disconnected(self)
-        self._failed(reason)
+        if was and not self.kept and not self.queue:
+            self.mqtt.drop(self)  # opened again when there is something to say
+        elif was and not self.kept:
+            self.connect()
+        else:
+            self._failed(reason)
 
     def _drop_socket(self) -> None:
         if self.socket is not None:
@@ -164,7 +172,8 @@ class Link:
     def misc(self) -> None:
         """paho's keepalive."""
         if self.client is not None and self.socket is not None:
-            if self.client.loop_misc() != paho.MQTT_ERR_SUCCESS:
+            late = not self.connected and self.mqtt.loop.time() > self.answer_by
+            if late or self.client.loop_misc() != paho.MQTT_ERR_SUCCESS or self.client.socket() is None:
                 return self.broken("no answer within the keepalive")
             self._flush()
 
@@ -186,7 +195,10 @@ class Link:
         if not self.connected:
             self.queue.append(message)
             return self.connect()
-        encoded = self.mqtt.codec.encode(message, self.birth)
+        try:
+            encoded = self.mqtt.codec.encode(message, self.birth)
+        except MessageTooLong as error:  # a bug of ours, and no reason to end everything else
+            return self.mqtt.note(f"bug: a message was not sent: {error}")
         if isinstance(message, Command):
             for cid, block in encoded.blocks:
                 self.mqtt.keep_block(cid, block, message.job)
@@ -241,10 +253,12 @@ class Mqtt:
         self.loop = asyncio.get_running_loop()
         self.domain, self.node_id, self.address, self.codec = domain, node_id, address, codec
         self.births, self.keepalive, self.emit, self.note, self.keep_block = births, keepalive, emit, note, keep_block
-        self.connectors = ThreadPoolExecutor(CONNECT_THREADS, thread_name_prefix="mqtt-connect")
+        self.connectors = ThreadPoolExecutor(CONNECT_THREADS, thread_name_prefix="mqtt-peers")
+        self.kept_connectors = ThreadPoolExecutor(CONNECT_THREADS, thread_name_prefix="mqtt-kept")
         self.closing = False
         self.record: NodeRecord | None = None
         self.watching = False
+        self.listing: dict[Link, None] = {}  # portals whose list is awaited
         self.counters = {"sent": 0, "received": 0, "refused": 0}
         self.own = Link(self, address, None)
         self.portals = {
@@ -295,7 +309,9 @@ class Mqtt:
     def watch(self, wanted: bool) -> None:
         """Listen to the records that portals retain, or no longer."""
         self.watching = wanted
-        for link in self.portals.values():
+        links = [link for link in dict.fromkeys(self.portals.values()) if link.connected]
+        self.listing = dict.fromkeys(links) if wanted else {}
+        for link in links:
             if wanted:
                 self._watch(link)
             elif link is not self.own:
@@ -308,11 +324,8 @@ class Mqtt:
         """A broker sends what it retains after it answered the subscription, and before it answers the next
         one: so the answer to a second subscription, which asks for nothing new, says that all records have
         come."""
-        if link is self.own:
-            if link.connected:
-                self.emit(RecordsListed(link.address))
-            return
-        link.subscribe(*((text, 0) for text in self._filters()))
+        if link is not self.own:  # there we hear everything anyway
+            link.subscribe(*((text, 0) for text in self._filters()))
         link.listed_mid = link.subscribe((topic(self.domain, self.node_id, "node"), 0))
 
     # -- called by links
@@ -320,29 +333,36 @@ class Mqtt:
     def connected(self, link: Link) -> None:
         """A connection stands: subscribe, and show the record where it belongs."""
         if link is self.own:
-            link.listed_mid = link.subscribe((topic(self.domain, "+", "+"), 1))
+            link.subscribe((topic(self.domain, "+", "+"), 1))
         if link in self.portals.values():
             link.publish(self.topic("lost"), b"", retain=True)  # the will of the connection before is void
             if self.record is not None:
                 link.send(Present(self.record))
-            if self.watching and link is not self.own:
+            if self.watching:
+                self.listing[link] = None
                 self._watch(link)
 
     def listed(self, link: Link) -> None:
-        """Everything that a portal retains has come."""
-        if self.watching:
-            self.emit(RecordsListed(link.address))
+        """Everything that a portal retains has come, or it is gone and nothing comes any more."""
+        if self.watching and link in self.listing:
+            del self.listing[link]
+            self.emit(RecordsListed(link.address, len(self.listing)))
 
     def disconnected(self, link: Link) -> None:
         """A standing connection broke."""
+        self.listed(link)
         if link in self.portals.values() and link is not self.own:
             self.emit(PortalLeft(link.address))
+
+    def drop(self, link: Link) -> None:
+        """A peer's link is of no use any more."""
+        if self.peers.get(link.address) is link:
+            del self.peers[link.address]
 
     def forget(self, link: Link, reason: str) -> None:
         """A peer cannot be reached: what waited for it is dropped, and the core told."""
         link.queue.clear()
-        if self.peers.get(link.address) is link:
-            del self.peers[link.address]
+        self.drop(link)
         if link.node is not None:
             self.emit(PeerUnreachable(link.node, reason[:200]))
 
@@ -356,7 +376,9 @@ class Mqtt:
         except BadMessage as error:
             self.counters["refused"] += 1
             sender = text.split("/")[3][:60] if text.count("/") >= 4 else text[:60]
-            if self.loop.time() - self._refusals.get(sender, -60.0) >= 60.0 and len(self._refusals) < 1000:
+            if len(self._refusals) > MOST_QUEUED:
+                self._refusals.clear()
+            if self.loop.time() - self._refusals.get(sender, -60.0) >= 60.0:
                 self._refusals[sender] = self.loop.time()
                 self.note(f"refused a message of {sender!r}: {error}")
             return
@@ -370,3 +392,4 @@ class Mqtt:
         for link in [*self._kept(), *self.peers.values()]:
             link.close()
         self.connectors.shutdown(wait=False, cancel_futures=True)
+        self.kept_connectors.shutdown(wait=False, cancel_futures=True)

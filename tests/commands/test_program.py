@@ -180,12 +180,19 @@ def test_a_missing_file_is_named_with_the_nearest(tmp_path: Path) -> None:
         Program(str(tmp_path), None)
 
 
+def test_a_name_that_no_node_takes_is_refused_here(tmp_path: Path) -> None:
+    path = tmp_path / "k\u00fcche.py"
+    path.write_text(MAP)
+    with pytest.raises(module.ProgramTooBig, match="ASCII"):
+        module.Program(str(path), None)
+
+
 def test_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(tmp_path, Map=MAP + "#" * 100, Many="import a, b\n" + MAP, a="", b="")
-    monkeypatch.setattr(module, "FILES_LIMIT", 2)
+    monkeypatch.setattr(module, "MOST_FILES", 2)
     with pytest.raises(ProgramTooBig, match="more than 2 files"):
         _program(tmp_path, "Many.py")
-    monkeypatch.setattr(module, "CODE_LIMIT", 50)
+    monkeypatch.setattr(module, "MOST_FILE_BYTES", 50)
     with pytest.raises(ProgramTooBig, match="at most 50 bytes"):
         _program(tmp_path)
 

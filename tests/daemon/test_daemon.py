@@ -20,7 +20,7 @@ def daemon_in(directory: str) -> Daemon:
     return Daemon(home, conf.load(home.conf))
 
 
-def test_a_save_is_durable_before_a_send_of_its_batch(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_save_is_durable_before_anything_of_its_batch_or_after_it_is_sent(tmp_path) -> None:  # type: ignore[no-untyped-def]
     async def main() -> list[str]:
         daemon, order = daemon_in(str(tmp_path)), []
         write = daemon.ledger._write
@@ -33,11 +33,25 @@ def test_a_save_is_durable_before_a_send_of_its_batch(tmp_path) -> None:  # type
         daemon.mqtt.send = lambda node, address, message: order.append(f"sent {message.job}")  # type: ignore[method-assign,union-attr,assignment]
         send = lambda job: e.Send("n", "a:1", CleanUp(job))  # noqa: E731
         daemon._batch([send("with-save"), e.Save("task", "one", {}), send("with-save")])
-        daemon._batch([send("without")])
+        daemon._batch([send("after it")])
         await daemon.durable()
+        daemon._batch([send("at once")])
+        assert order.pop() == "sent at once", "without a save nothing waits"
         return order
 
-    assert asyncio.run(main()) == ["sent without", "durable one", "sent with-save", "sent with-save"]
+    assert asyncio.run(main()) == ["durable one", "sent with-save", "sent with-save", "sent after it"]
+
+
+def test_saves_that_come_together_are_one_commit(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    async def main() -> int:
+        daemon = daemon_in(str(tmp_path))
+        for number in range(100):
+            daemon._batch([e.Save("task", f"job/{number}", {"n": number})])
+        await daemon.durable()
+        assert len(daemon.ledger.unfinished()) == 100
+        return daemon.ledger.commits
+
+    assert asyncio.run(main()) == 1
 
 
 def test_a_bug_in_the_core_ends_the_daemon_and_is_kept(tmp_path) -> None:  # type: ignore[no-untyped-def]

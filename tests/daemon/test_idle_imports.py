@@ -34,7 +34,7 @@ HEAVY = (
 )
 OWN = {
     "apps": "mapreduce mapreduce.plan",
-    "codec": "answers cid control frames messages node_id records runs unixfs",
+    "codec": "answers bundle cid control frames messages node_id records runs unixfs",
     "core": "architecture events leases machine master membership messages node participant placement tasks timing"
             " values views worker",
     "daemon": "background daemon main requests results streams tasks",

@@ -50,17 +50,6 @@ def test_unfinished_jobs_come_back_and_ended_ones_do_not(tmp_path) -> None:  # t
     assert [view["id"] for view in ledger.ended_jobs(10)] == ["a"]
 
 
-def test_saves_that_wait_together_are_one_commit(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    ledger = Ledger(str(tmp_path / "ledger.db"))
-
-    async def many() -> None:
-        await asyncio.gather(*(ledger.save([Save("task", f"a/{n}", {"n": n})]) for n in range(100)))
-
-    asyncio.run(many())
-    assert ledger.commits == 1
-    assert len(ledger.unfinished()) == 100
-
-
 def test_what_was_saved_survives_kill_9(tmp_path) -> None:  # type: ignore[no-untyped-def]
     """A child saves one fact after the other and says so; killed, it has lost none that it spoke of."""
     path = str(tmp_path / "ledger.db")

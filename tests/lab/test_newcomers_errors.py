@@ -67,6 +67,14 @@ def test_an_exception_in_map_fails_the_job_and_shows_where(lab: Lab, book: str) 
     eventually(lab.idle, "a failed job leaves nothing")
 
 
+def test_a_failure_with_a_flood_of_strange_text_is_told_and_ends_no_daemon(lab: Lab) -> None:
+    done = lab.run(3, "submit", program("shouts.py"), "--input", program("words.py"), "-k", "2", check=False)
+    expect_refusal(done, 1, "ValueError")
+    for node in (1, 2, 3):
+        assert len(lab.json(node, "nodes")) == 3, "every daemon is alive"
+    assert all(node["state"] == "ready" for node in lab.json(1, "nodes"))
+
+
 def test_no_daemon(tmp_path) -> None:  # type: ignore[no-untyped-def]
     home = str(tmp_path / "home")
     expect_refusal(ipdc("jobs", home=home, check=False), 3, "ipdc-edge run", home)
