@@ -26,6 +26,7 @@ def saved_result(result: Result) -> dict[str, object]:
 def task_views(results: Mapping[str, Result]) -> list[dict[str, object]]:
     """Who did each task, and what came of it; for the record that lies beside the result."""
     return [
-        {"task": ident, "node": result.node, "output": result.output, "size": result.size}
+        {"task": ident, "node": result.node, "output": result.output, "size": result.size,
+         "outputs": result.details.get("outputs")}
         for ident, result in sorted(results.items())
     ]

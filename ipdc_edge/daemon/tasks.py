@@ -38,6 +38,7 @@ from .background import Background, report_bug
 from .streams import FetchFailed, Inputs, Outputs
 
 FETCH_PAUSE = 2.0  # seconds before a worker says that content cannot be had: its node may be back by then
+MOST_OUTPUTS_TOLD = 1000  # sizes of partitions that fit into a message with the rest
 MOST_DETAILS = 8000  # bytes of a failure's details; they travel in one message with the rest
 
 
@@ -206,7 +207,10 @@ class TaskRunner:
                 self._keep(held, runner)
             else:
                 await runner.close()
-        return Result(self.node_id, cid, size, {"counters": done["counters"], **log})
+        details: dict[str, Any] = {"counters": done["counters"], **log}
+        if len(done["streams"]) <= MOST_OUTPUTS_TOLD:
+            details["outputs"] = [stream["bytes"] for stream in done["streams"]]
+        return Result(self.node_id, cid, size, details)
 
     def _keep(self, held: HeldCode, runner: RunnerProcess) -> None:
         """A runner waits for the next task of its job; no more of them than slots, whatever the number of
