@@ -1,0 +1,54 @@
+"""Placement: who is asked first, who never, and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ipdc_edge.core.placement import hash_distance, judge, rank
+from ipdc_edge.core.values import NodeRecord
+from tests.core.scenario import MB, VITALS, ident, job_spec, record
+
+SPEC = job_spec(1, 1)
+
+
+def with_vitals(name: str, **changes: object) -> NodeRecord:
+    return record(name, vitals=replace(VITALS, **changes))  # type: ignore[arg-type]
+
+
+def test_idle_cores_and_speed_decide() -> None:
+    idle, busy, slow = with_vitals("a"), with_vitals("b", cpu_idle=0.2), with_vitals("c", speed=0.1)
+    assert [verdict.name for verdict in rank([slow, busy, idle], SPEC, "job", "")] == ["a", "b", "c"]
+
+
+def test_throttled_and_hot_nodes_count_half() -> None:
+    score = judge(with_vitals("a"), SPEC, "").score
+    assert judge(with_vitals("a", throttled=True), SPEC, "").score == score / 2
+    hot = judge(with_vitals("a", temperature=85.0), SPEC, "")
+    assert hot.score == score / 2 and "85 degrees: halved" in hot.reasons
+    assert judge(with_vitals("a", temperature=60.0), SPEC, "").score == score
+
+
+def test_who_holds_the_input_is_a_little_better() -> None:
+    verdict = judge(with_vitals("a"), SPEC, ident("a"))
+    assert verdict.score > judge(with_vitals("a"), SPEC, "").score and "holds the input" in verdict.reasons
+
+
+def test_unsuitable_nodes_come_last_with_every_reason() -> None:
+    poor = replace(with_vitals("poor", memory_available=MB), state="draining", capabilities=())
+    good, last = rank([poor, with_vitals("good", speed=0.001)], SPEC, "job", "")
+    assert good.suitable and not last.suitable and last.score == 0
+    assert last.reasons == (
+        "is draining",
+        "cannot do mapreduce (can do nothing)",
+        "memory: 1 MB available, the job needs 24 MB",
+    )
+
+
+def test_equal_scores_go_by_hash_distance_so_that_jobs_spread() -> None:
+    records = [with_vitals(name) for name in "abcdefgh"]
+    first = [rank(records, SPEC, f"job{n}", "")[0].name for n in range(40)]
+    assert len(set(first)) > 4, "other jobs begin with other nodes"
+    order = rank(records, SPEC, "job", "")
+    distances = [hash_distance(verdict.node, "job") for verdict in order]
+    assert distances == sorted(distances)
+    assert order == rank(records[::-1], SPEC, "job", ""), "the order of meeting says nothing"
