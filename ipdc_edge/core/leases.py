@@ -100,24 +100,30 @@ class Leases:
         """An output cannot be fetched by an attempt that was ordered then: its task waits again, and with a
         lost worker all that it alone held. Their ids. What was made anew since the order is not meant."""
         lost = [i for i in self.tasks.by_output.get(cid, ()) if self.tasks.states[i].committed <= ordered]
-        gone = [node for node in dict.fromkeys(self.tasks.results[i].node for i in lost) if not self._works(node)]
+        makers = list(dict.fromkeys(self.tasks.results[i].node for i in lost))
         for ident in lost:
             self.tasks.lose(ident)
-        for node in gone:
-            lost += self.lose_outputs_of(node)
+        for node in makers:
+            lost += self.lose_outputs_of(node, self._joined(node))
         return lost
 
-    def lose_outputs_of(self, node: str) -> list[str]:
-        """A node lost everything that it made for the job, but for what is a part of the result: the master
-        fetches those, and learns of each by itself. The ids of the tasks that wait again."""
-        lost = [i for i, r in self.tasks.results.items() if r.node == node and not self.tasks.states[i].task.final]
+    def lose_outputs_of(self, node: str, before: float = float("inf")) -> list[str]:
+        """A node lost everything that it made for the job, or what it made before it took the job anew, but
+        for what is a part of the result: the master fetches those, and learns of each by itself. The ids of
+        the tasks that wait again."""
+        states = self.tasks.states
+        made = [i for i, r in self.tasks.results.items() if r.node == node and not states[i].task.final]
+        lost = [i for i in made if states[i].committed < before]
         for ident in lost:
             self.tasks.lose(ident)
         return lost
 
-    def _works(self, node: str) -> bool:
+    def _joined(self, node: str) -> float:
+        """When a worker took the job; what it holds since then it can give. Nothing if it is none now."""
         participant = self.participants.get(node)
-        return participant is not None and participant.state == "working"
+        if participant is None or participant.state != "working":
+            return float("inf")
+        return participant.joined
 
     def check(self) -> None:
         """What tasks and participants say of leases is the same."""

@@ -268,6 +268,8 @@ class Master:
             task.fetch_failures += 1
             self._lose_output(failure.cid, ordered)
             count, most = task.fetch_failures, MOST_FETCH_FAILURES
+        elif failure.kind == "dropped":
+            return self.lease(now)  # it had been given up, and says nothing of the task
         else:
             task.failures += 1
             task.failed_on[node] = task.failed_on.get(node, 0) + 1
@@ -311,6 +313,10 @@ class Master:
         if self.state not in ("running", "collecting"):
             return  # publishing: every part is here already
         self.effects.append(Note(f"job {self.job}: part of {task} could not be fetched ({reason}): done again"))
+        state.fetch_failures += 1
+        state.failed_on[state.result.node] = state.failed_on.get(state.result.node, 0) + 1
+        if state.fetch_failures >= MOST_FETCH_FAILURES:
+            return self.fail(f"part of {task} could not be fetched {state.fetch_failures} times, last: {reason}", now)
         self._lose_output(cid, now)
         self.recruit(now)
         self.lease(now)

@@ -54,6 +54,7 @@ class Participant:
     slots: int = 1
     held: dict[Attempt, str] = field(default_factory=dict)  # open attempts -> task
     saved: bool = False  # whether the ledger knows it as our worker
+    joined: float = 0.0  # when it last took the job: what it made before that may be gone
     tasks_done: int = 0
     reason: str = ""  # why it is not working
 
@@ -119,6 +120,7 @@ class Participants:
         participant.deadline, participant.reason = now + self.timing.lease, ""
         if participant.state != "working":
             self._step(participant, "accept")
+            participant.joined = now
 
     def refuse(self, node: str, reason: str, now: float) -> Participant | None:
         """It does not take the job, or has forgotten it; None when that is not new."""

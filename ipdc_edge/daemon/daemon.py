@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import SystemRandom
 
@@ -34,6 +35,7 @@ from ..drivers.ledger import Ledger
 from ..drivers.mqtt import Mqtt
 from ..drivers.runner import RunnerProcess
 from ..drivers.vitals import VitalsSampler
+from ..errors import IpdcError
 from ..home import Home
 from ..settings import Settings
 from .background import Background
@@ -42,6 +44,12 @@ from .tasks import TaskRunner
 
 GATHER = 0.02  # seconds in which saves gather for one commit; the design allows 0.2
 SAMPLE = 5.0  # seconds between two looks at the machine's vitals
+
+
+class NotDurable(IpdcError):
+    """the daemon is broken and ends ({reason}); what was asked of it last may be lost"""
+
+    retry = True
 
 
 @dataclass(slots=True)
@@ -67,6 +75,7 @@ class Daemon:
         self.timer: asyncio.TimerHandle | None = None
         self.wall = time.time() - time.monotonic()
         self.failed: BaseException | None = None
+        self.closing = False
         self.stopped = asyncio.Event()
         self.change: asyncio.Future[None] = self.loop.create_future()  # done after the next event
 
@@ -124,7 +133,7 @@ class Daemon:
 
     def _drain(self) -> None:
         self.scheduled = False
-        if self.failed is not None:
+        if self.failed is not None or self.closing:
             return
         try:
             while self.events:
@@ -176,11 +185,14 @@ class Daemon:
         self.stopped.set()
 
     async def durable(self) -> None:
-        """Returns when everything handled so far is durable and on its way."""
+        """Returns when everything handled so far is durable and on its way; NotDurable when it never will be.
+        """
         if self.saving is not None:
             done = self.loop.create_future()
             self.batches.append(Batch([], [], done))
             await asyncio.wait([done, self.saving], return_when=asyncio.FIRST_COMPLETED)
+        if self.failed is not None:
+            raise NotDurable(reason=f"{type(self.failed).__name__}: {self.failed}")
 
     def _moved(self) -> None:
         """The core's state may have changed: wake whoever watches, and set the clock for what is due next."""
@@ -218,18 +230,32 @@ class Daemon:
                     self.results.publish(effect)
                 case e.DiscardResult():
                     self.results.discard(effect)
-                    self.tasks.release_own(effect.job)
+                    self._release(self.tasks.release_own, effect.job)
                 case e.ReleaseJob():
-                    self.results.release(effect.job)
-                    self.tasks.release_own(effect.job)
+                    self._release(self.results.release, effect.job)
+                    self._release(self.tasks.release_own, effect.job)
                 case e.Note():
                     note(effect.text)
                 case _:
                     raise TypeError(f"nobody carries out {type(effect).__name__}")
 
-    def keep_block(self, cid: str, data: bytes, job: str) -> None:
-        """A command's parameters that are too long for a message: content of the job until it ends."""
-        self.store.put(cid, data, job)
+    def keep_block(self, cid: str, data: bytes, job: str) -> bool:
+        """A command's parameters that are too long for a message: content of the job until it ends. Where
+        there is no room for them the job cannot go on."""
+        try:
+            self.store.put(cid, data, job)
+        except (IpdcError, OSError) as error:
+            self.emit(e.ResultFailed(job, f"its parameters could not be stored: {error}"[:500]))
+            return False
+        return True
+
+    def _release(self, release: Callable[[str], None], job: str) -> None:
+        """Free what a job held; a disk that refuses even that is no reason to end, the next start frees it.
+        """
+        try:
+            release(job)
+        except (IpdcError, OSError) as error:
+            note(f"job {job}: what it held could not be freed yet: {error}")
 
     # -- its life
 
@@ -248,17 +274,26 @@ class Daemon:
         notifier.notify("STOPPING=1")
         await control.close()
         await self.background.close()
+        await self._say_goodbye()
         await self.tasks.close()
         await self.results.close()
-        await self.durable()
-        if self.failed is None:
-            self.ask(e.StopRequested())
-            await self.durable()
         self.mqtt.close()
         await self.gateway.close()
         await self.fetcher.close()
         self.store.close()
         self.ledger.close()
+
+    async def _say_goodbye(self) -> None:
+        """Tell the portals, and let nothing begin any more; a broken core says nothing, the last wills do."""
+        if self.failed is None:
+            self.ask(e.StopRequested())
+        self.closing = True
+        if self.timer is not None:
+            self.timer.cancel()
+        try:
+            await self.durable()
+        except NotDurable as error:
+            note(str(error))
 
     async def _sample(self) -> None:
         while True:

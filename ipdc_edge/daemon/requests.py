@@ -174,7 +174,7 @@ class Requests:
         daemon.ask(WatchRequested())
         membership = daemon.node.membership
         while not membership.knows_the_domain(daemon.now()):
-            await daemon.change
+            await asyncio.wait([daemon.change])  # not awaited itself: a client that leaves must not cancel it
         peers = [self._node(peer.record, peer.alive()) for peer in membership.peers.values()]
         own = self._node(membership.own, True)
         return {"nodes": sorted([own, *peers], key=lambda node: (str(node["name"]), str(node["id"])))}

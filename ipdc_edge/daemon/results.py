@@ -33,6 +33,8 @@ from ..errors import IpdcError
 from .background import Background, report_bug
 
 AT_ONCE = 4  # parts and logs that are fetched at the same time
+LOGS_LATE = 10.0  # seconds that the end of a job waits for logs
+PART = re.compile(r"part-[0-9]{5}")
 MOST_LOG = 128 << 10  # bytes kept of what one attempt printed
 MOST_LOGS = 1000  # attempts of a job whose prints are kept
 NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
@@ -52,7 +54,7 @@ class Results:
         self.jobs, self.store, self.fetcher = jobs, store, fetcher
         self.emit, self.now = emit, now
         self.background = Background()
-        self.turn = asyncio.Semaphore(AT_ONCE)
+        self.turn, self.log_turn = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(AT_ONCE)
         self.arrivals = 0
         self.fetching: dict[str, list[asyncio.Task[None]]] = {}  # parts under way, by job
         self.writing: dict[str, list[asyncio.Task[None]]] = {}  # logs under way, by job
@@ -133,7 +135,7 @@ class Results:
         text = effect.text.encode("utf-8", "replace")
         try:
             if effect.cid:
-                async with self.turn:
+                async with self.log_turn:
                     text += await self.fetcher.block(effect.cid, [effect.gateway] if effect.gateway else [])
             directory = os.path.join(self.directory(effect.job), "log")
             os.makedirs(directory, exist_ok=True)
@@ -151,8 +153,8 @@ class Results:
         self.background.start(self._publish(effect))
 
     async def _publish(self, effect: PublishResult) -> None:
-        under_way = [*self.fetching.get(effect.job, ()), *self.writing.get(effect.job, ())]
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*self.fetching.get(effect.job, ()), return_exceptions=True)
+        await self._end_logs(effect.job)
         view = self.complete({**effect.view, "state": "succeeded", "phase": "succeeded", "ended": self.now()})
         try:
             await asyncio.to_thread(self._rename, effect.job, view)
@@ -165,9 +167,22 @@ class Results:
             self.emit(ResultPublished(effect.job))
         self._forget(effect.job)
 
+    async def _end_logs(self, job: str) -> None:
+        """Logs are a courtesy: those that have not come within a while are left out."""
+        writing = list(self.writing.get(job, ()))
+        if writing:
+            _, late = await asyncio.wait(writing, timeout=LOGS_LATE)
+            for task in late:
+                task.cancel()
+
     def _rename(self, job: str, view: Json) -> None:
         directory, incoming = self.directory(job), self._incoming(job)
-        names = sorted(os.listdir(incoming))
+        names = []
+        for name in sorted(os.listdir(incoming)):
+            if PART.fullmatch(name):
+                names.append(name)
+            else:  # what was arriving when this node lost its power
+                os.remove(os.path.join(incoming, name))
         for name in names:
             with open(os.path.join(incoming, name), "rb") as file:
                 os.fsync(file.fileno())
@@ -188,7 +203,8 @@ class Results:
         parts = list(self.fetching.get(effect.job, ()))
         for task in parts:
             task.cancel()
-        await asyncio.gather(*parts, *self.writing.get(effect.job, ()), return_exceptions=True)
+        await asyncio.gather(*parts, return_exceptions=True)
+        await self._end_logs(effect.job)
         try:
             await asyncio.to_thread(self._leave_record, effect.job, self.complete(effect.view))
         except OSError as error:

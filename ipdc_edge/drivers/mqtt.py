@@ -116,9 +116,8 @@ class Link:
             return  # the broker closes it; the reader notices
         self.connected, self.failures = True, 0
         self.mqtt.connected(self)
-        waiting, self.queue = self.queue, deque(maxlen=MOST_QUEUED)
-        for message in waiting:  # if it breaks meanwhile, the rest is queued again
-            self.send(message)
+        while self.queue and self.connected:  # it may break meanwhile
+            self.send(self.queue.popleft())
 
     # -- the socket in the loop
 
@@ -200,8 +199,8 @@ class Link:
         except MessageTooLong as error:  # a bug of ours, and no reason to end everything else
             return self.mqtt.note(f"bug: a message was not sent: {error}")
         if isinstance(message, Command):
-            for cid, block in encoded.blocks:
-                self.mqtt.keep_block(cid, block, message.job)
+            if not all(self.mqtt.keep_block(cid, block, message.job) for cid, block in encoded.blocks):
+                return
         self._publish(self.mqtt.topic(encoded.channel), encoded.payload, isinstance(message, Present))
 
     def publish(self, text: str, payload: bytes, retain: bool) -> None:
@@ -248,7 +247,7 @@ class Mqtt:
     def __init__(
         self, domain: str, node_id: str, address: str, portals: tuple[str, ...], codec: MessageCodec,
         births: Iterator[int], keepalive: int, emit: Callable[[Event], None], note: Callable[[str], None],
-        keep_block: Callable[[str, bytes, str], None],
+        keep_block: Callable[[str, bytes, str], bool],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.domain, self.node_id, self.address, self.codec = domain, node_id, address, codec
@@ -285,7 +284,7 @@ class Mqtt:
         for link in [*self._kept(), *self.peers.values()]:
             link.misc()
         for link in list(self.peers.values()):
-            if self.loop.time() - link.used > IDLE:
+            if link.task is None and self.loop.time() - link.used > IDLE:
                 link.close()
                 del self.peers[link.address]
 

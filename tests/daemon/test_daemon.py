@@ -6,10 +6,14 @@ from __future__ import annotations
 import asyncio
 import os
 
+import pytest
+
 from ipdc_edge import settings as conf
+from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.core import events as e
 from ipdc_edge.core.messages import CleanUp
-from ipdc_edge.daemon.daemon import Daemon
+from ipdc_edge.daemon.daemon import Daemon, NotDurable
+from ipdc_edge.daemon.requests import Requests
 from ipdc_edge.home import Home
 
 
@@ -54,6 +58,65 @@ def test_saves_that_come_together_are_one_commit(tmp_path) -> None:  # type: ign
     assert asyncio.run(main()) == 1
 
 
+def test_a_commit_that_fails_is_told_to_whoever_waits_for_it(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    async def main() -> None:
+        daemon = daemon_in(str(tmp_path))
+
+        def full(saves: list[e.Save]) -> None:
+            raise OSError(28, "No space left on device")
+
+        daemon.ledger._write = full  # type: ignore[method-assign]
+        daemon._batch([e.Save("job", "one", {})])
+        with pytest.raises(NotDurable, match="No space left"):
+            await daemon.durable()
+        with pytest.raises(NotDurable):
+            await daemon.durable()
+        assert daemon.stopped.is_set()
+
+    asyncio.run(main())
+
+
+def test_a_client_that_leaves_while_it_waits_takes_nothing_with_it(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    async def main() -> None:
+        daemon = daemon_in(str(tmp_path))
+        asked = asyncio.create_task(Requests(daemon)._do_nodes({}, [], None))  # type: ignore[arg-type]
+        while daemon.node.membership.watching_since is None:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)  # now it waits for the portals' lists
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        change = daemon.change
+        daemon.emit(e.TimePassed())
+        await asyncio.wait([change])
+        assert asked.cancelled() and daemon.failed is None
+
+    asyncio.run(main())
+
+
+def test_parameters_without_room_fail_their_job_and_not_the_daemon(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    async def main() -> None:
+        daemon = daemon_in(str(tmp_path))
+        daemon.store.quota = 10
+        assert not daemon.keep_block(raw_cid(b"x" * 1000), b"x" * 1000, "20260101-000000-abcd")
+        assert isinstance(daemon.events[0], e.ResultFailed) and "quota" in daemon.events[0].reason
+        assert daemon.failed is None
+
+    asyncio.run(main())
+
+
+def test_only_whole_parts_become_the_result(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    async def main() -> list[str]:
+        daemon = daemon_in(str(tmp_path))
+        incoming = daemon.results._incoming("job")
+        for name in ("part-00000", "part-00001", "part-00001.7"):
+            with open(os.path.join(incoming, name), "w") as file:
+                file.write(name)
+        daemon.results._rename("job", {"id": "job"})
+        return sorted(os.listdir(daemon.results.directory("job")))
+
+    assert asyncio.run(main()) == ["_SUCCESS", "job.json", "part-00000", "part-00001"]
+
+
 def test_a_bug_in_the_core_ends_the_daemon_and_is_kept(tmp_path) -> None:  # type: ignore[no-untyped-def]
     async def main() -> BaseException | None:
         daemon = daemon_in(str(tmp_path))
@@ -70,8 +133,6 @@ def test_a_bug_in_the_core_ends_the_daemon_and_is_kept(tmp_path) -> None:  # typ
 
 
 def test_what_was_left_over_is_freed_at_the_start_but_not_what_people_added(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    from ipdc_edge.codec.cid import raw_cid
-
     async def first() -> None:
         daemon = daemon_in(str(tmp_path))
         for owner in ("user", "submit-0123456789abcdef", "20260101-000000-abcd.Qm"):

@@ -83,7 +83,7 @@ class Station:
             10,
             self.emit,
             self.notes.append,
-            lambda cid, data, job: self.blocks.append(cid),
+            lambda cid, data, job: self.blocks.append(cid) is None,
         )
         self.record = NodeRecord(
             self.id,

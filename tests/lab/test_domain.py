@@ -31,6 +31,24 @@ def test_a_node_that_stops_says_goodbye_and_one_that_is_killed_is_lost(tmp_path)
         lab.down()
 
 
+def test_a_power_cut_of_all_nodes_costs_time_and_nothing_else(tmp_path, book: str) -> None:  # type: ignore[no-untyped-def]
+    lab = Lab(str(tmp_path / "lab"), 2)
+    try:
+        words = os.path.join(os.path.dirname(__file__), "programs", "words.py")
+        job = lab.run(1, "submit", words, "--input", book, "-k", "2", "--id-only").stdout.strip()
+        eventually(lambda: lab.json(1, "status", job)["maps"]["done"] >= 4, "four maps are done")
+        for node in (1, 2):
+            os.kill(pid_of(lab, node), signal.SIGKILL)
+            os.kill(pid_of(lab, node, "broker"), signal.SIGKILL)
+        Lab(lab.directory, 2)
+        eventually(lambda: lab.json(1, "status", job)["state"] in ("succeeded", "failed"), "the job's end", 120)
+        assert lab.json(1, "status", job)["state"] == "succeeded", lab.json(1, "status", job)["error"]
+        again = lab.submit(2, words, "--input", book, "-k", "2")
+        assert lab.result(1, job) == lab.result(2, again)
+    finally:
+        lab.down()
+
+
 def test_a_broker_that_is_killed_and_started_again_costs_nothing(tmp_path) -> None:  # type: ignore[no-untyped-def]
     lab = Lab(str(tmp_path / "lab"), 2)
     try:
