@@ -10,14 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipdc_edge.codec import records
-from ipdc_edge.codec.records import (
-    BadRecord,
-    ValueNotCarried,
-    decode_key,
-    decode_values,
-    encode_key,
-    encode_lines,
-)
+from ipdc_edge.codec.records import BadRecord, ValueNotCarried, decode_key, decode_values, encode_key, encode_lines
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=8)
 RAW_TEXT = st.binary(max_size=8).map(lambda data: data.decode("utf-8", "surrogateescape"))

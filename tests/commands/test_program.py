@@ -8,14 +8,7 @@ from pathlib import Path
 import pytest
 
 from ipdc_edge.commands import program as module
-from ipdc_edge.commands.program import (
-    FileUnreadable,
-    FunctionMissing,
-    NameTwice,
-    Program,
-    ProgramBroken,
-    ProgramTooBig,
-)
+from ipdc_edge.commands.program import FileUnreadable, FunctionMissing, NameTwice, Program, ProgramBroken, ProgramTooBig
 
 MAP = "def map(key, line):\n    yield line, 1\n"
 REDUCE = "def reduce(key, values):\n    yield key, sum(values)\n"

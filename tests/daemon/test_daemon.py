@@ -15,6 +15,7 @@ from ipdc_edge.core.messages import CleanUp
 from ipdc_edge.daemon.daemon import Daemon, NotDurable
 from ipdc_edge.daemon.requests import Requests
 from ipdc_edge.home import Home
+from tests.waiting import eventually_async
 
 
 def daemon_in(directory: str) -> Daemon:
@@ -80,9 +81,7 @@ def test_a_client_that_leaves_while_it_waits_takes_nothing_with_it(tmp_path) -> 
     async def main() -> None:
         daemon = daemon_in(str(tmp_path))
         asked = asyncio.create_task(Requests(daemon)._do_nodes({}, [], None))  # type: ignore[arg-type]
-        while daemon.node.membership.watching_since is None:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)  # now it waits for the portals' lists
+        await eventually_async(lambda: daemon.node.membership.watching_since is not None, "it waits for lists")
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
         change = daemon.change
