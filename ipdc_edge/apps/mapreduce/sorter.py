@@ -1,12 +1,11 @@
 """Sorting pairs by partition and key, within a budget of memory, combining on the way.
 
-Owns the table of pairs, when it is folded by the user's combine, and when it is spilled as sorted runs. Never
-reads input. Pairs are kept as {key: [values]}: a list append for each pair is the least that Python can do, a
-key's bytes are encoded once for all its values, and only distinct keys are sorted. When the table has reached
-its budget, long lists are folded by combine; when that does not give back enough, everything is written to
-scratch as one sorted run for each partition. At the end all spills and the table are merged, once more
-through combine, into one run for each partition. The order of values within a key is fixed by the input and
-the budget, so attempts agree byte for byte.
+Owns the table of pairs, when it is folded by the user's combine, and when it is spilled as sorted runs. Never reads
+input. Pairs are kept as {key: [values]}: a list append for each pair is the least that Python can do, a key's bytes
+are encoded once for all its values, and only distinct keys are sorted. When the table has reached its budget, long
+lists are folded by combine; when that does not give back enough, everything is written to scratch as one sorted run
+for each partition. At the end all spills and the table are merged, once more through combine, into one run for each
+partition. The order of values within a key is fixed by the input and the budget, so attempts agree byte for byte.
 """
 
 from __future__ import annotations
