@@ -58,8 +58,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 no daemon, 4 not placed, 130 interrupte
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command line and returns its exit code. Errors of ours become a line on stderr; bugs a
-    traceback."""
+    """Runs a command line and returns its exit code. Errors of ours become a line on stderr; bugs a traceback."""
     words = sys.argv[1:] if argv is None else argv
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -23,8 +23,7 @@ class IpdcError(Exception):
         super().__init__(_template(type(self)).format(**details).strip() or type(self).__name__)
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON for the control socket and job records: {"name", "message", "details", "exit_code",
-        "retry"}."""
+        """As JSON for the control socket and job records: {"name", "message", "details", "exit_code", "retry"}."""
         details = {key: _plain(value) for key, value in self.details.items()}
         return {
             "name": type(self).__name__,
@@ -86,8 +85,7 @@ class DaemonLost(IpdcError):
 
 
 class NotAllowed(IpdcError):
-    """You may not use {path}. It belongs to group {group}: `sudo usermod -aG {group} {user}`, then log in
-    again."""
+    """You may not use {path}. It belongs to group {group}: `sudo usermod -aG {group} {user}`, then log in again."""
 
 
 class DaemonRunning(IpdcError):
@@ -99,8 +97,7 @@ class BadRequest(IpdcError):
 
 
 class UnknownOperation(IpdcError):
-    """The daemon does not know the operation {operation!r}. Is it of another version than the command
-    line?"""
+    """The daemon does not know the operation {operation!r}. Is it of another version than the command line?"""
 
 
 class ControlBroken(IpdcError):
@@ -146,8 +143,7 @@ class AmbiguousId(IpdcError):
 
 
 def _template(kind: type[IpdcError]) -> str:
-    """The message template: the nearest docstring, on one line; under `python -OO` there is none, so all
-    details."""
+    """The message template: the nearest docstring, on one line; under `python -OO` there is none, so all details."""
     for cls in kind.__mro__:
         if cls is Exception:
             break

@@ -65,9 +65,8 @@ class Settings:
         return not self.portals or (self.listen, self.mqtt_port) in self.portals
 
     def quota(self, directory: str, held: int = 0) -> int:
-        """Bytes that the block store may hold: as set, or 80 % of what `directory`'s disk has free for us.
-        `held` bytes that the store holds already count as free, so that the quota does not shrink from
-        start to start."""
+        """Bytes that the block store may hold: as set, or 80 % of what `directory`'s disk has free for us. `held`
+        bytes that the store holds already count as free, so that the quota does not shrink from start to start."""
         if self.store_quota is not None:
             return self.store_quota
         disk = os.statvfs(directory)
@@ -76,8 +75,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A line of the table. `parse` takes the text to its value, or raises ValueError for what `allowed`
-    rules out."""
+    """A line of the table. `parse` takes the text to its value, or raises ValueError for what `allowed` rules out."""
 
     name: str
     default: str
@@ -193,9 +191,8 @@ TABLE = (
 
 
 def load(path: str) -> Settings:
-    """Reads ipdc.conf. A file that is not there means the defaults. Raises ConfUnreadable,
-    ConfLineUnreadable, UnknownSetting, SettingTwice or BadSetting, each with file, line and what is
-    allowed."""
+    """Reads ipdc.conf. A file that is not there means the defaults. Raises ConfUnreadable, ConfLineUnreadable,
+    UnknownSetting, SettingTwice or BadSetting, each with file, line and what is allowed."""
     try:
         with open(path, "rb") as file:
             content = file.read(CONF_LIMIT + 1)

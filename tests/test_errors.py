@@ -11,8 +11,7 @@ from ipdc_edge.errors import IpdcError, NoDaemon, NotPlaced, RemoteError, WrongU
 
 
 class _Parent(IpdcError):
-    """Cannot open {path}:
-    {reason}."""
+    """Cannot open {path}: {reason}."""
 
     exit_code = 7
     retry = True

@@ -19,8 +19,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_.-]
 
 
 def bundle_items(body: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, CID as text) of the code files of a job's description; BadSpec for anything that may not travel.
-    """
+    """(name, CID as text) of the code files of a job's description; BadSpec for anything that may not travel."""
     code = body.get("code")
     if not isinstance(code, dict) or len(code) > MOST_FILES:
         raise BadSpec(reason=f"its code is not an object of at most {MOST_FILES} files")

@@ -77,8 +77,7 @@ def encode_header(kind: int, length: int) -> bytes:
 
 
 def encode_json(kind: int, value: dict[str, object]) -> bytes:
-    """A control frame. Lone surrogates (undecodable bytes in file names or records) travel as JSON
-    escapes."""
+    """A control frame. Lone surrogates (undecodable bytes in file names or records) travel as JSON escapes."""
     return encode(kind, json.dumps(value, separators=(",", ":")).encode("ascii"))
 
 
@@ -120,8 +119,7 @@ def parse_write(payload: bytes | bytearray | memoryview) -> tuple[int, memoryvie
 
 
 class Decoder:
-    """Pure decoding: feed what arrived, get the frames that became whole. Holds at most one unfinished
-    frame."""
+    """Pure decoding: feed what arrived, get the frames that became whole. Holds at most one unfinished frame."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -132,8 +130,7 @@ class Decoder:
         return len(self._buffer)
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[tuple[int, bytes]]:
-        """[(kind, payload), ...]. BadFrame as soon as a header is out of bounds, before its payload is
-        awaited."""
+        """[(kind, payload), ...]. BadFrame as soon as a header is out of bounds, before its payload is awaited."""
         buffer = self._buffer
         buffer += data
         frames: list[tuple[int, bytes]] = []

@@ -158,8 +158,7 @@ class MessageCodec:
         return Encoded(channel, payload, blocks)
 
     def decode(self, channel: str, payload: bytes) -> tuple[int, Message]:
-        """(birth number, message) of what a peer published on a channel; BadMessage when it is not as it must
-        be."""
+        """(birth number, message) of what a peer published on a channel; BadMessage when it is not as it must be."""
         if len(payload) > MOST_BYTES:
             raise BadMessage(reason=f"{len(payload)} bytes on {channel}; at most {MOST_BYTES}")
         decoder = self.decoders.get(channel)

@@ -102,8 +102,7 @@ def from_line_text(text: str) -> str:
 
 
 def encode_key(key: object) -> str:
-    """The encoded key as one-byte text. ValueNotCarried for types (and NaN) that have no place in the
-    order."""
+    """The encoded key as one-byte text. ValueNotCarried for types (and NaN) that have no place in the order."""
     if type(key) is str and key.isascii() and key.isprintable():  # nearly all keys there are
         if len(key) < MAX_KEY:
             return "S" + key
@@ -262,8 +261,7 @@ def partitions_of(prefix: str, names: list[str], count: int) -> Iterator[int]:
 
 
 def encode_singles(prefix: str, names: Sequence[str], lists: Sequence[Sequence[object]]) -> list[str]:
-    """The lines of many keys, prefix + name each, in step with them, if each has one int; else an empty
-    list."""
+    """The lines of many keys, prefix + name each, in step with them, if each has one int; else an empty list."""
     if max(map(len, lists), default=0) == min(map(len, lists), default=0) == 1:
         values = [value for (value,) in lists]
         if set(map(type, values)) == {int} and -_WORD < min(values) and max(values) < _WORD:  # type: ignore[type-var,operator]
@@ -282,8 +280,7 @@ def encode_many(prefix: str, names: Sequence[str], lists: Sequence[Sequence[obje
 
 
 def encode_lines(encoded: str, values: Sequence[object]) -> list[str]:
-    """The record lines of an encoded key and its values, in their order. ValueNotCarried names type and
-    key."""
+    """The record lines of an encoded key and its values, in their order. ValueNotCarried names type and key."""
     prefix = encoded + "\x00"
     if len(values) == 1:
         value = values[0]
@@ -333,8 +330,7 @@ def _encode_values(values: Sequence[object], key: object) -> str:
 
 
 def value_text(value: object, key: object) -> str:
-    """A value as people read it in a result: JSON as in a record, but as real text. ValueNotCarried as
-    above."""
+    """A value as people read it in a result: JSON as in a record, but as real text. ValueNotCarried as above."""
     return from_line_text(_encode_values((value,), key))
 
 

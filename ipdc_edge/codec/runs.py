@@ -163,8 +163,7 @@ class RunReader:
 
 
 def encode_manifest(runs: list[RunEntry]) -> bytes:
-    """The manifest's JSON, which is stored as content. ValueError when it would not be accepted back (our
-    bug)."""
+    """The manifest's JSON, which is stored as content. ValueError when it would not be accepted back (our bug)."""
     data = json.dumps({"version": 1, "runs": runs}, separators=(",", ":"), sort_keys=True).encode("ascii")
     if len(data) > MAX_MANIFEST or len(runs) > MAX_RUNS:
         raise ValueError(f"a manifest of {len(runs)} runs and {len(data)} bytes; at most {MAX_RUNS} and {MAX_MANIFEST}")

@@ -164,8 +164,7 @@ def directory_block(entries: Iterable[tuple[str, str, int]]) -> tuple[str, bytes
 
 
 def parse_node(cid: str, data: Buffer) -> Node:
-    """Read the block `data`, known to be `cid`, as a UnixFS node. BadNode for all that is not one, or too
-    big."""
+    """Read the block `data`, known to be `cid`, as a UnixFS node. BadNode for all that is not one, or too big."""
     codec = parse_cid(cid).codec
     if len(data) > MAX_BLOCK:
         raise BadNode(cid=cid, reason=f"{len(data)} bytes; a block has at most {MAX_BLOCK}")

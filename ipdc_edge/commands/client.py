@@ -22,8 +22,7 @@ CONNECT_SECONDS = 5.0
 
 
 class Conversation:
-    """One request and its answer. A context manager; leaving it closes the connection, which cancels the
-    request."""
+    """One request and its answer. A context manager; leaving it closes the connection, which cancels the request."""
 
     def __init__(self, home: Home, advice: str = "`ipdc-edge jobs` shows what became of it") -> None:
         self._path = home.control_socket
@@ -106,8 +105,7 @@ def call(home: Home, operation: str, /, **fields: object) -> dict[str, object]:
 
 
 def events(home: Home, operation: str, advice: str, /, **fields: object) -> Iterator[dict[str, object]]:
-    """Asks and yields every streamed object and then the answer. `advice`: what to type if the daemon goes
-    away."""
+    """Asks and yields every streamed object and then the answer. `advice`: what to type if the daemon goes away."""
     with Conversation(home, advice) as conversation:
         conversation.request(operation, fields)
         yield from conversation.objects()

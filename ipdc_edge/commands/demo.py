@@ -40,8 +40,7 @@ examples:
 
 
 class TextMissing(IpdcError):
-    """The demo's text {path} is not there. Install it: `sudo apt install dict-gcide`; or name another:
-    --text FILE"""
+    """The demo's text {path} is not there. Install it: `sudo apt install dict-gcide`; or name another: --text FILE"""
 
 
 class TextBroken(IpdcError):

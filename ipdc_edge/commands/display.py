@@ -143,8 +143,7 @@ def error_text(job: Mapping[str, Any]) -> str:
 
 
 def failure_text(job: Mapping[str, Any]) -> str:
-    """What the user's code did wrong: where, with which record, and its traceback; empty where it did
-    nothing."""
+    """What the user's code did wrong: where, with which record, and its traceback; empty where it did nothing."""
     failure = job.get("failure")
     if not isinstance(failure, Mapping):
         return ""
@@ -165,8 +164,7 @@ def failure_text(job: Mapping[str, Any]) -> str:
 
 
 class Progress:
-    """Shows a job while it runs: one line that changes at a terminal, a line now and then elsewhere, JSON
-    lines."""
+    """Shows a job while it runs: one line that changes at a terminal, a line now and then elsewhere, JSON lines."""
 
     def __init__(self, json_lines: bool = False, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream

@@ -135,8 +135,7 @@ def nearest_file(path: str) -> str:
 
 
 def _names(tree: ast.Module) -> set[str]:
-    """What a module defines at its top level, also under if, try and with; "*" where a star import may
-    bring more."""
+    """What a module defines at its top level, also under if, try and with; "*" where a star import may bring more."""
     names: set[str] = set()
     waiting: list[ast.AST] = list(tree.body)
     while waiting:
@@ -153,8 +152,7 @@ def _names(tree: ast.Module) -> set[str]:
 
 
 def _imports(tree: ast.Module, name: str) -> Iterator[list[str]]:
-    """Every dotted name that the file `name` imports, anywhere in it, as parts; relative ones made
-    absolute."""
+    """Every dotted name that the file `name` imports, anywhere in it, as parts; relative ones made absolute."""
     package = name.split("/")[:-1]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -169,8 +167,7 @@ def _imports(tree: ast.Module, name: str) -> Iterator[list[str]]:
 
 
 def _files(directory: str, parts: list[str]) -> Iterator[str]:
-    """Names of the files beside the program that importing `parts` runs: the packages on the way, then the
-    module."""
+    """Names of the files beside the program that importing `parts` runs: the packages on the way, then the module."""
     for depth in range(1, len(parts) + 1):
         name = "/".join(parts[:depth])
         if os.path.isfile(os.path.join(directory, name, "__init__.py")):

@@ -61,8 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Results to standard output, sorted by key. The user's exceptions pass through as they are, with a
-    note."""
+    """Results to standard output, sorted by key. The user's exceptions pass through as they are, with a note."""
     try:
         arguments = json.loads(args.args)
         if not isinstance(arguments, dict):

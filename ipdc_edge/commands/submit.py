@@ -127,8 +127,7 @@ def _add_code(home: Home, program: Program, submission: str) -> dict[str, object
 def _add_inputs(
     home: Home, inputs: list[Input], submission: str, progress: Progress
 ) -> list[dict[str, object]]:
-    """The inputs as content, by reference where the daemon can. Content that is named by CID has no size
-    yet."""
+    """The inputs as content, by reference where the daemon can. Content that is named by CID has no size yet."""
     total = sum(os.path.getsize(item.path) for item in inputs if item.path is not None)
     found: list[dict[str, object]] = []
     done, copied, shown = 0, 0, 0.0

@@ -34,8 +34,7 @@ def follow(home: Home, job: str, progress: Progress) -> dict[str, Any]:
 
 
 def outcome(job: Mapping[str, Any]) -> IpdcError | None:
-    """The error that a final job means; None for success. A failure of the user's code comes with its
-    traceback."""
+    """The error that a final job means; None for success. A failure of the user's code comes with its traceback."""
     state = job.get("state")
     if state == "succeeded":
         return None

@@ -44,6 +44,5 @@ class Architecture(Protocol):
         ...
 
     def view(self, spec: JobSpec, done: Mapping[int, tuple[int, int]]) -> Json:
-        """Progress in the architecture's own words from {stage: (total, done)}, merged into a job's status.
-        """
+        """Progress in the architecture's own words from {stage: (total, done)}, merged into a job's status."""
         ...

@@ -179,8 +179,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Save(Effect):
-    """Make a fact durable: `kind` is job, worker, task or ended, `key` is the job's id and what is meant of
-    it."""
+    """Make a fact durable: `kind` is job, worker, task or ended, `key` is the job's id and what is meant of it."""
 
     kind: str
     key: str
@@ -258,8 +257,7 @@ class FetchPart(Effect):
 
 @dataclass(frozen=True, slots=True)
 class KeepLog(Effect):
-    """Put what an attempt printed beside the result: `text` itself, or content `cid` of the node at
-    `gateway`."""
+    """Put what an attempt printed beside the result: `text` itself, or content `cid` of the node at `gateway`."""
 
     job: str
     task: str

@@ -152,8 +152,7 @@ class Master:
         self.lease(now)
 
     def _works(self, participant: Participant, now: float) -> None:
-        """It is our worker: after a restart only those who were given the job may say what they hold of it.
-        """
+        """It is our worker: after a restart only those who were given the job may say what they hold of it."""
         if not participant.saved:
             participant.saved = True
             address, gateway = self.membership.addresses[participant.node]

@@ -23,8 +23,7 @@ LISTED_LATE = 1.0  # seconds to wait for a portal's list before placing with wha
 
 @dataclass(slots=True)
 class Peer:
-    """Another node: its newest record, and for each portal the newest birth number and whether it was alive
-    then."""
+    """Another node: its newest record, and for each portal the newest birth number and whether it was alive then."""
 
     record: NodeRecord
     testimony: dict[str, tuple[int, bool]] = field(default_factory=dict)

@@ -26,8 +26,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """`download`, master to worker: the offer of a job. `address` is the master's broker, `gateway` its
-    gateway."""
+    """`download`, master to worker: the offer of a job. `address` is the master's broker, `gateway` its gateway."""
 
     job: str
     cid: str
@@ -84,8 +83,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """`failed` (or `fetch-failed` when content could not be had), worker to master: the attempt did not
-    finish."""
+    """`failed` (or `fetch-failed` when content could not be had), worker to master: the attempt did not finish."""
 
     job: str
     task: str

@@ -99,8 +99,7 @@ class Node:
         }
 
     def handle(self, event: Event, now: float) -> list[Effect]:
-        """Take in one event; the effects in the order in which they should be carried out, each with its
-        cause."""
+        """Take in one event; the effects in the order in which they should be carried out, each with its cause."""
         self.handled += 1
         self._handlers[type(event)](event, now)
         for master in list(self.masters.values()):
@@ -375,8 +374,7 @@ class Node:
 
 
 def spec_of(cid: str, body: object) -> JobSpec:
-    """Read what the core needs from a job's description; BadSpec names the field that is not as it must be.
-    """
+    """Read what the core needs from a job's description; BadSpec names the field that is not as it must be."""
     if not isinstance(body, dict):
         raise BadSpec(reason="not a JSON object")
     if body.get("version") != 1:

@@ -160,8 +160,7 @@ class Participants:
             participant.deadline = min(participant.deadline, now + self.timing.grace)
 
     def freest(self, task: TaskState, ready: int) -> Participant | None:
-        """The worker to give a task to: not one where it failed if there is another, then the least loaded.
-        """
+        """The worker to give a task to: not one where it failed if there is another, then the least loaded."""
         working = [p for p in self.by_node.values() if p.state == "working"]
         ahead = 1 if ready > len(working) else 0  # one in hand, so that nobody waits for a message
         free = [p for p in working if len(p.held) < p.slots + ahead]
@@ -179,8 +178,7 @@ class Participants:
         return due
 
     def run_out(self, now: float) -> list[Participant]:
-        """Those whose leases have run out; offers nobody answered are over too. Others are looked for at
-        once."""
+        """Those whose leases have run out; offers nobody answered are over too. Others are looked for at once."""
         lost = []
         for participant in self:
             if now < participant.deadline or not participant.active():

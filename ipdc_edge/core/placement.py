@@ -29,8 +29,7 @@ class Verdict:
 
 
 def hash_distance(node: str, job: str) -> int:
-    """Distance of a node from a job on the circle of SHA-256, as IPDC breaks ties: the nearer one is taken.
-    """
+    """Distance of a node from a job on the circle of SHA-256, as IPDC breaks ties: the nearer one is taken."""
     a = int.from_bytes(hashlib.sha256(node.encode()).digest(), "big")
     b = int.from_bytes(hashlib.sha256(job.encode()).digest(), "big")
     return a ^ b

@@ -135,8 +135,7 @@ class Tasks:
         return {stage: (total, total - self.uncommitted[stage]) for stage, total in totals.items()}
 
     def bytes_done(self) -> int:
-        """Bytes of input worked through: of committed tasks all, of leased ones what the best attempt said.
-        """
+        """Bytes of input worked through: of committed tasks all, of leased ones what the best attempt said."""
         total = 0
         for task in self.states.values():
             if task.state == "committed":

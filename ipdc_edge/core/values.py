@@ -30,8 +30,7 @@ class JobKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What a node measured of itself; `speed` is work per second of one core relative to a reference (1.0).
-    """
+    """What a node measured of itself; `speed` is work per second of one core relative to a reference (1.0)."""
 
     memory_total: int
     memory_available: int

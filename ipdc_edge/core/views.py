@@ -9,8 +9,7 @@ from .values import Failure, Result
 
 
 def failure_view(task: str, node: str, name: str, failure: Failure) -> tuple[dict[str, object], str]:
-    """An attempt's failure as `status` shows it, and as text for the job's log with what the attempt printed.
-    """
+    """An attempt's failure as `status` shows it, and as text for the job's log with what the attempt printed."""
     details = dict(failure.details or {})
     output = str(details.pop("output", "") or "")
     told = {"task": task, "node": node, "name": name, "type": failure.kind, "message": failure.message}

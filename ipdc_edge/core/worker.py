@@ -49,8 +49,7 @@ class HeldTask:
 
 
 class Worker:
-    """One job of one master on this node. Methods change state and append to `effects`; `Node` takes those
-    away."""
+    """One job of one master on this node. Methods change state and append to `effects`; `Node` takes those away."""
 
     def __init__(
         self, key: JobKey, offer: Download, own: tuple[str, str], slots: int, timing: Timing, now: float,
@@ -124,8 +123,7 @@ class Worker:
     # -- attempts
 
     def commanded(self, command: Command, now: float) -> None:
-        """The master orders an attempt; a second order for the same one changes nothing, but repeats a
-        report."""
+        """The master orders an attempt; a second order for the same one changes nothing, but repeats a report."""
         self.heard = now
         if self.state != "ready":
             return  # the order overtook the offer's answer; the master will send it again
@@ -159,8 +157,7 @@ class Worker:
             task.bytes_done = bytes_done
 
     def finished(self, attempt: Attempt, outcome: Result | Failure) -> None:
-        """The runner is done with an attempt, one way or the other; one that was dropped meanwhile is
-        ignored."""
+        """The runner is done with an attempt, one way or the other; one that was dropped meanwhile is ignored."""
         task = self.tasks.get(attempt)
         if task is None or task.state != "running":
             return

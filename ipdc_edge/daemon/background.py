@@ -20,8 +20,7 @@ class Background:
         self.tasks: dict[asyncio.Task[Any], None] = {}
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Begin it. An exception that it lets out is a bug: its traceback goes to the journal, the daemon
-        goes on."""
+        """Begin it. An exception that it lets out is a bug: its traceback goes to the journal, the daemon goes on."""
         task = asyncio.create_task(work)
         self.tasks[task] = None
         task.add_done_callback(self._ended)

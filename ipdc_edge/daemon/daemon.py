@@ -110,13 +110,11 @@ class Daemon:
                          note, self.keep_block)
 
     def now(self) -> float:
-        """Seconds that never go back, close to those since the epoch where the clock was right at the start.
-        """
+        """Seconds that never go back, close to those since the epoch where the clock was right at the start."""
         return self.wall + time.monotonic()
 
     def _release_leftovers(self, unfinished: set[str]) -> None:
-        """Content of submissions that never came, and of others' jobs, does not outlive a start; own jobs'
-        does."""
+        """Content of submissions that never came, and of others' jobs, does not outlive a start; own jobs' does."""
         for owner in self.store.owners():
             job, _, master = owner.partition(".")
             if owner != "user" and not (job in unfinished and master in ("", self.id)):
@@ -185,8 +183,7 @@ class Daemon:
         self.stopped.set()
 
     async def durable(self) -> None:
-        """Returns when everything handled so far is durable and on its way; NotDurable when it never will be.
-        """
+        """Returns when everything handled so far is durable and on its way; NotDurable when it never will be."""
         if self.saving is not None:
             done = self.loop.create_future()
             self.batches.append(Batch([], [], done))
@@ -250,8 +247,7 @@ class Daemon:
         return True
 
     def _release(self, release: Callable[[str], None], job: str) -> None:
-        """Free what a job held; a disk that refuses even that is no reason to end, the next start frees it.
-        """
+        """Free what a job held; a disk that refuses even that is no reason to end, the next start frees it."""
         try:
             release(job)
         except (IpdcError, OSError) as error:

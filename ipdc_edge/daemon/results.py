@@ -65,8 +65,7 @@ class Results:
         return os.path.join(self.jobs, job)
 
     def complete(self, view: Json) -> dict[str, object]:
-        """A job's view with its directory, and times as people write them (UTC, null for what has not come
-        yet)."""
+        """A job's view with its directory, and times as people write them (UTC, null for what has not come yet)."""
         names = ("submitted", "started", "ended")
         times = {name: _utc(float(view[name])) for name in names if isinstance(view[name], float)}
         return {**view, **times, "directory": self.directory(str(view["id"]))}

@@ -33,8 +33,7 @@ class Inputs:
         self.streams: dict[int, AsyncIterator[bytes]] = {}
 
     async def read(self, stream: int) -> bytes | None:
-        """The next block of a stream, None at its end. FetchFailed names the content that could not be had.
-        """
+        """The next block of a stream, None at its end. FetchFailed names the content that could not be had."""
         if stream not in self.streams:
             if not 0 <= stream < len(self.items):
                 raise RunnerBroken(reason=f"it asks for input {stream} of {len(self.items)}")

@@ -48,8 +48,7 @@ def owner_of(key: JobKey) -> str:
 
 
 class HeldCode:
-    """What a runner needs to start: the job's description and the CIDs of its code, read again for each
-    runner."""
+    """What a runner needs to start: the job's description and the CIDs of its code, read again for each runner."""
 
     def __init__(self, spec: JobSpec, gateway: str) -> None:
         self.spec, self.gateway = spec, gateway
@@ -132,8 +131,7 @@ class TaskRunner:
             del self.releasing[key]
 
     def release_own(self, job: str) -> None:
-        """A job of this node's own has ended: what this node made for it before a restart has no other end.
-        """
+        """A job of this node's own has ended: what this node made for it before a restart has no other end."""
         key = JobKey(self.node_id, job)
         if key not in self.jobs and key not in self.releasing:
             self.store.release(owner_of(key))
@@ -213,8 +211,7 @@ class TaskRunner:
         return Result(self.node_id, cid, size, details)
 
     def _keep(self, held: HeldCode, runner: RunnerProcess) -> None:
-        """A runner waits for the next task of its job; no more of them than slots, whatever the number of
-        jobs."""
+        """A runner waits for the next task of its job; no more of them than slots, whatever the number of jobs."""
         held.runners.append(runner)
         idle = [(other, waiting) for other in self.jobs.values() for waiting in other.runners]
         if len(idle) > self.slots:

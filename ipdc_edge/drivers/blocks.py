@@ -257,8 +257,7 @@ class BlockStore:
                 self._held -= size
 
     def commit_writer(self, writer: ContentWriter, groups: list[Group], durable: bool) -> None:
-        """The same for a content file, which thereby is no longer under way. It goes if all its blocks were
-        here."""
+        """The same for a content file, which thereby is no longer under way. It goes if all its blocks were here."""
         with self._lock:
             self.record(writer.owner, groups, durable)
             self._writers.pop(writer)

@@ -40,8 +40,7 @@ class MosquittoMissing(IpdcError):
 
 
 class PortTaken(IpdcError):
-    """Port {port} of {host} is taken{owner}. Set another one in {conf}: {setting} = {free}, or end what
-    holds it."""
+    """Port {port} of {host} is taken{owner}. Set another one in {conf}: {setting} = {free}, or end what holds it."""
 
 
 class AddressUnusable(IpdcError):
@@ -57,9 +56,8 @@ class ConfigurationNotWritten(IpdcError):
 
 
 def configuration(settings: Settings) -> str:
-    """The text of mosquitto's configuration. Anonymous clients are let in because the listener is on
-    loopback, until certificates close the domain. Nothing is kept on disk: the broker is a mailbox, not a
-    store."""
+    """The text of mosquitto's configuration. Anonymous clients are let in because the listener is on loopback, until
+    certificates close the domain. Nothing is kept on disk: the broker is a mailbox, not a store."""
     return f"""\
 # Written by ipdc-edge at every start; changes here are lost. Settings are in ipdc.conf.
 per_listener_settings false
@@ -105,8 +103,7 @@ def mosquitto_version(program: str) -> str:
 
 
 def write_configuration(home: Home, settings: Settings) -> str:
-    """Writes mosquitto's configuration whole or not at all, and returns its path. Raises
-    ConfigurationNotWritten."""
+    """Writes mosquitto's configuration whole or not at all, and returns its path. Raises ConfigurationNotWritten."""
     path = home.broker_conf
     fresh = f"{path}.{os.getpid()}.new"
     try:
@@ -252,9 +249,8 @@ class BrokerProcess:
 
 
 def _die_with_parent() -> list[str]:
-    """The command in front of mosquitto that lets the kernel end it with the thread that started it, the
-    daemon's main one. Loading ctypes into the daemon for prctl would cost more memory than the broker's own
-    start."""
+    """The command in front of mosquitto that lets the kernel end it with the thread that started it, the daemon's
+    main one. Loading ctypes into the daemon for prctl would cost more memory than the broker's own start."""
     for program in ("/usr/bin/setpriv", "/bin/setpriv"):
         if os.access(program, os.X_OK):
             return [program, "--pdeathsig", "TERM", "--"]

@@ -50,13 +50,11 @@ class ControlChannel:
         await self._send_json(frames.EVENT, value)
 
     async def send_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Streams content to the client (DATA), at most frames.MAX_PAYLOAD bytes at a time. Raises
-        ClientGone."""
+        """Streams content to the client (DATA), at most frames.MAX_PAYLOAD bytes at a time. Raises ClientGone."""
         await self._send(frames.DATA, data)
 
     async def receive(self) -> tuple[int, bytearray]:
-        """The next frame after the request, (kind, payload). For `add`: BLOCK, read by codec.parse_block,
-        or END."""
+        """The next frame after the request, (kind, payload). For `add`: BLOCK, read by codec.parse_block, or END."""
         return await self._received.get()
 
     async def _send_json(self, kind: int, value: dict[str, object]) -> None:
@@ -274,8 +272,7 @@ class ControlServer:
 
 
 async def _readable(connection: socket.socket) -> None:
-    """Returns when the socket has something to read. sock_recv cannot be used where descriptors are
-    expected."""
+    """Returns when the socket has something to read. sock_recv cannot be used where descriptors are expected."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
     loop.add_reader(connection, _set, ready)
@@ -291,8 +288,7 @@ def _set(ready: asyncio.Future[None]) -> None:
 
 
 def _remove_dead(path: str) -> None:
-    """Removes a socket on which nobody listens. Raises DaemonRunning, or OSError for a file that is no
-    socket."""
+    """Removes a socket on which nobody listens. Raises DaemonRunning, or OSError for a file that is no socket."""
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         probe.settimeout(1.0)

@@ -172,8 +172,7 @@ def split_target(target: bytes) -> tuple[str, dict[str, str]]:
 
 
 def wanted_format(query: dict[str, str], accept: str) -> str:
-    """ "raw", "car" or "": `format` beats `Accept`, and of several accepted types the first that we know
-    counts."""
+    """"raw", "car" or "": `format` beats `Accept`, and of several accepted types the first that we know counts."""
     if "format" in query:
         return query["format"]
     for choice in accept.lower().split(","):

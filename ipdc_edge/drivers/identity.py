@@ -14,8 +14,7 @@ from ..errors import IpdcError
 
 
 class IdentityBroken(IpdcError):
-    """{path} does not hold a node id. If it cannot be restored, remove it: the node then gets a new identity.
-    """
+    """{path} does not hold a node id. If it cannot be restored, remove it: the node then gets a new identity."""
 
 
 def load_or_make(directory: str) -> str:

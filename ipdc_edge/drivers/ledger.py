@@ -26,8 +26,7 @@ class LedgerBroken(IpdcError):
 
 
 class Ledger:
-    """Saves by (kind, key); a later one replaces an earlier. The first part of a key, up to `/`, is the job.
-    """
+    """Saves by (kind, key); a later one replaces an earlier. The first part of a key, up to `/`, is the job."""
 
     def __init__(self, path: str) -> None:
         self.path = path

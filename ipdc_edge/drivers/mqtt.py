@@ -38,8 +38,7 @@ def _client(client_id: str) -> paho.Client:
 
 
 class Link:
-    """One broker. `kept` links connect by themselves, again and again; others when there is something to
-    send."""
+    """One broker. `kept` links connect by themselves, again and again; others when there is something to send."""
 
     def __init__(self, mqtt: Mqtt, address: str, node: str | None) -> None:
         self.mqtt, self.address = mqtt, address
@@ -320,9 +319,8 @@ class Mqtt:
         return topic(self.domain, "+", "node"), topic(self.domain, "+", "lost")
 
     def _watch(self, link: Link) -> None:
-        """A broker sends what it retains after it answered the subscription, and before it answers the next
-        one: so the answer to a second subscription, which asks for nothing new, says that all records have
-        come."""
+        """A broker sends what it retains after it answered the subscription, and before it answers the next one: so
+        the answer to a second subscription, which asks for nothing new, says that all records have come."""
         if link is not self.own:  # there we hear everything anyway
             link.subscribe(*((text, 0) for text in self._filters()))
         link.listed_mid = link.subscribe((topic(self.domain, self.node_id, "node"), 0))

@@ -237,8 +237,7 @@ class RunnerProcess:
         return await asyncio.shield(self._exited)
 
     def _drain(self) -> None:
-        """Takes what was printed; at most a pipe's worth, so that a flood of prints does not hold the
-        loop."""
+        """Takes what was printed; at most a pipe's worth, so that a flood of prints does not hold the loop."""
         if self._pipe < 0:
             return
         for _ in range(4):

@@ -27,8 +27,7 @@ class Link:
         self._told = 0.0
 
     def receive_job(self) -> tuple[dict[str, Any], dict[str, bytes], list[int]] | None:
-        """(the JOB object, the code files, the spill descriptors); None when the daemon left before it sent
-        one."""
+        """(the JOB object, the code files, the spill descriptors); None when the daemon left before it sent one."""
         job = self._expect(frames.JOB)
         if job is None:
             return None

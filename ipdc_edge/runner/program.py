@@ -38,8 +38,7 @@ class CodeImporter:
         self._code = code
 
     def install(self) -> None:
-        """Before the path, after built-in and frozen modules: as if the code's directory were first on
-        sys.path."""
+        """Before the path, after built-in and frozen modules: as if the code's directory were first on sys.path."""
         finders = sys.meta_path
         finders.insert(finders.index(PathFinder) if PathFinder in finders else len(finders), self)
 

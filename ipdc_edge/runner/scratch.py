@@ -20,8 +20,7 @@ READ = 8 * 1024  # bytes taken from the disk's cache at a time
 
 
 class ScratchFull(IpdcError):
-    """the task's scratch files are full ({bytes} bytes): smaller splits, a combine, or more memory would
-    help"""
+    """the task's scratch files are full ({bytes} bytes): smaller splits, a combine, or more memory would help"""
 
 
 class Scratch:

@@ -158,8 +158,7 @@ values = st.recursive(
 def test_whatever_arrives_is_a_message_or_a_bad_one(
     channel: str, message: codec.Message, changes: dict, data: st.DataObject
 ) -> None:  # type: ignore[type-arg]
-    """A real message with fields replaced by anything, on any channel: decoded or BadMessage, never another
-    error."""
+    """A real message with fields replaced by anything, on any channel: decoded or BadMessage, never another error."""
     fields = json.loads(CODEC.encode(message, 5).payload)
     for name in data.draw(st.lists(st.sampled_from(sorted(fields)), max_size=3)):
         fields[name] = data.draw(values)

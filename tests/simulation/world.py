@@ -44,8 +44,7 @@ STORM = Weather(drop=0.05, double=0.05, delay=(0.001, 1.5))
 
 
 class SimNode:
-    """One node of the world: its core, what it saved, its content, and what its broker retains if it is a
-    portal."""
+    """One node of the world: its core, what it saved, its content, and what its broker retains if it is a portal."""
 
     def __init__(self, world: World, number: int, speed: float) -> None:
         self.world, self.number, self.speed = world, number, speed
@@ -155,8 +154,7 @@ class SimNode:
             self.world.after(seconds, self.work, effect.key, effect.attempt, params)
 
     def work(self, key: JobKey, attempt: Attempt, params: Any) -> None:
-        """Make the output that stands for the work: a map's is its split, a reduce's is the list of all
-        splits."""
+        """Make the output that stands for the work: a map's is its split, a reduce's is the list of all splits."""
         if not self.up:
             return
         if params["stage"] == "map":

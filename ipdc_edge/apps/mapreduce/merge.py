@@ -120,8 +120,7 @@ def group_end(lines: list[str], start: int, encoded: str) -> int:
 
 
 def values_text(lines: list[str], start: int, end: int, encoded: str) -> str:
-    """The values of lines[start:end], which all have the key `encoded`, joined by commas: one JSON text to
-    parse."""
+    """The values of lines[start:end], which all have the key `encoded`, joined by commas: one JSON text to parse."""
     if end == start + 1:
         return lines[start][len(encoded) + 1 :]
     # NUL occurs nowhere but after a key, so each occurrence of "key NUL" is the beginning of a line.

@@ -20,8 +20,7 @@ _BATCH_BYTES = 256 * 1024
 
 
 class TextWriter:
-    """Writes pairs as lines; `emit` gets chunks of exactly `chunk` bytes, the last one shorter, none when
-    empty."""
+    """Writes pairs as lines; `emit` gets chunks of exactly `chunk` bytes, the last one shorter, none when empty."""
 
     def __init__(self, emit: Callable[[bytes], None], chunk: int = CHUNK) -> None:
         self._emit = emit
@@ -31,8 +30,7 @@ class TextWriter:
         self.bytes = 0
 
     def write(self, pairs: Iterator[tuple[object, object]]) -> None:
-        """All pairs of an iterator. ValueNotCarried for what is neither text nor JSON; the user's own
-        errors."""
+        """All pairs of an iterator. ValueNotCarried for what is neither text nor JSON; the user's own errors."""
         size = _FIRST_BATCH
         while True:
             lines = []

@@ -78,8 +78,7 @@ class Groups:
 
 
 def reduced_pairs(reduce: Callable[..., object], groups: Groups) -> Pairs:
-    """All pairs that the user's reduce gives for the groups; the loop over groups runs in C but for the
-    grouping."""
+    """All pairs that the user's reduce gives for the groups; the loop over groups runs in C but for the grouping."""
     results: Iterator[Iterable[tuple[object, object]]]
     results = starmap(without_none(reduce), groups)
     return chain.from_iterable(results)

@@ -78,8 +78,7 @@ class Sorter:
         return len(self._spills)
 
     def add(self, pairs: Iterator[tuple[object, object]]) -> None:
-        """All pairs of an iterator. ValueNotCarried for keys or values that cannot travel; the user's own
-        errors."""
+        """All pairs of an iterator. ValueNotCarried for keys or values that cannot travel; the user's own errors."""
         size = FIRST_BATCH
         while True:
             take = self._take_text if self._typed is None else self._take_any
@@ -168,9 +167,8 @@ class Sorter:
             self._table.update(kept)
 
     def _fold(self) -> list[object]:
-        """Long lists through combine. Short ones cost a call each and give little back. Gives the keys whose
-        list has become one number; what combine made otherwise is weighed anew, it may be as big as
-        before."""
+        """Long lists through combine. Short ones cost a call each and give little back. Gives the keys whose list has
+        become one number; what combine made otherwise is weighed anew, it may be as big as before."""
         untouched = gone = before = 0
         weight = 0
         numbers: list[object] = []
@@ -242,8 +240,7 @@ class Sorter:
         return buckets
 
     def _move(self, names: list[str], lists: list[list[object]], plain: bool, buckets: list[list[str]]) -> None:
-        """Names and their values into the buckets, as lines. plain: "S" + name is the encoded key, else name
-        is."""
+        """Names and their values into the buckets, as lines. plain: "S" + name is the encoded key, else name is."""
         tag = "S" if plain else ""
         lengths = list(map(len, lists))
         self.pairs += sum(lengths)
@@ -283,8 +280,7 @@ class Sorter:
         segments.append(self._scratch.append(block))
 
     def finish(self, emit: Callable[[int, bytes], None]) -> list[dict[str, int]]:
-        """Writes each partition's run by emit(partition, block), in the order of partitions; what each one
-        holds."""
+        """Writes each partition's run by emit(partition, block), in the order of partitions; what each one holds."""
         written = []
         for partition, lines in enumerate(self._drain()):
             writer = RunWriter(partial(emit, partition))
@@ -368,8 +364,7 @@ def _all_plain(table: Table) -> bool:
 
 
 def _regrouped(keys: list[object], pairs: list[tuple[object, object]]) -> list[list[object]]:
-    """The values of pairs by the keys they were made for. CombineChangedKey when a pair has a key of its
-    own."""
+    """The values of pairs by the keys they were made for. CombineChangedKey when a pair has a key of its own."""
     result: list[list[object]] = [[] for _ in keys]
     number = 0
     for key, value in pairs:
