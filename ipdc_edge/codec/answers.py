@@ -15,7 +15,7 @@ from ipdc_edge.errors import IpdcError
 if TYPE_CHECKING:
     from typing import Any
 
-MOST_COUNTERS = 100
+MOST_COUNTERS = 30  # with short names: they travel in one message with the rest
 _TEXTS = {"where": 100, "type": 200, "message": 4096, "traceback": 32 * 1024, "input": 4096, "record": 4096}
 
 
@@ -54,6 +54,6 @@ def parse_done(fields: dict[str, object], outputs: int) -> dict[str, Any]:
     if not isinstance(streams, list) or len(streams) != outputs or not all(isinstance(s, dict) for s in streams):
         raise RunnerBroken(reason="DONE without its streams")
     return {
-        "counters": {str(name)[:100]: parse_count(value) for name, value in counters.items()},
+        "counters": {str(name)[:60]: parse_count(value) for name, value in counters.items()},
         "streams": [{"records": parse_count(s.get("records")), "bytes": parse_count(s.get("bytes"))} for s in streams],
     }

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections import deque
@@ -118,7 +119,7 @@ class Daemon:
         for owner in self.store.owners():
             job, _, master = owner.partition(".")
             if owner != "user" and not (job in unfinished and master in ("", self.id)):
-                self.store.release(owner)
+                self._release(self.store.release, owner)
 
     # -- events in, effects out
 
@@ -241,7 +242,7 @@ class Daemon:
         there is no room for them the job cannot go on."""
         try:
             self.store.put(cid, data, job)
-        except (IpdcError, OSError) as error:
+        except (IpdcError, OSError, sqlite3.Error) as error:
             self.emit(e.ResultFailed(job, f"its parameters could not be stored: {error}"[:500]))
             return False
         return True
@@ -250,7 +251,7 @@ class Daemon:
         """Free what a job held; a disk that refuses even that is no reason to end, the next start frees it."""
         try:
             release(job)
-        except (IpdcError, OSError) as error:
+        except (IpdcError, OSError, sqlite3.Error) as error:
             note(f"job {job}: what it held could not be freed yet: {error}")
 
     # -- its life

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..codec.answers import RunnerBroken
 from ..codec.cid import raw_cid
-from ..codec.runs import MAX_RUNS, BadRun, encode_manifest, parse_manifest
+from ..codec.runs import MAX_BLOCK, MAX_RUNS, BadRun, encode_manifest, parse_manifest
 from ..codec.unixfs import CHUNK
 from ..core.architecture import BadSpec
 from ..drivers.block_files import ContentWriter
@@ -44,8 +44,9 @@ class Inputs:
     async def _range(self, item: Mapping[str, Any]) -> AsyncIterator[bytes]:
         providers = list(self.gateways.values())
         try:
-            async for _, data in self.fetcher.file_blocks(item["cid"], item["start"], item["end"], providers):
-                yield data
+            start = item["start"]
+            async for offset, data in self.fetcher.file_blocks(item["cid"], start, item["end"], providers):
+                yield data if offset >= start else data[start - offset :]  # strange leaves
         except BlockUnavailable as error:
             raise FetchFailed(item["cid"], str(error)) from None
 
@@ -95,6 +96,8 @@ class Outputs:
         self.size += len(data)
         if self.kind == "runs":
             run = self.runs[stream]
+            if len(data) > MAX_BLOCK or run["bytes"] % MAX_BLOCK:
+                raise RunnerBroken(reason=f"a block of {len(data)} bytes in a run, or one after a shorter one")
             run["blocks"].append(self.writer.append(data))
             run["bytes"] += len(data)
             return

@@ -37,6 +37,7 @@ from ..errors import IpdcError
 from .background import Background, report_bug
 from .streams import FetchFailed, Inputs, Outputs
 
+PROGRESS_PAUSE = 0.2  # seconds between two words of an attempt's progress
 FETCH_PAUSE = 2.0  # seconds before a worker says that content cannot be had: its node may be back by then
 MOST_OUTPUTS_TOLD = 1000  # sizes of partitions that fit into a message with the rest
 MOST_DETAILS = 8000  # bytes of a failure's details; they travel in one message with the rest
@@ -126,9 +127,11 @@ class TaskRunner:
     async def _release(self, key: JobKey, running: list[asyncio.Task[None]]) -> None:
         """The store lets go once nothing writes for the job any more."""
         await asyncio.gather(*running, return_exceptions=True)
-        self.store.release(owner_of(key))
-        if self.releasing.get(key) is asyncio.current_task():
-            del self.releasing[key]
+        try:
+            self.store.release(owner_of(key))
+        finally:
+            if self.releasing.get(key) is asyncio.current_task():
+                del self.releasing[key]
 
     def release_own(self, job: str) -> None:
         """A job of this node's own has ended: what this node made for it before a restart has no other end."""
@@ -188,8 +191,14 @@ class TaskRunner:
             outputs.discard()
             raise
 
+        told = 0.0
+
         def progress(report: dict[str, int]) -> None:
-            self.emit(TaskProgressed(key, effect.attempt, report["bytes"]))
+            nonlocal told
+            now = asyncio.get_running_loop().time()
+            if now - told >= PROGRESS_PAUSE:
+                told = now
+                self.emit(TaskProgressed(key, effect.attempt, report["bytes"]))
 
         try:
             done = await runner.run(effect.task, params, inputs.read, outputs.write, progress)
@@ -226,8 +235,11 @@ class TaskRunner:
             raise FetchFailed(cid, str(error)) from None
 
     async def _runner(self, key: JobKey, held: HeldCode) -> RunnerProcess:
-        if held.runners:
-            return held.runners.pop()
+        while held.runners:
+            waiting = held.runners.pop()
+            if waiting.alive:
+                return waiting
+            await waiting.close()
         code = {}
         for name, cid in bundle_items(held.spec.body):
             try:

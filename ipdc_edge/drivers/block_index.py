@@ -142,7 +142,7 @@ class BlockIndex:
         try:
             self._db.execute(_HOLD, (self._owner(owner), cid))
         except BaseException:
-            self._db.execute("ROLLBACK")
+            self._roll_back()
             raise
         self._db.execute("COMMIT")
 
@@ -167,7 +167,7 @@ class BlockIndex:
                     self._db.execute(_RECORD, (cid, size, place, number, offset, int(durable)))
                     self._db.execute(_HOLD, (holder, cid))
         except BaseException:
-            self._db.execute("ROLLBACK")
+            self._roll_back()
             raise
         self._db.execute("COMMIT")
         return replaced
@@ -197,7 +197,7 @@ class BlockIndex:
             run("DELETE FROM owners WHERE id = ?", row)
             freed = self._remove_freed()
         except BaseException:
-            run("ROLLBACK")
+            self._roll_back()
             raise
         run("COMMIT")
         return freed
@@ -208,7 +208,7 @@ class BlockIndex:
         try:
             self._db.execute("UPDATE owners SET name = ? WHERE name = ?", (new, old))
         except BaseException:
-            self._db.execute("ROLLBACK")
+            self._roll_back()
             raise
         self._db.execute("COMMIT")
 
@@ -267,6 +267,11 @@ class BlockIndex:
         # power cut.
         self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         self._db.execute("BEGIN IMMEDIATE")
+
+    def _roll_back(self) -> None:
+        """SQLite has done so by itself where the disk is full."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
 
     def _owner(self, name: str) -> int:
         self._db.execute("INSERT OR IGNORE INTO owners(name) VALUES(?)", (name,))

@@ -130,9 +130,8 @@ class BlockStore:
         try:
             verify(cid, data)
         except BlockMismatch:
-            self._found_damaged(
-                cid, location, "its bytes changed" if len(data) == location.size else "it became shorter"
-            )
+            reason = "its bytes changed" if len(data) == location.size else "it became shorter"
+            self._found_damaged(cid, location, reason)
             return None
         return data
 
@@ -144,12 +143,13 @@ class BlockStore:
         digest = hashlib.sha256()
         at = location.offset
         end = at + location.size
-        while at < end:
-            piece = os.pread(reader.descriptor, min(_PIECE, end - at), at)
-            if not piece:
-                break
-            digest.update(piece)
-            at += len(piece)
+        try:
+            while at < end and (piece := os.pread(reader.descriptor, min(_PIECE, end - at), at)):
+                digest.update(piece)
+                at += len(piece)
+        except OSError:
+            reader.close()
+            raise
         try:
             verify_digest(cid, digest.digest(), b"")
         except BlockMismatch:
@@ -259,8 +259,10 @@ class BlockStore:
     def commit_writer(self, writer: ContentWriter, groups: list[Group], durable: bool) -> None:
         """The same for a content file, which thereby is no longer under way. It goes if all its blocks were here."""
         with self._lock:
+            if writer not in self._writers:
+                raise ValueError("a content file that was discarded cannot be committed")
             self.record(writer.owner, groups, durable)
-            self._writers.pop(writer)
+            del self._writers[writer]
             if self._index.forget_unused(writer.name):
                 self._remove_content([writer.name])
                 self._held -= writer.size

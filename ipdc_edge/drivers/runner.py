@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from ipdc_edge.codec import frames
 from ipdc_edge.codec.answers import RunnerBroken, TaskFailed, parse_count, parse_done, parse_failed
+from ipdc_edge.drivers.prints import Output
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
     Write = Callable[[int, bytes], Awaitable[None]]
     Progress = Callable[[dict[str, int]], None]
 
-OUTPUT_KEPT = 32 * 1024  # bytes of prints, of the first and of the last
 CODE_PIECE = 1024 * 1024
+MOST_CONTROL = 256 * 1024  # bytes of a frame of these kinds, which a runner may repeat
+SHORT = (frames.READY, frames.READ, frames.PROGRESS, frames.DONE)
 LEAVE_WITHIN = 2.0  # seconds between CLOSE and SIGKILL
 _SETPRIV = "/usr/bin/setpriv"  # util-linux, essential in Debian
 
@@ -41,34 +43,6 @@ class RunnerDied(IpdcError):
     """the runner's process ended by itself ({how}){output}"""  # how: "exit status 3", "signal SIGKILL"
 
     retry = True
-
-
-class Output:
-    """The first and the last bytes of what the user's code prints; what was between is counted."""
-
-    def __init__(self, keep: int = OUTPUT_KEPT) -> None:
-        self._keep = keep
-        self._first = bytearray()
-        self._last = bytearray()
-        self._left_out = 0
-
-    def add(self, data: bytes) -> None:
-        """Some more."""
-        room = self._keep - len(self._first)
-        if room > 0:
-            self._first += data[:room]
-            data = data[room:]
-        self._last += data
-        surplus = len(self._last) - self._keep
-        if surplus > 0:
-            self._left_out += surplus
-            del self._last[:surplus]
-
-    def text(self) -> bytes:
-        """All of it, with a line that says how much is missing."""
-        if not self._left_out:
-            return bytes(self._first + self._last)
-        return bytes(self._first) + b"\n... %d bytes left out ...\n" % self._left_out + bytes(self._last)
 
 
 class RunnerProcess:
@@ -166,7 +140,17 @@ class RunnerProcess:
         """SIGKILL, at once. The exit is collected by close()."""
         self._ready = False
         if self._process is not None and self._exited is not None and not self._exited.done():
-            self._process.kill()
+            self._kill_group()
+
+    def _kill_group(self) -> None:
+        """The child leads a session of its own: what the user's code started goes with it."""
+        import signal
+
+        assert self._process is not None
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
 
     # The process
 
@@ -227,6 +211,7 @@ class RunnerProcess:
         """The child has ended: its status."""
         assert self._process is not None and self._exited is not None
         asyncio.get_running_loop().remove_reader(self._pidfd)
+        self._kill_group()  # the number is the child's until it is waited for
         status = self._process.wait()
         self._drain()
         if not self._exited.done():
@@ -323,9 +308,11 @@ class RunnerProcess:
                 if stream >= outputs or not block:
                     raise RunnerBroken(reason="WRITE to a stream that the task does not have, or of nothing")
                 await write(stream, bytes(block))
+                await asyncio.sleep(0)  # a runner that always has more to say must not hold the loop
             elif kind == frames.PROGRESS:
                 fields = frames.parse_json(payload)
                 progress({"records": parse_count(fields.get("records")), "bytes": parse_count(fields.get("bytes"))})
+                await asyncio.sleep(0)
             elif kind == frames.DONE:
                 return parse_done(frames.parse_json(payload), outputs)
             elif kind == frames.FAILED:
@@ -344,6 +331,8 @@ class RunnerProcess:
         """One frame. Its length is within bounds before memory is taken for it."""
         await self._fill(self._header)
         kind, length = frames.parse_header(self._header)
+        if kind in SHORT and length > MOST_CONTROL:
+            raise RunnerBroken(reason=f"a {frames.NAMES[kind]} frame of {length} bytes")
         payload = bytearray(length)
         await self._fill(payload)
         return kind, payload

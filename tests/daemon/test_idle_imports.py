@@ -38,8 +38,8 @@ OWN = {
     "core": "architecture events leases machine master membership messages node participant placement tasks timing"
             " values views worker",
     "daemon": "background daemon main requests results streams tasks",
-    "drivers": "block_files block_index blocks control fetcher gateway gateway_http identity ledger mqtt provider"
-               " runner vitals",
+    "drivers": "block_files block_index blocks control fetcher gateway gateway_http identity ledger mqtt prints"
+               " provider runner vitals",
 }
 
 

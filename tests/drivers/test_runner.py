@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 from collections import Counter
@@ -320,6 +321,44 @@ def test_a_runner_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
     assert "exit status 7" in str(asyncio.run(main(b"os._exit(7)\n")))
     died = asyncio.run(main(b"os.kill(os.getpid(), 9)\n"))
     assert "signal SIGKILL" in str(died) and "good bye" in str(died) and died.retry
+
+
+def test_what_the_code_started_ends_with_the_runner(tmp_path: Path) -> None:
+    async def main() -> None:
+        code = (
+            b"import subprocess, sys\n"
+            b"child = subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'])\n"
+            b"print(child.pid)\ndef map(key, line):\n    yield 1, 1\n"
+        )
+        async with runner(tmp_path, code) as process:
+            await eventually_async(lambda: process.output().endswith(b"\n"), "the child's number")
+            pidfd = os.pidfd_open(int(process.output()))
+            assert not select.select([pidfd], [], [], 0)[0], "it lives"
+        assert select.select([pidfd], [], [], 20)[0], "it has ended"
+        os.close(pidfd)
+
+    asyncio.run(main())
+
+
+def test_a_flood_of_words_holds_nobody_up(tmp_path: Path) -> None:
+    """A child that always has more to say: the loop goes on, and the task can be cancelled."""
+    async def main() -> None:
+        code = (
+            b"import os, struct, sys\ndef map(key, line):\n"
+            b"    text = b'{\"records\":1,\"bytes\":1}'\n    fd = int(sys.argv[1])\n"
+            b"    while True: os.write(fd, struct.pack('>BI', 19, len(text)) + text)\n"
+        )
+        async with runner(tmp_path, code) as process:
+            task = asyncio.create_task(do(process, MAP_FILE, [[b"a\n"]]))
+            turns = 0
+            while turns < 1000:
+                turns += 1
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert task.cancelled() and turns == 1000
+
+    asyncio.run(main())
 
 
 def test_killing_ends_an_endless_loop(tmp_path: Path) -> None:

@@ -33,12 +33,15 @@ class TextWriter:
         """All pairs of an iterator. ValueNotCarried for what is neither text nor JSON; the user's own errors."""
         size = _FIRST_BATCH
         while True:
-            lines = []
+            lines, gathered = [], 0
             for key, value in islice(pairs, size):
                 if type(key) is str and (type(value) is int or type(value) is str):
                     lines.append(f"{key}\t{value}\n")
                 else:
                     lines.append(f"{_text(key, key)}\t{_text(value, key)}\n")
+                gathered += len(lines[-1])
+                if gathered > _BATCH_BYTES:
+                    break
             if not lines:
                 return
             data = self._encoded(lines)

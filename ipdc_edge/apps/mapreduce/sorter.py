@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     Combine = Callable[[object, Iterator[object]], Iterable[tuple[object, object]] | None]
     Table = dict[object, list[object]]
 
-FIRST_BATCH, MOST_BATCH = 16, 4096  # pairs between two looks at the budget
+FIRST_BATCH, MOST_BATCH = 16, 256  # pairs between two looks at the budget
+SAMPLE = 16  # pairs of a batch that are weighed
 FOLD_FROM = 8  # values of a key that make folding worth a call
 FOLD_GAIN = 0.7  # of the budget: what folding must come below, or the table is spilled
 FOLD_LINES = 256  # lines of one key beyond which merging does not try to combine them
@@ -62,12 +63,13 @@ class Sorter:
         self._combine = None if combine is None else without_none(combine)
         self._scratch = scratch
         self._table: Table = {}
-        # Only while keys that are no str occur. Python takes 1, 1.0 and True for one key: a table for each
-        # type.
+        # Only while keys that are no str occur. Python takes 1, 1.0 and True for one key: a table for each type.
         self._typed: dict[type, Table] | None = None
         self._encoded: Table = {}  # keys of other types still, by their encoding
         self._spills: list[list[list[Segment]]] = []  # [spill][partition] -> blocks
         self._value_bytes = 0.0
+        self._key_bytes = 60.0  # of a key, on the average of late
+        self._turn = 0
         self.pairs = 0
         self._keys: list[object] = []  # that combine works on
         self._at: Iterator[object] = iter(())
@@ -80,23 +82,29 @@ class Sorter:
     def add(self, pairs: Iterator[tuple[object, object]]) -> None:
         """All pairs of an iterator. ValueNotCarried for keys or values that cannot travel; the user's own errors."""
         size = FIRST_BATCH
-        while True:
-            take = self._take_text if self._typed is None else self._take_any
-            key, value = take(pairs, size)
-            if key is NOTHING:
-                return
-            weight = 8 + _weight(value)
-            self._value_bytes += size * weight
+        while batch := list(islice(pairs, size)):
+            (self._take_text if self._typed is None else self._take_any)(batch)
+            weight = self._weigh(batch)
             if self._used() > self._budget:
                 self._make_room()
             # Big values: look at the budget more often.
-            size = max(1, min(MOST_BATCH, size * 2, self._budget // (16 * (weight + ENTRY))))
+            size = max(1, min(MOST_BATCH, size * 2, int(self._budget // (16 * (weight + ENTRY)))))
 
-    def _take_text(self, pairs: Iterator[tuple[object, object]], size: int) -> tuple[object, object]:
-        """The inner loop of nearly every job. Gives the last pair taken."""
+    def _weigh(self, batch: list[tuple[object, object]]) -> float:
+        """Counts a batch by a sample spread over it: what a map yields may have a pattern. The mean of a value."""
+        step = len(batch) // SAMPLE + 1
+        self._turn += 1
+        sample = batch[self._turn % step :: step] or batch[:1]
+        weight = 8 + sum([_weight(value) for _, value in sample]) / len(sample)
+        self._value_bytes += len(batch) * weight
+        self._key_bytes += (sum([_weight(key) for key, _ in sample]) / len(sample) - self._key_bytes) / 8
+        return weight
+
+    def _take_text(self, batch: list[tuple[object, object]]) -> None:
+        """The inner loop of nearly every job."""
         table = self._table
-        key = value = NOTHING
-        for key, value in islice(pairs, size):
+        rest = iter(batch)
+        for key, value in rest:
             try:
                 table[key].append(value)
             except KeyError:
@@ -107,17 +115,16 @@ class Sorter:
                 encode_key(key)  # says what a key may be
                 raise
         else:
-            return key, value
+            return
         self._typed = {str: table, int: {}, float: {}, bool: {}, bytes: {}, type(None): {}, tuple: {}}
         self._add_any(key, value)
-        return key, value
+        self._take_any(list(rest))
 
-    def _take_any(self, pairs: Iterator[tuple[object, object]], size: int) -> tuple[object, object]:
+    def _take_any(self, batch: list[tuple[object, object]]) -> None:
         """The same for keys of mixed types."""
         typed = self._typed
         assert typed is not None
-        key = value = NOTHING
-        for key, value in islice(pairs, size):
+        for key, value in batch:
             kind = type(key)
             if kind is tuple and not _TEXT_ONLY.issuperset(map(type, key)):  # type: ignore[call-overload]
                 self._add_any(key, value)
@@ -129,7 +136,6 @@ class Sorter:
             except TypeError:
                 encode_key(key)
                 raise
-        return key, value
 
     def _add_any(self, key: object, value: object) -> None:
         assert self._typed is not None
@@ -148,10 +154,7 @@ class Sorter:
 
     def _used(self) -> float:
         total = self._value_bytes
-        for table in self._tables():
-            if table:
-                total += len(table) * (ENTRY + _weight(next(reversed(table))))
-        return total
+        return total + sum(map(len, self._tables())) * (ENTRY + self._key_bytes)
 
     def _make_room(self) -> None:
         if self._combine is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 
@@ -53,6 +54,39 @@ def test_nothing_is_lost_or_doubled(pairs: list, budget: int, partitions: int) -
     assert Counter((key, value) for lines in found for key, values in lines for value in values) == expected
     assert all(partition_of(key, partitions) == number for number, lines in enumerate(found) for key, _ in lines)
     assert sorter.pairs == len(pairs)
+
+
+@pytest.mark.parametrize("period", [2, 3, 5, 64])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_pattern_of_big_and_small_values_does_not_hide_the_big_ones(period: int, first: bool) -> None:
+    """A map that yields one big value among small ones for each line: memory is what is held, not what is seen last."""
+    budget = 1 << 20
+
+    def pairs() -> Iterator[tuple[str, object]]:
+        for number in range(12_000):
+            big = number % period == (0 if first else period - 1)
+            yield f"k{number % 900}", ["x" * 50 + str(number)] * 10 + [str(number) * 30] if big else 1
+
+    tracemalloc.start()
+    try:
+        with scratch_files() as scratch:
+            sorter = Sorter(budget, 2, None, scratch)
+            sorter.add(pairs())
+            held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert held < 3 * budget, f"{held} bytes with {sorter.spills} spills"
+
+
+def test_a_key_that_is_only_like_text_is_not_counted_twice() -> None:
+    """A str subclass that equals a key of the table stands before the first key of another type."""
+
+    class Text(str):
+        pass
+
+    found, sorter = sort([("a", 1), (Text("a"), 2), ("b", 3), (7, 4), ("a", 5)], 1 << 20)
+    values = sorted(value for lines in found for _, held in lines for value in held)
+    assert values == [1, 2, 3, 4, 5] and sorter.pairs == 5
 
 
 @settings(max_examples=200)
