@@ -1,10 +1,11 @@
 # Sourced by run-demo and run-tests (bash). Installs Debian packages with apt, and only those that are missing.
 #
 # Never leaves a service running or enabled because of us. Every node of ipdc-edge starts its own broker, so the
-# distribution's mosquitto is only in the way; and dict-gcide, of which we want the text, depends on a dictionary server.
-# Where such a service was installed before, it is not touched.
+# distribution's mosquitto is only in the way; and dict-gcide, of which we want the text, depends on a dictionary server;
+# Avahi is started by the tests, in a network of their own. Where such a service was installed before, it is not
+# touched.
 
-SERVICES=(mosquitto dictd)
+SERVICES=(mosquitto dictd avahi-daemon)
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
@@ -38,7 +39,7 @@ need_packages() (
 
 # silence SERVICE: packages enable theirs for the next boot, and an existing policy may have let it start now
 silence() {
-  if [ -d /run/systemd/system ]; then as_root systemctl --quiet stop "$1.service" || true; fi
-  as_root deb-systemd-helper disable "$1.service" >/dev/null 2>&1 || true
+  if [ -d /run/systemd/system ]; then as_root systemctl --quiet stop "$1.service" "$1.socket" 2>/dev/null || true; fi
+  as_root deb-systemd-helper disable "$1.service" "$1.socket" >/dev/null 2>&1 || true
   as_root env PATH="$PATH:/usr/sbin:/sbin" update-rc.d "$1" disable >/dev/null 2>&1 || true
 }

@@ -6,6 +6,7 @@ asked for: the daemon, started by `ipdc-edge run`, carries what stands here in i
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -19,16 +20,23 @@ if TYPE_CHECKING:
 
 PACKAGE = "ipdc_edge.commands."
 COMMANDS = {
-    "submit": ("submit", "run a Map-Reduce job over files, wait for it, show its progress"),
-    "status": ("status", "one job: how far it is, who works on it, why it failed"),
+    "submit": ("submit", "run a job over files, by Python or any program; wait, show progress"),
+    "status": ("status", "one job: how far it is, where its time goes, why it waits or failed"),
     "jobs": ("jobs", "the jobs that were submitted on this node"),
-    "nodes": ("nodes", "who is in the domain, what they can do, how busy they are"),
+    "nodes": ("nodes", "who is in the domain, how busy they are"),
     "result": ("result", "the result of a job, to standard output"),
     "logs": ("logs", "what a job's tasks printed, and their tracebacks"),
+    "story": ("story", "what happened to a job or a task: why, and on which node"),
     "cancel": ("cancel", "end a job before it is done"),
     "add": ("add", "put a file into this node's content and print its CID"),
     "cat": ("cat", "content by its CID, to standard output"),
     "run-inline": ("run_inline", "the same job in one process, for breakpoints and real tracebacks"),
+    "domain": ("domain", "the closed domain of this node: make it, show it, back it up"),
+    "drain": ("drain", "this node takes no more work, until told otherwise"),
+    "invite": ("invite", "a token with which one new node joins the domain"),
+    "join": ("join", "make this node a member of a domain, by a token"),
+    "leave": ("leave", "this node leaves its domain and is alone again"),
+    "expel": ("expel", "take a node out of the domain"),
     "doctor": ("doctor", "what is missing or wrong on this node, and what helps"),
     "demo": ("demo", "three nodes on this machine, word count over a real text, results"),
     "lab": ("lab", "many nodes on this machine, for trying and testing"),
@@ -50,6 +58,7 @@ commands:
 examples:
   ipdc-edge demo
   ipdc-edge submit Map.py Reduce.py --input logs/*.txt -k 3
+  ipdc-edge submit --mapper 'python3 mapper.py' --reducer 'uniq -c' --input book.txt
   ipdc-edge nodes
 
 IPDC_HOME=DIRECTORY chooses another node than the system's own.
@@ -76,6 +85,23 @@ def main(argv: list[str] | None = None) -> int:
         # The reader of our output has had enough, as `| head`. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
+    except OSError as error:
+        if not _is_about_output(error):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say(f"Cannot write to standard output: {error.strerror}. What is there is not complete.")
+        return 1
+
+
+def _is_about_output(error: OSError) -> bool:
+    """Whether it was a command's own print or write that failed, for want of room or for a broken disk."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    file = place.tb_frame.f_code.co_filename if place is not None else ""
+    ours = os.path.dirname(os.path.abspath(__file__))
+    return (error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+            and (file.startswith(os.path.join(ours, "commands", "")) or file == __file__))
 
 
 def _dispatch(words: list[str]) -> int:
@@ -102,7 +128,11 @@ def _parsed(name: str, module: ModuleType, words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=f"ipdc-edge {name}", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     module.configure(parser)
-    return int(module.run(parser.parse_args(words)))
+    args, left = parser.parse_known_args(words)
+    if left:
+        advice = getattr(module, "LEFT_OVER", "") if not left[0].startswith("-") else ""
+        parser.error(f"unrecognized arguments: {' '.join(left)}{advice}")
+    return int(module.run(args))
 
 
 def _nearest(word: str) -> str:
@@ -113,7 +143,9 @@ def _nearest(word: str) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"ipdc-edge: {text}", file=sys.stderr)
+    from ipdc_edge.commands.display import plain
+
+    print(f"ipdc-edge: {plain(text)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ class DaemonLost(IpdcError):
 
 
 class NotAllowed(IpdcError):
-    """You may not use {path}. It belongs to group {group}: `sudo usermod -aG {group} {user}`, then log in again."""
+    """You may not use {path}. It belongs to group {group}: {help}"""
 
 
 class DaemonRunning(IpdcError):
@@ -94,10 +94,6 @@ class DaemonRunning(IpdcError):
 
 class BadRequest(IpdcError):
     """The control socket got a request that it cannot read: {reason}."""
-
-
-class UnknownOperation(IpdcError):
-    """The daemon does not know the operation {operation!r}. Is it of another version than the command line?"""
 
 
 class ControlBroken(IpdcError):

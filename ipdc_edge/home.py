@@ -51,6 +51,11 @@ class Home:
         return os.path.join(self.state, "identity")
 
     @property
+    def current(self) -> str:
+        """The domain that the node is in: a link to its directory below identity/domains."""
+        return os.path.join(self.identity, "current")
+
+    @property
     def blocks(self) -> str:
         """The embedded block store."""
         return os.path.join(self.state, "blocks")

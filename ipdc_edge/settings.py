@@ -17,9 +17,13 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 
 from ipdc_edge.errors import IpdcError
+from ipdc_edge.machine_memory import MachineMemory
 
 MQTT_PORT = 18830
 GATEWAY_PORT = 18831
+JOIN_PORT = 18832
+LOCAL_PORT = 18833
+LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 CONF_LIMIT = 1 << 20  # bytes of an ipdc.conf; a bigger one is a mistake
 
 
@@ -49,20 +53,25 @@ class Settings:
     """What ipdc.conf says, parsed. Sizes are bytes, times seconds."""
 
     name: str
-    domain: str
-    listen: str
+    listen: str | None
+    address: str | None
     mqtt_port: int
     gateway_port: int
+    join_port: int
+    local_port: int
     portals: tuple[tuple[str, int], ...]
     slots: int
     runner_memory: int
     store_quota: int | None
+    local_inputs: tuple[str, ...]
+    allow_network: bool
     keepalive: int
+    stop_grace: int
+    sandbox: str
 
-    @property
-    def is_portal(self) -> bool:
-        """Whether this node's own broker is one of the portals; alone, without any, it is its own."""
-        return not self.portals or (self.listen, self.mqtt_port) in self.portals
+    def bind(self, alone: bool) -> str:
+        """The address to listen on: as set, else loopback while the node is alone and every address in a domain."""
+        return self.listen or (LOOPBACK if alone else EVERYWHERE)
 
     def quota(self, directory: str, held: int = 0) -> int:
         """Bytes that the block store may hold: as set, or 80 % of what `directory`'s disk has free for us. `held`
@@ -95,9 +104,13 @@ def size(text: str) -> int:
 def address(text: str, default_port: int = MQTT_PORT) -> tuple[str, int]:
     """(host, port) of "host:port", or of "host" with the default port. The host is not looked up."""
     host, colon, port = text.strip().partition(":")
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
+    return _host(host), _port(port) if colon else default_port
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", text, re.ASCII):
         raise ValueError(text)
-    return host, _port(port) if colon else default_port
+    return text
 
 
 def _port(text: str) -> int:
@@ -122,14 +135,18 @@ def _word(text: str) -> str:
     return text
 
 
-def _loopback(text: str) -> str:
+def _listen(text: str) -> str | None:
+    if text == "auto":
+        return None
     try:
-        packed = socket.inet_pton(socket.AF_INET, text)
+        socket.inet_pton(socket.AF_INET, text)
     except OSError as error:
         raise ValueError(text) from error
-    if packed[0] != 127:
-        raise ValueError(text)
     return text
+
+
+def _own_address(text: str) -> str | None:
+    return None if text == "auto" else _host(text)
 
 
 def _portals(text: str) -> tuple[tuple[str, int], ...]:
@@ -139,11 +156,36 @@ def _portals(text: str) -> tuple[tuple[str, int], ...]:
     return found
 
 
+def _directories(text: str) -> tuple[str, ...]:
+    found = tuple(text.split())
+    if len(found) > 16 or max(map(len, found), default=0) > 200:  # they stand in the node's record
+        raise ValueError(text)
+    if not all(path.startswith("/") and ".." not in path.split("/") and path.strip("/") for path in found):
+        raise ValueError(text)
+    return found
+
+
+def _yes(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError(text)
+    return text == "yes"
+
+
+def memory_total() -> int:
+    """Bytes of this machine's memory, or of what a cgroup around this process leaves of it."""
+    return MachineMemory().look()[0]
+
+
 def _slots(text: str) -> int:
     if text != "auto":
         return _between(text, 1, 256)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(len(os.sched_getaffinity(0)), memory // 4 // size("24M")))
+    return max(1, min(len(os.sched_getaffinity(0)), memory_total() // 4 // size("24M")))
+
+
+def _sandbox(text: str) -> str:
+    if text not in SANDBOXES:
+        raise ValueError(text)
+    return text
 
 
 def _runner_memory(text: str) -> int:
@@ -162,21 +204,28 @@ def _quota(text: str) -> int | None:
     return found
 
 
+SANDBOXES = ("auto", "systemd", "bubblewrap", "rlimits")
+PORTS = ("mqtt_port", "gateway_port", "join_port", "local_port")
 WORD = "up to 63 letters, digits, - _ or . (first a letter or digit)"
 
 TABLE = (
     Setting("name", "auto", _node_name, WORD + ", or auto",
             "What people call this node. auto: the host's name."),
-    Setting("domain", "local", _word, WORD,
-            "The domain that this node is in. Nodes of other domains are not seen."),
-    Setting("listen", "127.0.0.1", _loopback, "an IPv4 address of loopback, 127.0.0.1 to 127.255.255.254",
-            "Address of the broker and the gateway. Loopback only, until certificates close the domain."),
+    Setting("listen", "auto", _listen, "an IPv4 address of this machine, 0.0.0.0 for all, or auto",
+            "Address that the broker and the gateway listen on.\n"
+            "auto: loopback only while this node is alone, all addresses once it is in a domain."),
+    Setting("address", "auto", _own_address, "a host name or IPv4 address, or auto",
+            "Where the other nodes find this one. auto: the address of its way to them, also when that changes."),
     Setting("mqtt_port", str(MQTT_PORT), _port, "1 to 65535", "TCP port of this node's own broker."),
     Setting("gateway_port", str(GATEWAY_PORT), _port, "1 to 65535",
             "TCP port of the gateway that other nodes take blocks from."),
+    Setting("join_port", str(JOIN_PORT), _port, "1 to 65535",
+            "TCP port where new nodes join; open only while a token of `ipdc-edge invite` is valid."),
+    Setting("local_port", str(LOCAL_PORT), _port, "1 to 65535",
+            "TCP port of 127.0.0.1 where this node's daemon speaks to its own broker, with a password."),
     Setting("portals", "", _portals,
             f"at most three different host:port, with commas between (port {MQTT_PORT} may be left out)",
-            "Brokers at which the domain's nodes find each other. None: this node works alone."),
+            "More addresses where brokers of the domain may be found, beside those that are known from the others."),
     Setting("slots", "auto", _slots, "1 to 256, or auto",
             "Tasks that run here at the same time, one runner each.\n"
             "auto: one a processor, as long as runners of 24M fit into a quarter of the memory."),
@@ -184,9 +233,20 @@ TABLE = (
             "Memory of one runner, the user's code and its interpreter together."),
     Setting("store_quota", "auto", _quota, "a size of at least 16M, such as 500M or 20G, or auto",
             "How much content this node keeps. auto: 80 % of what the disk has free at start."),
+    Setting("local_inputs", "", _directories, "at most 16 absolute directories with spaces between, not /",
+            "Directories whose files jobs of the domain may map here, by `ipdc-edge submit --input-local`."),
+    Setting("allow_network", "no", _yes, "yes or no",
+            "Whether jobs that need a network, such as a crawl, may run here."),
     Setting("keepalive", "10", lambda text: _between(text, 1, 10), "1 to 10 seconds",
             "Seconds of silence after which a connection between nodes is asked for a sign of life.\n"
             "A node that died without a word is noticed within twice that."),
+    Setting("stop_grace", "20", lambda text: _between(text, 0, 3600), "0 to 3600 seconds",
+            "Seconds that running tasks get to end when this node is stopped; then others do them.\n"
+            "More than 40 takes a longer TimeoutStopSec= of ipdc-edge.service too."),
+    Setting("sandbox", "auto", _sandbox, "auto, systemd, bubblewrap or rlimits",
+            "What holds the user's code. auto: systemd's units where they are, else bubblewrap where it works,\n"
+            "else resource limits (rlimits), which hide nothing from the code: for jobs of people you trust.\n"
+            "systemd, bubblewrap: the daemon does not start where that is not to be had."),
 )
 
 
@@ -238,10 +298,13 @@ def _settings(values: Mapping[str, str], lines: Mapping[str, int], file: str) ->
             where = {"file": file, "line": lines.get(setting.name, 0)}
             raise BadSetting(**where, key=setting.name, value=value[:200], allowed=allowed) from error
     settings = Settings(**parsed)  # type: ignore[arg-type]
-    if settings.mqtt_port == settings.gateway_port:
-        line = lines.get("gateway_port") or lines.get("mqtt_port", 0)
-        raise BadSetting(file=file, line=line, key="gateway_port", value=settings.gateway_port,
-                         allowed="any port but the broker's own (mqtt_port)")
+    ports: dict[int, str] = {}
+    for name in PORTS:
+        port = getattr(settings, name)
+        if port in ports:
+            raise BadSetting(file=file, line=lines.get(name) or lines.get(ports[port], 0), key=name, value=port,
+                             allowed=f"any port but that of {ports[port]}")
+        ports[port] = name
     return settings
 
 
@@ -262,7 +325,9 @@ def render(values: Mapping[str, str], comment: Iterable[str] = ()) -> str:
 def template() -> str:
     """The ipdc.conf that is delivered: every setting with its help, what is allowed and its default, all
     commented out."""
-    parts = ["# Settings of ipdc-edge. Each line shows a default; remove the # to change it, then restart:\n"
+    parts = ["# Settings of ipdc-edge. Each line shows a default; remove the # to change it, then:\n"
+             "#     sudo systemctl reload ipdc-edge; ipdc-edge doctor\n"
+             "# The doctor finds mistakes; journalctl -u ipdc-edge says which changes wait for a restart:\n"
              "#     sudo systemctl restart ipdc-broker ipdc-edge\n"
              "# Sizes are bytes; K, M, G and T are powers of 1024. A comment stands on a line of its own.\n"]
     for setting in TABLE:

@@ -22,8 +22,15 @@ from hypothesis import HealthCheck, settings
 UNIT = ("core", "codec", "apps", "commands")  # directories of tests/ that are guarded
 EXTRA = {
     "npm": "need nodejs, npm and the npm registry",
+    "examples": "need the package index",
     "bare": "make fresh Debian roots, need root and debootstrap",
     "memory": "run jobs over up to 1 GB",
+    "network": "need root and network namespaces",
+    "package": "build the Debian package and install it, need root and debootstrap",
+    "booted": "boot Debian 12 and 13 with systemd in containers, need root",
+    "board": "boot an emulated board with 128 MB, need root",
+    "fuzz": "take a minute for each parser",
+    "faults": "break real nodes, brokers, networks and disks under running jobs, need root",
 }
 PROCESS = set("subprocess.Popen os.fork os.forkpty os.posix_spawn os.spawn os.exec os.system".split())
 SOCKET = {f"socket.{call}" for call in "bind connect sendto sendmsg getaddrinfo gethostbyname".split()}

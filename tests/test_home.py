@@ -26,6 +26,7 @@ def test_a_home_of_its_own_holds_everything(tmp_path: Path) -> None:
     paths = [
         home.conf,
         home.identity,
+        home.current,
         home.blocks,
         home.scratch,
         home.ledger,
@@ -34,7 +35,7 @@ def test_a_home_of_its_own_holds_everything(tmp_path: Path) -> None:
         home.control_socket,
         home.broker_conf,
     ]
-    assert len(set(paths)) == 9
+    assert len(set(paths)) == 10
     assert all(path.startswith(f"{tmp_path}/") for path in paths)
     assert home.own
 

@@ -50,12 +50,9 @@ def test_table_and_settings_have_the_same_names_in_the_same_order() -> None:
 
 def test_no_file_means_the_defaults(tmp_path: Path) -> None:
     settings = load(str(tmp_path / "none.conf"))
-    assert (settings.domain, settings.listen, settings.mqtt_port, settings.gateway_port) == (
-        "local",
-        "127.0.0.1",
-        18830,
-        18831,
-    )
+    assert (settings.listen, settings.address) == (None, None)
+    ports = (settings.mqtt_port, settings.gateway_port, settings.join_port, settings.local_port)
+    assert ports == (18830, 18831, 18832, 18833)
     assert (settings.portals, settings.runner_memory, settings.store_quota) == ((), 24 << 20, None)
     assert settings.keepalive == 10
     assert settings.slots >= 1
@@ -68,30 +65,42 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         render(
             {
                 "name": "pi-4",
-                "domain": "home",
                 "listen": "127.0.0.2",
+                "address": "pi-4.local",
                 "mqtt_port": "1",
                 "gateway_port": "65535",
+                "join_port": "2",
+                "local_port": "3",
                 "portals": "127.0.0.1:18830, pi.local",
                 "slots": "3",
                 "runner_memory": "1.5G",
                 "store_quota": "20g",
+                "local_inputs": "/var/log/sensors /srv/data",
+                "allow_network": "yes",
                 "keepalive": "2",
+                "stop_grace": "60",
+                "sandbox": "bubblewrap",
             },
             ["a comment"],
         )
     )
     assert load(str(conf)) == Settings(
         "pi-4",
-        "home",
         "127.0.0.2",
+        "pi-4.local",
         1,
         65535,
+        2,
+        3,
         (("127.0.0.1", 18830), ("pi.local", 18830)),
         3,
         3 << 29,
         20 << 30,
+        ("/var/log/sensors", "/srv/data"),
+        True,
         2,
+        60,
+        "bubblewrap",
     )
 
 
@@ -100,12 +109,15 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
     [
         ("mqtt_port = 70000", "mqtt_port = '70000' is not allowed. Allowed: 1 to 65535."),
         ("mqtt_port = ٣", "1 to 65535"),
-        ("listen = 0.0.0.0", "loopback"),
-        ("listen = 192.168.1.4", "loopback"),
+        ("listen = pi.local", "an IPv4 address of this machine, 0.0.0.0 for all, or auto"),
+        ("listen = 192.168.1", "an IPv4 address"),
+        ("listen = ::1", "an IPv4 address"),
+        ("listen =", "an IPv4 address"),
+        ("address = a/b", "a host name or IPv4 address, or auto"),
+        ("address = 10.0.0.1:18830", "a host name or IPv4 address, or auto"),
+        ("address =", "a host name or IPv4 address, or auto"),
         ("name = -x", "letters, digits"),
         ("name =", "letters, digits"),
-        ("domain = a/b", "letters, digits"),
-        ("domain = a+", "letters, digits"),
         ("portals = a:1,a:1", "three different host:port"),
         ("portals = a:1,b:1,c:1,d:1", "three different host:port"),
         ("portals = a:", "host:port"),
@@ -116,7 +128,14 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         ("runner_memory = 1M", "at least 16M"),
         ("store_quota = -5G", "at least 16M"),
         ("keepalive = 60", "1 to 10 seconds"),
-        ("gateway_port = 18830", "any port but the broker's own"),
+        ("stop_grace = 1m", "0 to 3600 seconds"),
+        ("sandbox = docker", "auto, systemd, bubblewrap or rlimits"),
+        ("local_inputs = data", "absolute directories"),
+        ("local_inputs = /", "16 absolute directories with spaces between, not /"),
+        ("local_inputs = /srv/../etc", "absolute directories"),
+        ("allow_network = true", "yes or no"),
+        ("gateway_port = 18830", "any port but that of mqtt_port"),
+        ("local_port = 18832", "any port but that of join_port"),
     ],
 )
 def test_a_bad_value_names_file_line_key_value_and_what_is_allowed(line: str, words: str) -> None:
@@ -132,7 +151,7 @@ def test_an_unknown_setting_names_the_nearest() -> None:
         _parse("\nslot = 1")
     with pytest.raises(UnknownSetting, match="Did you mean mqtt_port?"):
         _parse("MQTT-Port = 1")
-    with pytest.raises(UnknownSetting, match=r"There are: name, domain, .*keepalive\."):
+    with pytest.raises(UnknownSetting, match=r"There are: name, listen, .*sandbox\."):
         _parse("zzz = 1")
 
 
@@ -190,10 +209,17 @@ def test_addresses() -> None:
             address(text)
 
 
-def test_the_own_broker_is_a_portal_when_listed_or_alone() -> None:
-    assert _parse("").is_portal
-    assert _parse("portals = 127.0.0.1:18830, x:1").is_portal
-    assert not _parse("portals = x:1").is_portal
+def test_a_node_listens_on_loopback_while_it_is_alone_and_as_set_otherwise() -> None:
+    assert [_parse("").bind(alone) for alone in (True, False)] == ["127.0.0.1", "0.0.0.0"]
+    for own in ("127.0.0.1", "0.0.0.0", "192.168.1.4"):
+        assert [_parse(f"listen = {own}").bind(alone) for alone in (True, False)] == [own, own]
+
+
+def test_a_taken_port_is_the_later_lines_mistake() -> None:
+    with pytest.raises(BadSetting, match=r"line 2: join_port = 5 .*any port but that of mqtt_port"):
+        _parse("mqtt_port = 5\njoin_port = 5")
+    with pytest.raises(BadSetting, match=r"line 1: local_port = 18833"):
+        _parse("mqtt_port = 18833")  # the other one is a default, and in no line
 
 
 def test_quota_is_as_set_or_a_share_of_the_free_disk(tmp_path: Path) -> None:

@@ -13,13 +13,19 @@ from typing import Any
 from ..core.architecture import BadSpec
 
 MOST_FILES = 256
-MOST_FILE_BYTES = 1 << 20  # a chunk, so that a code file is one block
-MOST_BYTES = 8 << 20  # of all files together
+MOST_FILE_BYTES = 16 << 20  # a native program, or data that it reads
+MOST_PYTHON_BYTES = 1 << 20  # a module; what is bigger is no code that somebody wrote
+MOST_BYTES = 32 << 20  # of all files together
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}){0,7}")
 
 
-def bundle_items(body: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, CID as text) of the code files of a job's description; BadSpec for anything that may not travel."""
+def most_bytes(name: str) -> int:
+    """How big a file of this name may be."""
+    return MOST_PYTHON_BYTES if name.endswith(".py") else MOST_FILE_BYTES
+
+
+def bundle_items(body: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """(name, CID as text, bytes) of the code files of a job's description; BadSpec for anything that may not travel."""
     code = body.get("code")
     if not isinstance(code, dict) or len(code) > MOST_FILES:
         raise BadSpec(reason=f"its code is not an object of at most {MOST_FILES} files")
@@ -28,9 +34,10 @@ def bundle_items(body: Mapping[str, Any]) -> list[tuple[str, str]]:
         if not NAME.fullmatch(name) or not isinstance(item, dict) or not isinstance(item.get("cid"), str):
             raise BadSpec(reason=f"code file {name[:100]!r}: names have letters, digits, - _ . and / only")
         size = item.get("size")
-        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MOST_FILE_BYTES:
-            raise BadSpec(reason=f"code file {name!r} has {size!r} bytes; at most {MOST_FILE_BYTES}")
+        most = most_bytes(name)
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= most:
+            raise BadSpec(reason=f"code file {name!r} has {size!r} bytes; at most {most}")
         total += size
     if total > MOST_BYTES:
         raise BadSpec(reason=f"its code has {total} bytes; at most {MOST_BYTES}")
-    return [(name, item["cid"]) for name, item in code.items()]
+    return [(name, item["cid"], item["size"]) for name, item in code.items()]

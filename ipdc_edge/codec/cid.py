@@ -24,7 +24,6 @@ DAG_PB = 0x70
 SHA2_256 = 0x12
 IDENTITY = 0x00
 
-EMPTY_PROBE = "bafkqaaa"  # identity hash of nothing: every trustless gateway must answer it
 MAX_IDENTITY = 128  # bytes; what Kubo allows in an identity hash
 MAX_TEXT = 256  # characters; the longest CID that we read has 223
 

@@ -11,19 +11,28 @@ because either side may be a stranger's program. Descriptors (SCM_RIGHTS) ride o
 they belong to.
 
 Runner's socket, daemon to runner:
-    JOB       JSON {"spec", "code": [{"name", "size"}, ...], "limits": {"memory", "file_size"}}, with the
-              spill files' descriptors; once, first
+    JOB       JSON {"spec", "code": [{"name", "size"}, ...], "limits": {"memory", "file_size"}, "module", "job",
+              "prints"}; once, first, with descriptors: where "prints" is true, the end of a pipe for what the
+              user's code prints; then the spill files. module: dotted name of the architecture's runner side; job:
+              the job's id
     CODE      raw: the code files' bytes, one after the other in the order of "code", in pieces
+    FILE      empty, with a descriptor: instead of CODE frames, a file that is not held in memory (open_file.py)
     TASK      JSON {"id", "params"}
     DATA      raw: the answer to READ; empty means the end of that stream
     CLOSE     empty: leave
 Runner's socket, runner to daemon:
+    HELLO     JSON {"unit"}: once, first, before there is any code of the user's; unit: the systemd unit that it
+              runs in, "" where it does not
     READY     JSON {}: the user's code is loaded and set up
     READ      JSON {"stream"}: asks for the next block of input `stream`
     WRITE     4 bytes stream number, big-endian, + raw bytes (a run's block: at most 32 KiB; a file's: 1 MiB
               exactly, the last one shorter); no answer, the socket is the back-pressure
-    PROGRESS  JSON {"records", "bytes"}: read so far by this task; a few a second
-    DONE      JSON {"counters": {name: int}, "streams": [{"records", "bytes"}, ...]}: the task ended well
+    PROGRESS  JSON {"records", "bytes"}: read so far by this task; a few a second. "status" beside them when the
+              task has a new line for people
+    ASIDE     JSON {"where", "input", "offset", "record", "error"}: a record that the task goes on without; input,
+              offset and record may be None; at most 2 KiB
+    DONE      JSON {"counters": {name: int}, "user_counters": {name: int}, "streams": [{"records", "bytes"}, ...]}:
+              the task ended well; at most 50 of the user's, with names of at most 80 characters
     FAILED    JSON {"where", "type", "message", "traceback", "input", "offset", "record"}: it did not;
               also instead of READY
 Control socket, client to daemon:
@@ -43,14 +52,16 @@ import json
 import struct
 
 MAX_PAYLOAD = 2 * 1024 * 1024  # bytes
+MAX_ASIDE = 2 * 1024  # bytes of an ASIDE's payload
 
-JOB, CODE, TASK, DATA, CLOSE = 1, 2, 3, 4, 5
-READY, READ, WRITE, PROGRESS, DONE, FAILED = 16, 17, 18, 19, 20, 21
+JOB, CODE, TASK, DATA, CLOSE, FILE = 1, 2, 3, 4, 5, 6
+READY, READ, WRITE, PROGRESS, DONE, FAILED, ASIDE, HELLO = 16, 17, 18, 19, 20, 21, 22, 23
 REQUEST, ANSWER, EVENT, BLOCK, END = 32, 33, 34, 35, 36
 
 NAMES = {
-    **{JOB: "JOB", CODE: "CODE", TASK: "TASK", DATA: "DATA", CLOSE: "CLOSE"},
+    **{JOB: "JOB", CODE: "CODE", TASK: "TASK", DATA: "DATA", CLOSE: "CLOSE", FILE: "FILE"},
     **{READY: "READY", READ: "READ", WRITE: "WRITE", PROGRESS: "PROGRESS", DONE: "DONE", FAILED: "FAILED"},
+    **{ASIDE: "ASIDE", HELLO: "HELLO"},
     **{REQUEST: "REQUEST", ANSWER: "ANSWER", EVENT: "EVENT", BLOCK: "BLOCK", END: "END"},
 }
 
@@ -102,6 +113,16 @@ def parse_json(payload: bytes | bytearray | memoryview) -> dict[str, object]:
     if not isinstance(value, dict):
         raise BadFrame("JSON, but not an object")
     return value
+
+
+def bounded_aside(record: dict[str, object]) -> dict[str, object]:
+    """The fields of an ASIDE, their texts cut so that the frame is no longer than MAX_ASIDE."""
+    fields = {name: record.get(name) for name in ("where", "input", "offset", "record", "error")}
+    most = MAX_ASIDE
+    while len(json.dumps(fields, separators=(",", ":"))) > MAX_ASIDE:
+        most //= 2
+        fields = {name: value[:most] if isinstance(value, str) else value for name, value in fields.items()}
+    return fields
 
 
 def encode_write(stream: int, length: int) -> bytes:

@@ -10,6 +10,7 @@ CID; the caller stores the block before it sends.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -17,13 +18,16 @@ from typing import Any
 
 from ..core.messages import (
     Accept,
+    Ask,
     Cancel,
     CleanUp,
     Command,
     Download,
     Failed,
     Held,
+    Leave,
     Lost,
+    Members,
     Message,
     Present,
     Received,
@@ -32,7 +36,7 @@ from ..core.messages import (
     Renewed,
     Report,
 )
-from ..core.values import Attempt, Failure, NodeRecord, Result, Vitals
+from ..core.values import MOST_PRIORITY, Attempt, Failure, NodeRecord, Result, Vitals
 from ..errors import IpdcError
 from .cid import raw_cid
 from .node_id import NODE_ID
@@ -40,11 +44,18 @@ from .node_id import NODE_ID
 VERSION = 1
 MOST_BYTES = 16 * 1024  # of a payload; brokers refuse more
 MOST_PARAMS = 12 * 1024  # of a command's parameters within a payload; longer ones become content
+MOST_COUNTERS = 100  # of one kind in a report
+MOST_DEPTH = 32  # of a peer's JSON: what stands deeper, our own encoder or printer might not take
 JOB_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z]{4}")
 CHANNEL = re.compile(r"[a-z][a-z-]{0,31}")
 ADDRESS = re.compile(r"[0-9A-Za-z.:\[\]-]{1,255}:[0-9]{1,5}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")  # of a node or a domain, as ipdc.conf allows it
 CID_TEXT = re.compile(r"b[a-z2-7]{8,120}")
+BASE64 = re.compile(r"[0-9A-Za-z+/]*={0,2}")
 TASK = re.compile(r"[a-z][a-z0-9-]{0,63}")
+# What moves a terminal's cursor, forges a line of a log or turns the reading direction, and lone surrogates.
+CONTROL = "\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff"
+LINE = re.compile(f"[^{CONTROL}]*")
 
 
 class BadMessage(IpdcError):
@@ -83,6 +94,32 @@ def _dump(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
+def load(data: bytes) -> Any:
+    """A peer's JSON. ValueError for anything else: no NaN or infinity, nothing deeper than MOST_DEPTH."""
+    try:
+        value = _DECODER.decode(data.decode("utf-8"))
+    except RecursionError:
+        raise ValueError(f"more than {MOST_DEPTH} deep") from None
+    depth = 0
+    level: list[Any] = [[value]]
+    while level := [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)
+                    if isinstance(inner, (dict, list))]:
+        depth += 1
+        if depth > MOST_DEPTH:
+            raise ValueError(f"more than {MOST_DEPTH} deep")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not -math.inf < value < math.inf:
+        raise ValueError(f"{text[:20]} is no number")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
+
+
 class Fields:
     """Reads a peer's JSON object field by field; BadMessage names what is missing, of a wrong type, or out of
     bounds."""
@@ -93,7 +130,9 @@ class Fields:
         self.value, self.what = value, what
 
     def _bad(self, name: str) -> BadMessage:
-        return BadMessage(reason=f"{self.what}: {name} is {str(self.value.get(name))[:100]!r}")
+        value = self.value.get(name)
+        shown = type(value).__name__ if isinstance(value, (dict, list)) else repr(str(value)[:100])
+        return BadMessage(reason=f"{self.what}: {name} is {shown}")
 
     def text(self, name: str, most: int = 256, form: re.Pattern[str] | None = None) -> str:
         value = self.value.get(name)
@@ -101,17 +140,32 @@ class Fields:
             raise self._bad(name)
         return value
 
+    def said(self, name: str, most: int, kept: str = "") -> str:
+        """What a peer tells people, without CONTROL but for the characters in `kept`."""
+        return re.sub(f"[{CONTROL}]", lambda found: found[0] if found[0] in kept else "?", self.text(name, most))
+
     def number(self, name: str, most: int = 1 << 62) -> int:
         value = self.value.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
             raise self._bad(name)
         return value
 
-    def real(self, name: str) -> float:
+    def whole(self, name: str, most: int) -> int:
+        """A number from -most to most."""
         value = self.value.get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e15 < value < 1e15:
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > most:
+            raise self._bad(name)
+        return value
+
+    def real(self, name: str, most: float, least: float = 0.0) -> float:
+        value = self.value.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
             raise self._bad(name)
         return float(value)
+
+    def flag(self, name: str) -> bool:
+        """Whether it is true; false for what is missing, as from an older version."""
+        return self.value.get(name) is True
 
     def items(self, name: str, most: int) -> list[Any]:
         value = self.value.get(name)
@@ -138,16 +192,21 @@ class MessageCodec:
 
     def __init__(self, commands: Iterable[str], reports: Iterable[str]) -> None:
         self.decoders: dict[str, Callable[[str, Fields], Message]] = {
-            "node": _node, "lost": lambda channel, f: Lost(), "download": _download, "accept": _accept,
-            "refuse": _refuse,
+            "node": _node, "lost": lambda channel, f: Lost(), "ask": _ask, "members": _members,
+            "leave": lambda channel, f: Leave(), "download": _download, "accept": _accept, "refuse": _refuse,
             "failed": _failed, "fetch-failed": _failed, "received": _received, "renew": _renew, "renewed": _renewed,
-            "cancel": lambda channel, f: Cancel(f.text("job", 32, JOB_ID), f.text("reason", 512)),
+            "cancel": lambda channel, f: Cancel(f.text("job", 32, JOB_ID), f.said("reason", 512)),
             "clean-up": lambda channel, f: CleanUp(f.text("job", 32, JOB_ID)),
         }
         for channel in commands:
             self.decoders[channel] = _command
         for channel in reports:
             self.decoders[channel] = _report
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Every channel that a node may speak on."""
+        return tuple(self.decoders)
 
     def encode(self, message: Message, birth: int) -> Encoded:
         """Channel and payload for a message sent over the connection with this birth number."""
@@ -165,8 +224,8 @@ class MessageCodec:
         if decoder is None:
             raise BadMessage(reason=f"unknown channel {channel[:40]!r}")
         try:
-            value = json.loads(payload)
-        except (ValueError, RecursionError) as error:
+            value = load(payload)
+        except ValueError as error:
             raise BadMessage(reason=f"{channel}: not JSON: {str(error)[:100]}") from None
         fields = Fields(value, channel)
         if fields.number("v") != VERSION:
@@ -193,7 +252,7 @@ def _fields(message: Message) -> tuple[str, dict[str, object], tuple[tuple[str, 
         channel = "fetch-failed" if message.failure.kind == "fetch" else "failed"
         return channel, asdict(message), blocks
     if isinstance(message, Renew):
-        held = [[h.task, h.attempt, h.bytes_done] for h in message.held]
+        held = [[h.task, h.attempt, h.bytes_done, *([h.status] if h.status else [])] for h in message.held]
         return "renew", {"job": message.job, "held": held}, blocks
     if isinstance(message, Present):
         return "node", asdict(message.record), blocks
@@ -201,33 +260,45 @@ def _fields(message: Message) -> tuple[str, dict[str, object], tuple[tuple[str, 
 
 
 _CHANNELS: dict[type, str] = {
-    Lost: "lost", Download: "download", Accept: "accept", Refuse: "refuse", Received: "received", Renewed: "renewed",
-    Cancel: "cancel", CleanUp: "clean-up",
+    Lost: "lost", Ask: "ask", Members: "members", Leave: "leave", Download: "download", Accept: "accept",
+    Refuse: "refuse", Received: "received", Renewed: "renewed", Cancel: "cancel", CleanUp: "clean-up",
 }
 
 
 def _node(channel: str, f: Fields) -> Message:
     v = Fields(f.object("vitals"), "vitals")
-    temperature = None if v.value.get("temperature") is None else v.real("temperature")
+    temperature = None if v.value.get("temperature") is None else v.real("temperature", 1000.0, -300.0)
     vitals = Vitals(
-        v.number("memory_total"), v.number("memory_available"), v.number("cpu_count", 65536), v.real("cpu_idle"),
-        v.real("load"), v.real("speed"), v.number("disk_free"), temperature, v.value.get("throttled") is True,
+        v.number("memory_total"), v.number("memory_available"), v.number("cpu_count", 65536), v.real("cpu_idle", 1.0),
+        v.real("load", 1e6), v.real("speed", 1e6), v.number("disk_free"), temperature, v.flag("throttled"),
+        v.flag("undervoltage"), v.flag("throttled_before"), v.flag("undervoltage_before"),
     )
-    capabilities = tuple(Fields({"c": c}, "capabilities").text("c", 64) for c in f.items("capabilities", 32))
+    capabilities = tuple(Fields({"c": c}, "capabilities").text("c", 256, LINE) for c in f.items("capabilities", 32))
     state = f.text("state", 16)
     if state not in ("ready", "draining", "gone"):
         raise BadMessage(reason=f"node: state {state!r}")
     return Present(NodeRecord(
-        f.text("id", 64, NODE_ID), f.text("name", 64), state,
+        f.text("id", 64, NODE_ID), f.text("name", 64, NAME), state,
         f.text("mqtt", 262, ADDRESS), f.text("gateway", 262, ADDRESS),
-        f.text("version", 32), capabilities, f.number("slots", 1024), f.text("sandbox", 32), vitals,
+        f.text("version", 32, LINE), capabilities, f.number("slots", 1024), f.text("sandbox", 32, LINE), vitals,
+        f.number("members"), f.text("architecture", 64, LINE) if "architecture" in f.value else "",
     ))
+
+
+def _ask(channel: str, f: Fields) -> Message:
+    return Ask(f.text("address", 262, ADDRESS), f.text("gateway", 262, ADDRESS))
+
+
+def _members(channel: str, f: Fields) -> Message:
+    return Members(f.number("version"), f.text("cid", 128, CID_TEXT), f.text("address", 262, ADDRESS),
+                   f.text("gateway", 262, ADDRESS), f.text("packed", MOST_PARAMS, BASE64))
 
 
 def _download(channel: str, f: Fields) -> Message:
     return Download(
-        f.text("job", 32, JOB_ID), f.text("cid", 128, CID_TEXT), f.text("app", 64), f.number("memory"),
+        f.text("job", 32, JOB_ID), f.text("cid", 128, CID_TEXT), f.text("app", 64, LINE), f.number("memory"),
         f.text("address", 262, ADDRESS), f.text("gateway", 262, ADDRESS),
+        f.whole("priority", MOST_PRIORITY) if "priority" in f.value else 0,
     )
 
 
@@ -237,7 +308,7 @@ def _accept(channel: str, f: Fields) -> Message:
 
 
 def _refuse(channel: str, f: Fields) -> Message:
-    return Refuse(f.text("job", 32, JOB_ID), f.text("reason", 512))
+    return Refuse(f.text("job", 32, JOB_ID), f.said("reason", 512))
 
 
 def _command(channel: str, f: Fields) -> Message:
@@ -248,16 +319,28 @@ def _command(channel: str, f: Fields) -> Message:
 def _report(channel: str, f: Fields) -> Message:
     r = Fields(f.object("result"), "result")
     details = r.object("details")
-    if details.get("log"):
-        Fields(details, "details").text("log", 128, CID_TEXT)
+    _check_details(Fields(details, "details"))
     result = Result(r.text("node", 64, NODE_ID), r.text("output", 128, CID_TEXT), r.number("size"), details)
     return Report(f.text("job", 32, JOB_ID), channel, f.text("task", 64, TASK), f.attempt(), result)
+
+
+def _check_details(f: Fields) -> None:
+    """What the master reads of a result's details: content, and what the runner and the user's code counted."""
+    f.optional_cid("log")
+    f.optional_cid("aside")
+    Fields({"read": 0} | f.value, "details").number("read")
+    for name in ("counters", "user_counters"):
+        counters = f.object(name) if name in f.value else {}
+        for counter, count in counters.items():
+            well = LINE.fullmatch(counter) and type(count) is int and -(1 << 63) < count < 1 << 63
+            if len(counters) > MOST_COUNTERS or not well:
+                raise BadMessage(reason=f"details: {name} has {str(counter)[:100]!r}: {str(count)[:40]}")
 
 
 def _failed(channel: str, f: Fields) -> Message:
     r = Fields(f.object("failure"), "failure")
     details = r.object("details") if r.value.get("details") is not None else None
-    failure = Failure(r.text("kind", 16), r.text("message", 2000), r.optional_cid("cid"), details)
+    failure = Failure(r.text("kind", 16, LINE), r.said("message", 2000, "\n\t"), r.optional_cid("cid"), details)
     return Failed(f.text("job", 32, JOB_ID), f.text("task", 64, TASK), f.attempt(), failure)
 
 
@@ -268,10 +351,11 @@ def _received(channel: str, f: Fields) -> Message:
 def _renew(channel: str, f: Fields) -> Message:
     held = []
     for item in f.items("held", 1024):
-        if not isinstance(item, list) or len(item) != 3:
+        if not isinstance(item, list) or not 3 <= len(item) <= 4:
             raise BadMessage(reason=f"renew: held is {str(item)[:100]!r}")
-        line = Fields(dict(zip(("task", "attempt", "bytes_done"), item)), "renew")
-        held.append(Held(line.text("task", 64, TASK), line.attempt(), line.number("bytes_done")))
+        line = Fields({"status": ""} | dict(zip(("task", "attempt", "bytes_done", "status"), item)), "renew")
+        done, status = line.number("bytes_done"), line.said("status", 100)
+        held.append(Held(line.text("task", 64, TASK), line.attempt(), done, status))
     return Renew(f.text("job", 32, JOB_ID), tuple(held))
 
 

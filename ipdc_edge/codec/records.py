@@ -61,6 +61,7 @@ _DOUBLE, _BITS = struct.Struct(">d"), struct.Struct(">Q")
 _SIGN, _ALL = 1 << 63, (1 << 64) - 1
 _CONTROL = re.compile("[\x00-\x1f]")
 _ESCAPED = re.compile("\x03([\x40-\x5f])")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SHORT = 31  # hexadecimal digits of an int that one length letter can tell
 _INT_BODY = re.compile("(?:[\x30-\x4e\x51-\x6f]|[/p][0-9a-f]{8})[0-9a-f]+")
 _FLOAT_BODY = re.compile("[0-9a-f]{16}")
@@ -80,7 +81,7 @@ class ValueNotCarried(IpdcError):
     """{role} of type {type} cannot travel between nodes{where}: {reason}"""
 
 
-def _refuse(role: str, thing: object, reason: str, key: object = None) -> ValueNotCarried:
+def refuse(role: str, thing: object, reason: str, key: object = None) -> ValueNotCarried:
     where = f" (key {ascii(key)[:200]})" if role == "a value" else f" ({ascii(thing)[:200]})"
     return ValueNotCarried(role=role, type=type(thing).__name__, where=where, reason=reason)
 
@@ -107,16 +108,16 @@ def encode_key(key: object) -> str:
         if len(key) < MAX_KEY:
             return "S" + key
     try:
-        encoded = _encode_key(key, MAX_DEPTH)
+        encoded = encode_item(key, MAX_DEPTH)
     except UnicodeEncodeError:
         reason = "it holds a lone surrogate, which has no place in UTF-8; clean it with encode('utf-8', 'replace')"
-        raise _refuse("a key", key, reason) from None
+        raise refuse("a key", key, reason) from None
     if len(encoded) > MAX_KEY:
-        raise _refuse("a key", key, f"it takes {len(encoded)} bytes, at most {MAX_KEY}; make a key of its hash")
+        raise refuse("a key", key, f"it takes {len(encoded)} bytes, at most {MAX_KEY}; make a key of its hash")
     return encoded
 
 
-def _encode_key(key: object, depth: int) -> str:
+def encode_item(key: object, depth: int) -> str:
     if isinstance(key, str):
         return "S" + _CONTROL.sub(_escape, to_line_text(str(key) if type(key) is str else str.__str__(key)))
     if key is None:
@@ -131,9 +132,9 @@ def _encode_key(key: object, depth: int) -> str:
         return "X" + _CONTROL.sub(_escape, key.decode("latin-1"))
     if isinstance(key, tuple):
         if not depth:
-            raise _refuse("a key", key, f"tuples stand more than {MAX_DEPTH} deep in each other")
-        return "Z" + "".join([_encode_key(item, depth - 1) + _ITEM_END for item in key]) + _TUPLE_END
-    raise _refuse("a key", key, "keys are None, bool, int, float, str, bytes, or tuples of these")
+            raise refuse("a key", key, f"tuples stand more than {MAX_DEPTH} deep in each other")
+        return "Z" + "".join([encode_item(item, depth - 1) + _ITEM_END for item in key]) + _TUPLE_END
+    raise refuse("a key", key, "keys are None, bool, int, float, str, bytes, or tuples of these")
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -157,7 +158,7 @@ def _encode_int(number: int) -> str:
 
 def _encode_float(number: float) -> str:
     if number != number:
-        raise _refuse("a key", number, "NaN equals nothing, not even itself, so it has no place in an order")
+        raise refuse("a key", number, "NaN equals nothing, not even itself, so it has no place in an order")
     bits: int = _BITS.unpack(_DOUBLE.pack(number + 0.0))[0]  # -0.0 + 0.0 is 0.0
     return f"{bits ^ _ALL if bits & _SIGN else bits | _SIGN:016x}"
 
@@ -167,7 +168,7 @@ def decode_key(encoded: str) -> object:
     if encoded[:1] == "S" and encoded.isascii() and encoded.isprintable():
         return encoded[1:]
     try:
-        key = _decode_key(encoded, MAX_DEPTH)
+        key = decode_item(encoded, MAX_DEPTH)
         if encode_key(key) != encoded:  # another spelling would make two keys of one
             raise BadRecord(f"a key in no canonical form: {ascii(encoded)[:200]}")
     except (ValueNotCarried, IndexError) as error:
@@ -175,7 +176,7 @@ def decode_key(encoded: str) -> object:
     return key
 
 
-def _decode_key(encoded: str, depth: int) -> object:
+def decode_item(encoded: str, depth: int) -> object:
     tag, body = encoded[:1], encoded[1:]
     if tag == "S":
         return from_line_text(_ESCAPED.sub(_unescape, body))
@@ -208,7 +209,7 @@ def _decode_tuple(body: str, depth: int) -> tuple[object, ...]:
     start = 0
     while body[start] != _TUPLE_END:
         end = _item_end(body, start)
-        items.append(_decode_key(body[start:end], depth - 1))
+        items.append(decode_item(body[start:end], depth - 1))
         start = end + 1
     if start != len(body) - 1:
         raise BadRecord("bytes after the end of a tuple")
@@ -300,7 +301,7 @@ def encode_lines(encoded: str, values: Sequence[object]) -> list[str]:
             continue
         if len(text) + len(prefix) >= MAX_LINE:
             reason = f"it takes {len(text)} bytes, with its key at most {MAX_LINE}"
-            raise _refuse("a value", values[start], reason, decode_key(encoded))
+            raise refuse("a value", values[start], reason, decode_key(encoded))
         lines.append(f"{prefix}{text}")
         start += step
     return lines
@@ -326,12 +327,22 @@ def _encode_values(values: Sequence[object], key: object) -> str:
     except UnicodeEncodeError:  # a lone surrogate that is no undecodable byte: JSON can spell it
         return _json_ascii(values)[1:-1]
     except ValueError as error:  # an int of more digits than this interpreter turns into text
-        raise _refuse("a value", max(values, key=lambda value: isinstance(value, int)), str(error), key) from None
+        raise refuse("a value", max(values, key=lambda value: isinstance(value, int)), str(error), key) from None
 
 
 def value_text(value: object, key: object) -> str:
     """A value as people read it in a result: JSON as in a record, but as real text. ValueNotCarried as above."""
     return from_line_text(_encode_values((value,), key))
+
+
+def json_text(values: Sequence[object], key: object) -> str:
+    """Values as one JSON text joined by commas, which UTF-8 can carry: surrogates are escaped. ValueNotCarried."""
+    try:
+        plain = [_plain(value, key, MAX_DEPTH) for value in values]
+        text = _json_text(plain)
+        return (text if _SURROGATE.search(text) is None else _json_ascii(plain))[1:-1]
+    except ValueError as error:  # an int of more digits than this interpreter turns into text
+        raise refuse("a value", values, str(error), key) from None
 
 
 def _plain(value: object, key: object, depth: int) -> object:
@@ -341,18 +352,18 @@ def _plain(value: object, key: object, depth: int) -> object:
     if isinstance(value, (bytes, bytearray)):
         return {"/": {"bytes": b2a_base64(value, newline=False).rstrip(b"=").decode("ascii")}}
     if not depth:
-        raise _refuse("a value", value, f"containers stand more than {MAX_DEPTH} deep in each other", key)
+        raise refuse("a value", value, f"containers stand more than {MAX_DEPTH} deep in each other", key)
     if isinstance(value, (list, tuple)):
         return [_plain(item, key, depth - 1) for item in value]
     if isinstance(value, dict):
         for name in value:
             if not isinstance(name, str):
-                raise _refuse("a value", value, f"its key {ascii(name)[:80]} is not a str", key)
+                raise refuse("a value", value, f"its key {ascii(name)[:80]} is not a str", key)
         if "/" in value:
-            raise _refuse("a value", value, 'the key "/" is reserved by DAG-JSON', key)
+            raise refuse("a value", value, 'the key "/" is reserved by DAG-JSON', key)
         return {name: _plain(item, key, depth - 1) for name, item in value.items()}
     reason = "values are None, bool, int, float, str, bytes, or lists, tuples and dicts (with str keys) of these"
-    raise _refuse("a value", value, reason, key)
+    raise refuse("a value", value, reason, key)
 
 
 def _revive(found: dict[str, object]) -> object:

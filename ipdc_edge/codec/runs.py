@@ -96,9 +96,13 @@ class RunReader:
     line of at most MAX_LINE. BadRun for a stream that is cut, damaged, not sorted, or goes on after its end.
     """
 
-    def __init__(self, read: Callable[[], bytes | bytearray | None], text: int = TEXT_TARGET) -> None:
+    def __init__(
+        self, read: Callable[[], bytes | bytearray | None], text: int = TEXT_TARGET, origin: str = ""
+    ) -> None:
+        """origin: whose run it is, for the error."""
         self._read = read
         self._text = text
+        self._origin = origin
         self._zlib = zlib.decompressobj(WINDOW_BITS)
         self._block: bytes | bytearray = b""
         self._at = 0  # how much of it is used up
@@ -108,6 +112,12 @@ class RunReader:
 
     def lines(self) -> list[str]:
         """The next lines without their LF, sorted; empty at the end of the run."""
+        try:
+            return self._lines()
+        except BadRun as error:
+            raise BadRun(f"from {self._origin}: {error}" if self._origin else str(error)) from None
+
+    def _lines(self) -> list[str]:
         while not self._ended:
             text = self._decompress()
             if text is None:

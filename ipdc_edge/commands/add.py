@@ -7,7 +7,8 @@ import os
 import sys
 import time
 
-from ipdc_edge.commands.display import Progress, print_json, size
+from ipdc_edge.commands.display import print_json, size
+from ipdc_edge.commands.progress import Progress
 from ipdc_edge.commands.upload import add_file
 from ipdc_edge.home import Home
 

@@ -21,11 +21,15 @@ class AlreadyEnded(IpdcError):
     """Job {id} is {state} already; there is nothing to cancel."""
 
 
+class TooLate(IpdcError):
+    """Job {id} is as good as done: its result is being put in place. Look at it: ipdc-edge status {id}"""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description = "End a job: its tasks are stopped on every node, and no result is kept."
     parser.epilog = EXAMPLES
-    parser.add_argument("id", metavar="ID", help="a job's id or its beginning")
+    parser.add_argument("id", metavar="ID", help="a job's id, or its beginning or end")
     parser.add_argument("--json", action="store_true", help="print the job's id as JSON")
 
 
@@ -36,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
     state = call(home, "status", id=job).get("state")
     if state in FINAL:
         raise AlreadyEnded(id=job, state=state)
-    call(home, "cancel", id=job)
+    ended = call(home, "cancel", id=job).get("state")
+    if ended != "cancelled":
+        raise AlreadyEnded(id=job, state=ended) if ended in FINAL else TooLate(id=job)
     if args.json:
         print_json({"id": job})
     else:

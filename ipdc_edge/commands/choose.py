@@ -1,6 +1,6 @@
 """Which job a word on the command line means: its id, or the beginning of one.
 
-Owns only that. Ids sort by time (UTC, then four letters), so the last is the newest.
+Owns only that, and which job is the newest: by the time of its submission, as ids of one second end in random letters.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ipdc_edge.commands.client import call
+from ipdc_edge.commands.display import moment
 from ipdc_edge.errors import AmbiguousId, UnknownJob
 from ipdc_edge.home import Home
 
@@ -38,7 +39,12 @@ def jobs(home: Home) -> list[dict[str, object]]:
     """The daemon's jobs, oldest first."""
     found = call(home, "jobs").get("jobs")
     known = [job for job in found if isinstance(job, dict)] if isinstance(found, list) else []
-    return sorted(known, key=lambda job: str(job.get("id")))
+    return sorted(known, key=lambda job: (_submitted(job), str(job.get("id"))))
+
+
+def _submitted(job: dict[str, object]) -> float:
+    found = moment(job.get("submitted"))
+    return found.timestamp() if found else 0.0
 
 
 def _listed(ids: list[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import TracebackType
 
 from ipdc_edge.codec import control as codec
@@ -19,6 +19,10 @@ from ipdc_edge.frame_socket import FrameSocket
 from ipdc_edge.home import Home
 
 CONNECT_SECONDS = 5.0
+
+
+class RequestTooBig(IpdcError):
+    """What you ask for takes more than {limit} bytes to say. Name fewer inputs, or put small files together first."""
 
 
 class Conversation:
@@ -43,8 +47,7 @@ class Conversation:
         try:
             request = frames.encode_json(frames.REQUEST, {**fields, "operation": operation})
         except ValueError as error:
-            reason = f"a request over {frames.MAX_PAYLOAD} bytes: too many inputs?"
-            raise ControlBroken(reason=reason) from error
+            raise RequestTooBig(limit=frames.MAX_PAYLOAD) from error
         self.send(frames.REQUEST, request[frames.HEADER.size :], fds)
 
     def send(self, kind: int, payload: bytes = b"", fds: tuple[int, ...] = ()) -> None:
@@ -143,7 +146,7 @@ def _connect(home: Home, path: str) -> socket.socket:
         return connection
     except PermissionError as error:
         connection.close()
-        raise NotAllowed(path=path, group=group_of(path), user=user_name()) from error
+        raise not_allowed(path) from error
     except OSError as error:
         connection.close()
         raise NoDaemon(socket=path, start=start_command(home)) from error
@@ -169,6 +172,21 @@ def group_of(path: str) -> str:
         return grp.getgrgid(os.stat(path).st_gid).gr_name
     except (OSError, KeyError):
         return "ipdc"
+
+
+def not_allowed(path: str, groups: Collection[int] | None = None) -> NotAllowed:
+    """The error of who may not use a path, with what helps: `groups` are those of this process."""
+    import grp
+
+    name, user = group_of(path), user_name()
+    try:
+        entry = grp.getgrnam(name)
+        early = user in entry.gr_mem and entry.gr_gid not in (os.getgroups() if groups is None else groups)
+    except KeyError:
+        early = False
+    return NotAllowed(path=path, group=name, user=user, help=(
+        f"{user} is in it, but this session began before. Log out and in again, or: `newgrp {name}`." if early else
+        f"`sudo usermod -aG {name} {user}`, then log in again."))
 
 
 def user_name() -> str:

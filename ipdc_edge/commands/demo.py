@@ -17,12 +17,16 @@ import time
 import zlib
 from collections.abc import Iterator
 
-from ipdc_edge.commands.display import Progress, program, seconds, size
+from ipdc_edge.commands import display
+from ipdc_edge.commands.display import seconds, size
+from ipdc_edge.commands.inputs import find_inputs
+from ipdc_edge.commands.job_options import Job
 from ipdc_edge.commands.laboratory import Lab
-from ipdc_edge.commands.program import FileUnreadable, Program
+from ipdc_edge.commands.program import Files, FileUnreadable
+from ipdc_edge.commands.progress import Progress
 from ipdc_edge.commands.result import find_parts
-from ipdc_edge.commands.submit import hand_in
-from ipdc_edge.commands.upload import find_inputs
+from ipdc_edge.commands.steps import python_steps
+from ipdc_edge.commands.submit import MAPREDUCE, hand_in
 from ipdc_edge.commands.watch import follow, outcome
 from ipdc_edge.errors import IpdcError
 from ipdc_edge.home import Home
@@ -69,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     lab = Lab(directory)
     try:
         lab.make(NODES)
-        print(f"Three nodes on this machine, each with its own broker, in {directory}:", flush=True)
+        print(f"Three nodes on this machine, each with its own key and broker, make a closed domain in {directory}:",
+              flush=True)
         lab.up(lambda text: print(f"  {text}", flush=True))
         home = lab.nodes[0].home
         job = _count_words(home, directory, args.text)
@@ -91,7 +96,9 @@ def _count_words(home: Home, directory: str, source: str) -> str:
     print(f"The job:  {shlex.join(words)}", flush=True)
     begun = time.monotonic()
     progress = Progress()
-    job = hand_in(home, Program(paths[0], paths[1]), find_inputs([text]), NODES, {}, progress)
+    files = Files()
+    program = Job(files.paths, {"steps": python_steps(paths, (), files)}, {})
+    job = hand_in(home, program, find_inputs([text]), {"app": MAPREDUCE, "workers": NODES}, progress)
     final = follow(home, job, progress)
     error = outcome(final)
     if error is not None:
@@ -110,16 +117,16 @@ def _tell(home: Home, job: str) -> None:
     print(f"\nThe results stay: {len(parts)} parts, each sorted by word, in\n  {home.job(job)}\n"
           f"Read them all, also without a daemon:\n"
           f"  cat {shlex.quote(home.job(job))}/part-*\n"
-          f"  IPDC_HOME={shlex.quote(home.state)} {program()} result {job}")
+          f"  IPDC_HOME={shlex.quote(home.state)} {display.program()} result {job}")
 
 
 def _farewell(lab: Lab, keep_running: bool) -> None:
     directory = shlex.quote(lab.directory)
     if keep_running:
-        print(f"The nodes go on. End them:\n  {program()} lab down --dir {directory}")
+        print(f"The nodes go on. End them:\n  {display.program()} lab down --dir {directory}")
     else:
         print(f"The nodes are ended. Start them again:\n"
-              f"  {program()} lab up --nodes {NODES} --dir {directory}\n"
+              f"  {display.program()} lab up --nodes {NODES} --dir {directory}\n"
               f"Remove it all:\n  rm -r {directory}")
 
 

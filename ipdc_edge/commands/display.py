@@ -7,19 +7,29 @@ dictionaries may be of a newer daemon: what is missing or unknown is left out.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any
 
+WIDTH = 80  # columns that a page of ours takes
 FINAL = ("succeeded", "failed", "cancelled")
-LINE_PAUSE = 2.0  # seconds between two progress lines where there is no terminal
+LAST_FAILURE = "the last attempt that failed, others do its task again:"
+OWN_KINDS = ("user", "runner", "fetch", "node", "hopeless")  # of failures, among nodes: no words for people
+# What moves a cursor, hides text or turns its direction at the reader's terminal, and what no terminal can be given.
+ACTS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    """What others said, harmless to a terminal: what would act on it is shown as an escape."""
+    return ACTS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def print_json(value: object, line: bool = False) -> None:
     """One JSON value: indented for a look at it, or on one line where more follow."""
-    print(json.dumps(value, ensure_ascii=False, indent=None if line else 2), flush=line)
+    print(plain(json.dumps(value, ensure_ascii=False, indent=None if line else 2)), flush=line)
 
 
 def size(count: object) -> str:
@@ -86,6 +96,19 @@ def program() -> str:
     return f"PYTHONPATH={shlex.quote(checkout)} {shlex.quote(sys.executable)} -m ipdc_edge"
 
 
+def cut(text: str, columns: int) -> str:
+    """As much of a line as fits, when wide characters take two columns and combining ones none."""
+    import unicodedata
+
+    taken = 0
+    for number, character in enumerate(text):
+        if not unicodedata.combining(character):
+            taken += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if taken > columns:
+            return text[:number]
+    return text
+
+
 def counted(count: int, word: str) -> str:
     """A number and its word: 1 node, 3 nodes."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
@@ -93,7 +116,7 @@ def counted(count: int, word: str) -> str:
 
 def table(rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
     """Rows as aligned columns; the first row is the heading, `right` the columns that are numbers."""
-    text = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    text = [["-" if cell is None else plain(" ".join(str(cell).split())) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in text) for column in range(len(text[0]))]
     lines = []
     for row in text:
@@ -111,27 +134,49 @@ def tasks(job: Mapping[str, Any], stage: str) -> tuple[int, int]:
     return int(found.get("done") or 0), int(found.get("total") or 0)
 
 
+def task_word(job: Mapping[str, Any], stage: str) -> str:
+    """What people call the tasks of "maps" or "reduces": another architecture has neither."""
+    return stage if job.get("app") in (None, "mapreduce") else "tasks"
+
+
+def count_of(job: Mapping[str, Any], name: str) -> int:
+    """A number of a job; 0 where it has none."""
+    value = job.get(name)
+    return int(value) if isinstance(value, int | float) else 0
+
+
+def counter_lines(job: Mapping[str, Any]) -> list[str]:
+    """The user's counters, a line each, numbers below each other."""
+    counters = job.get("counters")
+    if not isinstance(counters, Mapping) or not counters:
+        return []
+    width = max(len(str(value)) for value in counters.values())
+    return [f"{value:>{width}}  {plain(' '.join(str(name).split()))}" for name, value in counters.items()]
+
+
+def bad_records_text(job: Mapping[str, Any]) -> str:
+    """How many records were set aside, and where they lie; empty where there are none."""
+    bad = count_of(job, "bad_records")
+    if not bad:
+        return ""
+    return f"{counted(bad, 'record')} set aside in {job.get('directory') or '.'}/bad-records"
+
+
+def column(title: str, entries: Sequence[str]) -> list[str]:
+    """Lines under one title, which stands beside the first. What is too long goes on, indented, in the next; a path
+    or a word is never broken."""
+    import textwrap
+
+    lines: list[str] = []
+    for entry in entries:
+        lines += textwrap.wrap(entry, WIDTH - 11, subsequent_indent="  ", break_long_words=False,
+                               break_on_hyphens=False) or [""]
+    return [f"{title if number == 0 else '':10} {line}" for number, line in enumerate(lines)]
+
+
 def working(job: Mapping[str, Any]) -> int:
     """How many nodes take part now."""
     return sum(node.get("state") == "working" for node in job.get("nodes") or ())
-
-
-def progress_text(job: Mapping[str, Any], now: float | None = None) -> str:
-    """A job's progress in one line."""
-    parts = [str(job.get("state", "?"))]
-    for stage in ("maps", "reduces"):
-        done, total = tasks(job, stage)
-        if total:
-            parts.append(f"{stage} {done}/{total}")
-    if job.get("input_bytes"):
-        parts.append(f"{size(job.get('bytes_done') or 0)} of {size(job['input_bytes'])}")
-    count = working(job)
-    if count:
-        parts.append(counted(count, "node"))
-    elif job.get("state") == "queued":
-        parts.append("no node has accepted yet")
-    parts.append(seconds(elapsed(job, now)))
-    return "  ".join(parts)
 
 
 def error_text(job: Mapping[str, Any]) -> str:
@@ -143,13 +188,14 @@ def error_text(job: Mapping[str, Any]) -> str:
 
 
 def failure_text(job: Mapping[str, Any]) -> str:
-    """What the user's code did wrong: where, with which record, and its traceback; empty where it did nothing."""
+    """What the user's code did wrong: where, with which record, and its traceback; empty where it did nothing. What
+    the job's error says already is not said again."""
     failure = job.get("failure")
     if not isinstance(failure, Mapping):
         return ""
-    kind = failure.get("type")
-    said = [str(part) for part in (kind if kind != "user" else None, failure.get("message")) if part]
-    lines = [": ".join(said) or "error"]
+    kind, message = failure.get("type"), failure.get("message")
+    said = [str(part) for part in (None if kind in OWN_KINDS else kind, message) if part]
+    lines = [] if message and str(message) in error_text(job) else [": ".join(said) or "error"]
     node = failure.get("name") or failure.get("node")
     named = (("task", failure.get("task")), ("node", node))
     lines += [f"  {label:7} {value}" for label, value in named if value]
@@ -161,55 +207,3 @@ def failure_text(job: Mapping[str, Any]) -> str:
     if failure.get("traceback"):
         lines += ["", str(failure["traceback"]).rstrip()]
     return "\n".join(lines)
-
-
-class Progress:
-    """Shows a job while it runs: one line that changes at a terminal, a line now and then elsewhere, JSON lines."""
-
-    def __init__(self, json_lines: bool = False, stream: TextIO | None = None) -> None:
-        self._stream = sys.stderr if stream is None else stream
-        self._json = json_lines
-        self._terminal = not json_lines and self._stream.isatty()
-        self._job: Mapping[str, Any] = {}
-        self._shown = ""
-        self._state = ""
-        self._at = 0.0
-
-    def update(self, job: Mapping[str, Any]) -> None:
-        """A new state of the job."""
-        self._job = job
-        if self._json:
-            print_json(job, line=True)
-        else:
-            self.tick()
-
-    def tick(self) -> None:
-        """Time has passed."""
-        if self._json or not self._job:
-            return
-        if self._terminal:
-            self.line(progress_text(self._job))
-            return
-        now = time.monotonic()
-        state = str(self._job.get("state"))
-        text = progress_text(self._job)
-        if state != self._state or (now - self._at >= LINE_PAUSE and text != self._shown):
-            self._stream.write(text + "\n")
-            self._stream.flush()
-            self._shown, self._state, self._at = text, state, now
-
-    def line(self, text: str) -> None:
-        """Replaces the terminal's line; nothing elsewhere."""
-        if self._terminal:
-            import shutil
-
-            self._stream.write("\r" + text[: shutil.get_terminal_size().columns - 1] + "\x1b[K")
-            self._stream.flush()
-            self._shown = text
-
-    def end(self) -> None:
-        """Leaves the terminal's line clear for what comes."""
-        if self._terminal and self._shown:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
-            self._shown = ""

@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
         rows: list[list[object]] = [["ID", "STATE", "MAPS", "REDUCES", "INPUT", "SUBMITTED", "TIME"]]
         for job in found:
             stages = ["{}/{}".format(*tasks(job, stage)) for stage in ("maps", "reduces")]
-            rows.append([job.get("id"), job.get("state"), *stages, size(job.get("input_bytes")),
+            read = "local" if job.get("local") else size(job.get("input_bytes"))
+            rows.append([job.get("id"), job.get("state"), *stages, read,
                          clock(job.get("submitted")), seconds(elapsed(job))])
         print(table(rows, right=(2, 3, 4, 6)))
     return 0

@@ -7,6 +7,7 @@ import shlex
 
 from ipdc_edge.commands.display import counted, print_json, program
 from ipdc_edge.commands.laboratory import READY_SECONDS, Lab
+from ipdc_edge.settings import SANDBOXES
 
 EXAMPLES = """\
 examples:
@@ -16,19 +17,22 @@ examples:
   ipdc-edge lab down --dir ~/lab              (keeps results; `lab up` takes them up again)
   ipdc-edge lab down --dir ~/lab --purge      (removes everything that `lab up` made)
 
-Every node has a home, a daemon and a mosquitto of its own, on free ports of 127.0.0.1. Their logs are in
-DIR/nodeN/log/.
+Every node has a home, a key, a daemon and a mosquitto of its own, on free ports of 127.0.0.1. node1 makes a closed
+domain, the others join it. Their logs are in DIR/nodeN/log/.
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
-    parser.description = "A domain of many nodes on this machine, run by the present user."
+    parser.description = "A closed domain of many nodes on this machine, run by the present user."
     parser.epilog = EXAMPLES
     actions = parser.add_subparsers(dest="action", metavar="up|down", required=True)
     up = actions.add_parser("up", help="make the lab where there is none, and start what does not run",
                             epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     up.add_argument("--nodes", metavar="N", type=int, default=3, help="number of nodes (default: 3)")
+    up.add_argument("--sandbox", metavar="KIND", choices=SANDBOXES, default="",
+                    help="what holds the code of jobs, as in ipdc.conf (default: auto); rlimits lets it see this "
+                    "machine's files")
     up.add_argument("--timeout", metavar="SECONDS", type=float, default=READY_SECONDS,
                     help="give up when the nodes do not see each other by then (default: %(default)g)")
     down = actions.add_parser("down", help="end the lab's processes",
@@ -46,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _up(lab: Lab, args: argparse.Namespace) -> int:
-    lab.make(args.nodes)
+    lab.make(args.nodes, args.sandbox)
     lab.up((lambda text: None) if args.json else lambda text: print(text, flush=True), args.timeout)
     if args.json:
         print_json({"directory": lab.directory, "nodes": [

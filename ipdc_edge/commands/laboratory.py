@@ -2,13 +2,14 @@
 
 Owns a lab's directory: DIR/lab.json says what was made, DIR/node1 ... are the nodes' homes. Starts and ends
 their processes, and removes nothing that lab.json does not name. A lab shares a machine, never a daemon,
-broker or store.
+broker, store or key: node1 makes the domain, and the others join it as nodes do anywhere, each with a token.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -18,14 +19,20 @@ from collections.abc import Callable
 
 import ipdc_edge
 from ipdc_edge import settings
-from ipdc_edge.commands import processes
-from ipdc_edge.commands.client import Conversation
+from ipdc_edge.codec import join_token
+from ipdc_edge.codec.join_token import Token
+from ipdc_edge.commands import change, processes
+from ipdc_edge.commands.client import Conversation, call
+from ipdc_edge.core.values import MemberList
 from ipdc_edge.drivers.broker import check_port, find_mosquitto
 from ipdc_edge.errors import IpdcError, NoDaemon, WrongUsage
 from ipdc_edge.home import Home
 
 NODES_LIMIT = 64
-PORTALS = 3
+LOWEST_PORT = 10_000  # of a lab; below are ports that people know
+EPHEMERAL = 32_768  # Linux' own first port for outgoing connections
+DOMAIN = "lab"
+PORTS = ("mqtt_port", "gateway_port", "join_port", "local_port")
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
 STOP_SECONDS = 15.0
@@ -43,6 +50,13 @@ class NoLab(IpdcError):
 
 class OtherLab(IpdcError):
     """The lab in {directory} has {has} nodes, not {wanted}. Take that one, or remove it first:
+    ipdc-edge lab down --dir {directory} --purge"""
+
+    exit_code = 2
+
+
+class OtherSandbox(IpdcError):
+    """The lab in {directory} has `sandbox = {has}`, not {wanted}. Change ipdc.conf of its nodes, or remove it first:
     ipdc-edge lab down --dir {directory} --purge"""
 
     exit_code = 2
@@ -88,15 +102,35 @@ class LabNode:
         """Starts what does not run yet: first the broker, then the daemon."""
         started = []
         read = settings.load(self.home.conf)
-        ports = {"broker": (read.mqtt_port, "mqtt_port"), "daemon": (read.gateway_port, "gateway_port")}
-        for part, command in (("broker", "broker"), ("daemon", "run")):
+        for part, command, ports in (("broker", "broker", ("mqtt_port", "local_port")),
+                                     ("daemon", "run", ("gateway_port",))):
             if processes.running(self.pid_file(part)) is None:
-                port, setting = ports[part]
-                check_port(read.listen, port, setting, self.home.conf)
+                for setting in ports:
+                    check_port(settings.LOOPBACK, getattr(read, setting), setting, self.home.conf)
                 words = [sys.executable, "-P", "-m", "ipdc_edge", command]
                 started.append(processes.start(
                     words, _environ(self.home), self.log(part), self.pid_file(part)))
         return started
+
+    def found(self) -> MemberList:
+        """The members of the domain that this node is in; where it is alone, the lab's, which is made now."""
+        now = change.present(self.home)
+        if now is not None and not now.alone:
+            return now.members
+        from ipdc_edge.drivers import authority
+
+        return authority.create_domain(self.home, DOMAIN, node_name=self.name, memory=settings.memory_total())
+
+    def join(self, token: Token) -> None:
+        """Makes the node a member of the domain that the token invites to."""
+        from ipdc_edge.drivers import join_client
+
+        join_client.join(self.home, token, name=self.name, memory=settings.memory_total())
+
+    def belongs(self, members: MemberList) -> bool:
+        """Whether the node is one of these members, and knows it."""
+        now = change.present(self.home)
+        return now is not None and now.authority == members.authority and members.member(now.id) is not None
 
     def check(self) -> None:
         """Raises NodeDied, with the end of the log, where a part does not run."""
@@ -132,29 +166,33 @@ class Lab:
             raise IpdcError(reason=reason) from error
         return [f"node{number}" for number in range(1, min(count, NODES_LIMIT) + 1)]
 
-    def make(self, count: int) -> None:
-        """Makes homes and settings for `count` nodes where there is no lab yet. Raises OtherLab, NotEmpty, or
-        WrongUsage for a number that is out of bounds."""
+    def make(self, count: int, sandbox: str = "") -> None:
+        """Makes homes and settings for `count` nodes where there is no lab yet; sandbox: one of settings.SANDBOXES, ""
+        for the default, or for what a lab that is there has. Raises OtherLab, OtherSandbox, NotEmpty, or WrongUsage for
+        a number that is out of bounds."""
         if not 1 <= count <= NODES_LIMIT:
             raise WrongUsage(reason=f"--nodes {count}: a lab has 1 to {NODES_LIMIT} nodes.")
         if self.nodes:
             if len(self.nodes) != count:
                 raise OtherLab(directory=self.directory, has=len(self.nodes), wanted=count)
+            for has in (settings.load(node.home.conf).sandbox for node in self.nodes if sandbox):
+                if has != sandbox:
+                    raise OtherSandbox(directory=self.directory, has=has, wanted=sandbox)
             return
         nodes = [LabNode(self.directory, f"node{number}") for number in range(1, count + 1)]
         for node in nodes:
             _ = node.home.control_socket  # too long a path is told before anything is made
             if os.path.lexists(node.home.state):
                 raise NotEmpty(path=node.home.state)
-        ports = free_ports(2 * count)
-        portals = ",".join(f"127.0.0.1:{port}" for port in ports[:PORTALS][:count])
+        ports = [str(port) for port in free_ports(len(PORTS) * count)]
         slots = str(max(1, len(os.sched_getaffinity(0)) // count))
         try:
             os.makedirs(self.directory, exist_ok=True)
             for number, node in enumerate(nodes):
+                own = dict(zip(PORTS, ports[len(PORTS) * number :], strict=False))
                 node.make(settings.render({
-                    "name": node.name, "domain": "lab", "mqtt_port": str(ports[number]),
-                    "gateway_port": str(ports[count + number]), "portals": portals, "slots": slots,
+                    "name": node.name, "listen": settings.LOOPBACK, "address": settings.LOOPBACK, **own,
+                    "slots": slots, "stop_grace": "0", "sandbox": sandbox or "auto",
                 }, [f"{node.name} of the lab in {self.directory}"]))
             with open(self._file, "w", encoding="utf-8") as file:
                 json.dump({"nodes": count}, file)
@@ -167,11 +205,20 @@ class Lab:
         started is ended again if that fails. Raises MosquittoMissing, PortTaken, NodeDied or NotReady."""
         find_mosquitto()
         begun: list[LabNode] = []
+        deadline = time.monotonic() + patience
         try:
-            for node in self.nodes:
+            first = self.nodes[0]
+            members = first.found()
+            strangers = [node for node in self.nodes[1:] if not node.belongs(members)]
+            for node in [first, *(node for node in self.nodes[1:] if node not in strangers)]:
                 begun.append(node)
                 self._children += node.start()
-            deadline = time.monotonic() + patience
+            tokens = [self._token(deadline, patience) for _ in strangers]  # at once: the port stays open for all
+            for node, token in zip(strangers, tokens, strict=True):
+                node.stop()  # it may run alone, or as one that was expelled
+                node.join(token)
+                begun.append(node)
+                self._children += node.start()
             for node in self.nodes:
                 self._await(node, deadline, patience)
                 say(f"{node.name} is ready")
@@ -179,6 +226,21 @@ class Lab:
             for node in begun:
                 node.stop()
             raise
+
+    def _token(self, deadline: float, patience: float) -> Token:
+        """A token of the first node, as soon as its daemon answers."""
+        first = self.nodes[0]
+        while True:
+            first.check()
+            try:
+                return join_token.parse(str(call(first.home, "invite")["token"]))
+            except IpdcError as error:
+                if not error.retry:
+                    raise
+            if time.monotonic() > deadline:
+                raise NotReady(seconds=patience, node=first.name, sees=0, nodes=len(self.nodes),
+                               log=first.log("daemon"))
+            time.sleep(POLL_SECONDS)
 
     def _await(self, node: LabNode, deadline: float, patience: float) -> None:
         sees = 0
@@ -190,7 +252,7 @@ class Lab:
                 raise NotReady(seconds=patience, node=node.name, sees=sees, nodes=len(self.nodes),
                                log=node.log("daemon"))
 
-        while (sees := ready_nodes(node.home, check)) < len(self.nodes):
+        while (sees := present_nodes(node.home, check)) < len(self.nodes):
             check()
             time.sleep(POLL_SECONDS)
 
@@ -214,9 +276,9 @@ class Lab:
             os.rmdir(self.directory)
 
 
-def ready_nodes(home: Home, idle: Callable[[], None]) -> int:
-    """How many nodes that are ready this one sees; 0 while its daemon does not answer. `idle` is called
-    every second that the daemon takes to answer."""
+def present_nodes(home: Home, idle: Callable[[], None]) -> int:
+    """How many nodes this one sees that are ready, or drained by their owner; 0 while its daemon does not answer.
+    `idle` is called every second that the daemon takes to answer."""
     try:
         with Conversation(home) as conversation:
             conversation.idle = idle
@@ -228,21 +290,35 @@ def ready_nodes(home: Home, idle: Callable[[], None]) -> int:
         if error.retry:
             return 0
         raise
-    return sum(node.get("state") == "ready" for node in found) if isinstance(found, list) else 0
+    return sum(node.get("state") in ("ready", "draining") for node in found) if isinstance(found, list) else 0
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports of 127.0.0.1 that are free, all different: each is held until all are chosen."""
-    held: list[socket.socket] = []
+    """TCP ports of 127.0.0.1 that are free, all different. None that the kernel gives to outgoing connections, of
+    which a lab has many before its last node listens."""
+    ports = list(range(LOWEST_PORT, _first_ephemeral()))
+    random.SystemRandom().shuffle(ports)
+    found: list[int] = []
+    for port in ports:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise IpdcError(reason=f"Of the ports {LOWEST_PORT} to {_first_ephemeral() - 1} no {count} are free.")
+
+
+def _first_ephemeral() -> int:
+    """Where the ports begin that the kernel gives to outgoing connections."""
     try:
-        for _ in range(count):
-            probe = socket.socket()
-            held.append(probe)
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in held]
-    finally:
-        for probe in held:
-            probe.close()
+        with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+            first = int(file.read().split()[0])
+    except (OSError, ValueError, IndexError):
+        first = EPHEMERAL
+    return first if first > LOWEST_PORT + 4 * NODES_LIMIT else EPHEMERAL
 
 
 def _environ(home: Home) -> dict[str, str]:

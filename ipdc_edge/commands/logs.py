@@ -9,7 +9,7 @@ from typing import Any
 
 from ipdc_edge.commands.choose import job_id
 from ipdc_edge.commands.client import call
-from ipdc_edge.commands.display import counted, failure_text, print_json
+from ipdc_edge.commands.display import LAST_FAILURE, counted, failure_text, plain, print_json
 from ipdc_edge.home import Home
 
 EXAMPLES = """\
@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description = "What the program printed, task by task, and the tracebacks of failed attempts."
     parser.epilog = EXAMPLES
-    parser.add_argument("id", metavar="ID", help="a job's id or its beginning")
+    parser.add_argument("id", metavar="ID", help="a job's id, or its beginning or end")
     parser.add_argument("--json", action="store_true", help="print the logs as JSON")
 
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(logs)
     else:
-        print(text(logs))
+        print(plain(text(logs)))
     return 0
 
 
@@ -53,7 +53,8 @@ def text(logs: Mapping[str, Any]) -> str:
     if silent:
         parts.append(f"{counted(silent, 'task')} printed nothing.")
     if logs.get("failure"):
-        parts.append(f"== the job failed\n{failure_text(logs)}")
+        ended = logs.get("state") in (None, "failed")
+        parts.append(f"== {'the job failed' if ended else LAST_FAILURE}\n{failure_text(logs)}")
     if logs.get("directory"):
         parts.append(f"As files: {logs['directory']}")
     return "\n\n".join(parts) if parts else "The tasks have printed nothing."

@@ -1,19 +1,22 @@
-"""The user's program before it is submitted: Map.py, Reduce.py and the modules beside them that they
-import.
+"""The user's files before they are submitted: programs, the modules beside them that they import, and whatever
+else shall travel.
 
-Owns finding and checking these files. Never runs a line of them: they are compiled and looked through, so
-that a mistake is told here, with its line, and not by some board after a minute. A module that is not
-beside the program is taken to be installed on the nodes.
+Owns finding and checking these files, and what a Python file defines. Never runs a line of them: they are
+compiled and looked through, so that a mistake is told here, with its line, and not by some board after a
+minute. A module that is not beside the program is taken to be installed on the nodes.
 """
 
 from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Collection, Iterator
 
-from ipdc_edge.codec.bundle import MOST_FILE_BYTES, MOST_FILES, NAME
+from ipdc_edge.codec.bundle import MOST_BYTES, MOST_FILES, MOST_PYTHON_BYTES, NAME, most_bytes
 from ipdc_edge.errors import IpdcError
+
+NAMES_SHOWN = 10
 
 
 class FileUnreadable(IpdcError):
@@ -33,71 +36,131 @@ class NameTwice(IpdcError):
     directory."""
 
 
-class ProgramTooBig(IpdcError):
+class CannotTravel(IpdcError):
     """{path} cannot travel with the job: {reason}."""
 
 
-class Program:
-    """What a job runs: `files` is name in the bundle -> path here, `map` and `reduce` name two of them;
-    `reduce` is None for a map-only job, and equals `map` where one file holds both."""
+class Source:
+    """A Python file: its name in the bundle, its path here, its syntax tree, and the line at which each name
+    is defined at its top level."""
 
-    def __init__(self, map_path: str, reduce_path: str | None) -> None:
-        self.files: dict[str, str] = {}
-        self.map = os.path.basename(map_path)
-        self.reduce: str | None = None
-        self._defined: dict[str, set[str]] = {}
-        self._collect(map_path)
-        self._demand(map_path, ("map", "map_lines"), "map(key, line) or map_lines(lines)")
-        if reduce_path is None:
-            if "reduce" in self._defined[map_path]:
-                self.reduce = self.map
-        else:
-            self._collect(reduce_path)
-            self.reduce = os.path.basename(reduce_path)
-            self._demand(reduce_path, ("reduce",), "reduce(key, values)")
+    def __init__(self, name: str, path: str, tree: ast.Module) -> None:
+        self.name, self.path, self.tree = name, path, tree
+        self.lines = _names(tree)
 
-    def _collect(self, path: str) -> None:
-        """Reads and checks a program and, from there on, every module beside it that is imported."""
-        directory = os.path.dirname(path)
-        waiting = [os.path.basename(path)]
+    def defines(self, *names: str) -> bool:
+        """Whether one of the names is defined, or may be by a star import."""
+        return "*" in self.lines or any(name in self.lines for name in names)
+
+    def demand(self, *names: str, wanted: str = "") -> None:
+        """FunctionMissing, with what there is and the nearest of it, unless one of the names is defined."""
+        if not self.defines(*names):
+            advice = known(self.lines, names[0])
+            if any(isinstance(node, ast.Attribute) and node.attr == "stdin" for node in ast.walk(self.tree)):
+                advice += " A program that reads standard input: --mapper 'python3 FILE', --reducer 'python3 FILE'."
+            raise FunctionMissing(file=self.path, wanted=wanted or names[0], advice=advice)
+
+
+class Files:
+    """What travels with a job: `paths` is name in the bundle -> path here."""
+
+    def __init__(self) -> None:
+        self.paths: dict[str, str] = {}
+        self.bytes = 0
+        self._sources: dict[str, Source] = {}
+
+    def python(self, path: str) -> Source:
+        """Takes a Python file and, from there on, every module beside it that is imported; all are checked."""
+        directory, first = os.path.split(path)
+        waiting = [first]
         while waiting:
             name = waiting.pop()
             here = os.path.join(directory, name)
-            if not self._take(name, here):
+            entered = self._enter(name, here)
+            if entered and name in self._sources:
                 continue
-            tree = parse(here)
-            self._defined[here] = _names(tree)
-            waiting += [found for wanted in _imports(tree, name) for found in _files(directory, wanted)]
+            self._sources[name] = source = Source(name, here, parse(here))
+            if not entered:
+                self._count(here)
+            waiting += [found for wanted in _imports(source.tree, name) for found in _files(directory, wanted)]
+        return self._sources[first]
 
-    def _take(self, name: str, path: str) -> bool:
-        """Enters a file; False where it stands in the bundle already."""
-        first = self.files.setdefault(name, path)
-        if first != path and os.path.exists(path) and not os.path.samefile(first, path):
-            raise NameTwice(first=first, second=path, name=name)
-        if not NAME.fullmatch(name):
-            raise ProgramTooBig(path=path, reason="its name may have letters of ASCII, digits, - _ and . only")
-        if len(self.files) > MOST_FILES:
-            raise ProgramTooBig(path=path, reason=f"the program has more than {MOST_FILES} files")
-        return path not in self._defined
+    def ship(self, path: str, name: str | None = None) -> str:
+        """Takes any regular file; its name in the bundle, which is its base name unless told."""
+        name = name or os.path.basename(path)
+        if not self._enter(name, path):
+            size = self._count(path)
+            if size > most_bytes(name):
+                raise CannotTravel(path=path, reason=f"it has {size} bytes, more than {most_bytes(name)}")
+        return name
 
-    def _demand(self, path: str, names: tuple[str, ...], wanted: str) -> None:
-        defined = self._defined[self.files[os.path.basename(path)]]
-        if "*" in defined or defined & set(names):
+    def ship_all(self, path: str) -> None:
+        """Takes a file, or every file below a directory by its name relative to where the directory lies."""
+        if not os.path.isdir(path):
+            self.ship(path)
             return
-        has = sorted(name for name in defined if not name.startswith("_"))
-        advice = f"It defines {', '.join(has[:10])}." if has else "It defines nothing."
-        raise FunctionMissing(file=path, wanted=wanted, advice=advice)
+        base = path if os.path.basename(os.path.normpath(path)) in (".", "..") else os.path.dirname(
+            os.path.abspath(path))
+        found = list(files_below(path))
+        if not found:
+            raise FileUnreadable(path=path, reason="it is a directory without a file in it", hint="")
+        for file in found:
+            if "__pycache__" not in file.split(os.sep):
+                self.ship(file, os.path.relpath(file, base))
+
+    def _enter(self, name: str, path: str) -> bool:
+        """Whether a file stands in the bundle already; enters it where not."""
+        first = self.paths.get(name)
+        if first is not None:
+            if first != path and os.path.exists(path) and not os.path.samefile(first, path):
+                raise NameTwice(first=first, second=path, name=name)
+            return True
+        if not NAME.fullmatch(name):
+            reason = "its name may have letters of ASCII, digits, - _ and . only (not first), in at most 8 directories"
+            raise CannotTravel(path=path, reason=reason)
+        if len(self.paths) >= MOST_FILES:
+            raise CannotTravel(path=path, reason=f"the program has more than {MOST_FILES} files")
+        self.paths[name] = path
+        return False
+
+    def _count(self, path: str) -> int:
+        """The size of a file that can be read; CannotTravel where all together become too many bytes."""
+        try:
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+        except OSError as error:
+            raise unreadable(path, error) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise CannotTravel(path=path, reason="it is not a regular file")
+        self.bytes += status.st_size
+        if self.bytes > MOST_BYTES:
+            raise CannotTravel(path=path, reason=f"with it the program's files have more than {MOST_BYTES} bytes; "
+                               "give big data as --input, or install it on the nodes")
+        return status.st_size
+
+
+def known(names: Collection[str], wanted: str) -> str:
+    """What a file defines, and the nearest to what was wanted, in words."""
+    import difflib
+
+    has = sorted(name for name in names if not name.startswith("_"))
+    if not has:
+        return "It defines nothing."
+    more = f" and {len(has) - NAMES_SHOWN} more" if len(has) > NAMES_SHOWN else ""
+    near = difflib.get_close_matches(wanted, has, 1)
+    guess = f" Did you mean {near[0]}?" if near else ""
+    return f"It defines {', '.join(has[:NAMES_SHOWN])}{more}.{guess}"
 
 
 def parse(path: str) -> ast.Module:
     """The syntax tree of a Python file. Raises FileUnreadable, or ProgramBroken with file, line and text."""
     try:
-        with open(path, "rb") as file:
-            source = file.read(MOST_FILE_BYTES + 1)
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            source = file.read(MOST_PYTHON_BYTES + 1)
     except OSError as error:
         raise unreadable(path, error) from error
-    if len(source) > MOST_FILE_BYTES:
-        raise ProgramTooBig(path=path, reason=f"a code file has at most {MOST_FILE_BYTES} bytes")
+    if len(source) > MOST_PYTHON_BYTES:
+        raise CannotTravel(path=path, reason=f"a Python file has at most {MOST_PYTHON_BYTES} bytes")
     try:
         compile(source, path, "exec", dont_inherit=True)
         return ast.parse(source, path)
@@ -134,20 +197,37 @@ def nearest_file(path: str) -> str:
     return f" Did you mean {os.path.join(directory, near[0])}?" if near and near[0] != wanted else ""
 
 
-def _names(tree: ast.Module) -> set[str]:
-    """What a module defines at its top level, also under if, try and with; "*" where a star import may bring more."""
-    names: set[str] = set()
+def files_below(directory: str) -> Iterator[str]:
+    """Files below a directory in the order of their names; hidden ones and links to directories stay out."""
+    def fail(error: OSError) -> None:
+        raise FileUnreadable(path=error.filename, reason=error.strerror or str(error), hint="") from error
+
+    for here, directories, names in os.walk(directory, onerror=fail):
+        directories[:] = sorted(name for name in directories if not name.startswith("."))
+        for name in sorted(names):
+            path = os.path.join(here, name)
+            if not name.startswith(".") and os.path.isfile(path):
+                yield path
+
+
+def _names(tree: ast.Module) -> dict[str, int]:
+    """What a module defines at its top level, also under if, try and with, and in which line first; "*" where
+    a star import may bring more."""
+    names: dict[str, int] = {}
     waiting: list[ast.AST] = list(tree.body)
     while waiting:
         node = waiting.pop()
+        found: list[str] = []
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
+            found = [node.name]
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            names.update(alias.asname or alias.name.partition(".")[0] for alias in node.names)
+            found = [alias.asname or alias.name.partition(".")[0] for alias in node.names]
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
+            found = [node.id]
         elif not isinstance(node, ast.Lambda):
             waiting += ast.iter_child_nodes(node)
+        for name in found:
+            names[name] = min(names.get(name, node.lineno), node.lineno)  # type: ignore[attr-defined]
     return names
 
 

@@ -11,9 +11,9 @@ import os
 import sys
 
 from ipdc_edge.commands.choose import choose
-from ipdc_edge.commands.client import call, group_of, user_name
+from ipdc_edge.commands.client import call, not_allowed
 from ipdc_edge.commands.display import print_json
-from ipdc_edge.errors import IpdcError, NoDaemon, NotAllowed, UnknownJob
+from ipdc_edge.errors import IpdcError, NoDaemon, UnknownJob
 from ipdc_edge.home import Home
 
 PIECE = 1 << 18  # bytes copied at a time
@@ -24,7 +24,8 @@ examples:
   ipdc-edge result abcd | sort -t "$(printf '\\t')" -k2,2nr | head
   ipdc-edge result abcd --json           (where the parts lie)
 
-Every part is sorted by key; the parts are part-00000, part-00001, ... below the job's directory.
+Every part is sorted by key (of a job without reduce: in the order of its input); the parts are part-00000,
+part-00001, ... below the job's directory, in the job's --output-format, byte for byte as they come out here.
 """
 
 
@@ -36,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.description = "Print the result of a job."
     parser.epilog = EXAMPLES
-    parser.add_argument("id", metavar="ID", help="a job's id or its beginning")
+    parser.add_argument("id", metavar="ID", help="a job's id, or its beginning or end")
     parser.add_argument("--json", action="store_true", help="print where the parts lie, as JSON")
 
 
@@ -65,7 +66,7 @@ def find(home: Home, prefix: str) -> str:
     except FileNotFoundError:
         names = []
     except PermissionError as error:
-        raise NotAllowed(path=home.jobs, group=group_of(home.jobs), user=user_name()) from error
+        raise not_allowed(home.jobs) from error
     try:
         return choose(prefix, [name for name in names if not name.startswith(".")])
     except UnknownJob:
@@ -94,6 +95,7 @@ def _daemons(home: Home) -> list[str]:
 def _state(home: Home, job: str) -> str:
     """The state of a job that has no result, in words."""
     try:
-        return f"it is {call(home, 'status', id=job).get('state')}"
+        state = call(home, "status", id=job).get("state")
+        return "it failed" if state == "failed" else "it was cancelled" if state == "cancelled" else f"it is {state}"
     except IpdcError:
         return "it did not finish, and no daemon tells more"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ipdc_edge import settings as conf
+from ipdc_edge.drivers.identity import become_owner, ensure
 from ipdc_edge.home import Home
 from ipdc_edge.settings import Settings
 
@@ -49,19 +50,22 @@ def quick(words: list[str]) -> int | None:
 def _run(with_broker: bool) -> int:
     from ipdc_edge.daemon import main
 
-    return serve(Home(os.environ), main.run, with_broker)
+    # a broker that runs as a child is started again when it ends
+    return serve(Home(os.environ), lambda home, settings: main.run(home, settings, with_broker), with_broker)
 
 
 def serve(home: Home, daemon: Callable[[Home, Settings], int], with_broker: bool) -> int:
-    """Reads the settings, makes the directories and runs `daemon(home, settings)`, between a broker's start
-    and end where `with_broker` says so."""
+    """Reads the settings, makes directories and identity where they are missing, and runs `daemon(home, settings)`,
+    between a broker's start and end where `with_broker` says so."""
     settings = conf.load(home.conf)
+    become_owner(home)
     home.prepare()
+    identity = ensure(home, settings.name)
     if not with_broker:
         return daemon(home, settings)
     from ipdc_edge.drivers.broker import BrokerProcess
 
-    broker = BrokerProcess(home, settings)
+    broker = BrokerProcess(home, settings, identity)
     broker.start()
     try:
         return daemon(home, settings)

@@ -1,5 +1,4 @@
-"""Brings files into the node's content: names them, computes their CIDs, hands their descriptors to the
-daemon.
+"""Brings files into the node's content: computes their CIDs, hands their descriptors to the daemon.
 
 Owns the client's half of the control operation `add`. Files are opened with the caller's rights and read
 once, in a buffer of one chunk; interior blocks wait in a spooled temporary file, so memory does not grow
@@ -11,20 +10,18 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import IO, BinaryIO, NamedTuple
 
 from ipdc_edge.codec import frames
-from ipdc_edge.codec.cid import BadCid, canonical
 from ipdc_edge.codec.control import block_payload
 from ipdc_edge.commands.client import Conversation
-from ipdc_edge.commands.program import FileUnreadable, nearest_file, unreadable
+from ipdc_edge.commands.program import unreadable
 from ipdc_edge.drivers.importer import Importer
 from ipdc_edge.errors import IpdcError
 from ipdc_edge.home import Home
 
 SPOOL_BYTES = 1 << 20  # interior blocks kept in memory; 20 GB of input have as much
-INPUTS_LIMIT = 10_000
 
 
 class NotAFile(IpdcError):
@@ -39,50 +36,12 @@ class FileChanged(IpdcError):
     retry = True
 
 
-class NoInput(IpdcError):
-    """{path} is a directory without a file in it."""
-
-
-class TooManyInputs(IpdcError):
-    """There are more than {limit} input files. Put small files together first, for example with `cat`."""
-
-
 class Added(NamedTuple):
     """A file that the daemon has: `stored` is "reference" or "copy"."""
 
     cid: str
     size: int
     stored: str
-
-
-class Input(NamedTuple):
-    """An input of a job: a file here, or content that has a CID already."""
-
-    name: str
-    path: str | None
-    cid: str | None
-
-
-def find_inputs(words: Sequence[str]) -> list[Input]:
-    """The inputs that --input names: files, directories (every file below that is not hidden, by name),
-    CIDs. Raises FileUnreadable, NotAFile, NoInput or TooManyInputs."""
-    found: list[Input] = []
-    for word in words:
-        if os.path.isdir(word):
-            below = list(_walk(word))
-            if not below:
-                raise NoInput(path=word)
-            found += below
-        elif os.path.lexists(word):
-            found.append(Input(os.path.basename(word), word, None))
-        else:
-            found.append(_content(word))
-        if len(found) > INPUTS_LIMIT:
-            raise TooManyInputs(limit=INPUTS_LIMIT)
-    for item in found:
-        if item.path is not None:
-            open_file(item.path).close()
-    return found
 
 
 def open_file(path: str) -> BinaryIO:
@@ -143,27 +102,3 @@ class _Counted:
         if self._progress is not None:
             self._progress(self._read)
         return count
-
-
-def _walk(directory: str) -> Iterator[Input]:
-    """Files below a directory in the order of their names; hidden ones and links to directories stay out."""
-    def fail(error: OSError) -> None:
-        raise FileUnreadable(path=error.filename, reason=error.strerror or str(error), hint="") from error
-
-    base = os.path.dirname(os.path.abspath(directory))
-    for here, directories, names in os.walk(directory, onerror=fail):
-        directories[:] = sorted(name for name in directories if not name.startswith("."))
-        for name in sorted(names):
-            path = os.path.join(here, name)
-            if not name.startswith(".") and os.path.isfile(path):
-                yield Input(os.path.relpath(os.path.abspath(path), base), path, None)
-
-
-def _content(word: str) -> Input:
-    """A word that is no file: a CID, or a mistake."""
-    text = word.removeprefix("ipfs://").removeprefix("/ipfs/")
-    try:
-        return Input(text, None, canonical(text))
-    except BadCid as error:
-        hint = nearest_file(word) or " It is no CID either."
-        raise FileUnreadable(path=word, reason="No such file or directory", hint=hint) from error

@@ -10,7 +10,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from ipdc_edge.commands.client import Conversation
-from ipdc_edge.commands.display import FINAL, Progress, elapsed, error_text, failure_text, seconds, size
+from ipdc_edge.commands.display import (
+    FINAL,
+    bad_records_text,
+    count_of,
+    counted,
+    counter_lines,
+    elapsed,
+    error_text,
+    failure_text,
+    plain,
+    seconds,
+    size,
+)
+from ipdc_edge.commands.progress import Progress
 from ipdc_edge.errors import DaemonLost, IpdcError, JobCancelled, JobFailed, NotPlaced
 from ipdc_edge.home import Home
 
@@ -46,7 +59,7 @@ def outcome(job: Mapping[str, Any]) -> IpdcError | None:
         if known.exit_code != 1:
             return known
     if never_placed(job):
-        return NotPlaced(reason=f"{error_text(job)}{placement_text(job)}")
+        return NotPlaced(reason=f"{error_text(job).removeprefix('not placed: ')}{placement_text(job)}")
     details = failure_text(job)
     reason = error_text(job)
     if details:
@@ -72,10 +85,31 @@ def placement_text(job: Mapping[str, Any]) -> str:
 
 
 def success_text(job: Mapping[str, Any], directory: str) -> str:
-    """What to say of a job that succeeded, and where its result is."""
-    text = f"job {job.get('id')} succeeded in {seconds(elapsed(job))}"
-    if job.get("input_bytes"):
-        text += f": {size(job['input_bytes'])} read"
-    return (f"{text}\n"
-            f"results   {job.get('directory') or directory}\n"
-            f"read them ipdc-edge result {job.get('id')}")
+    """The closing block: how long it took, what it read, made and counted, where the result is, and what to type."""
+    ident, took = job.get("id"), elapsed(job)
+    first = f"job {ident} succeeded in {seconds(took)}"
+    read, directory = count_of(job, "input_bytes"), str(job.get("directory") or directory)
+    if read:
+        first += f": {size(read)} read"
+        first += f", {size(read / took)}/s" if took >= 1 else ""
+    elif job.get("local"):
+        took_part = sum(bool(node.get("tasks_done")) for node in job.get("nodes") or ())
+        first += f": {job['local']} on {counted(took_part, 'node')}"
+    lines = [first]
+    if job.get("local") and not count_of(job, "output_bytes"):
+        lines.append(f"{'empty':10} nothing came of it: do nodes have files that {job['local']} means? It means files, "
+                     "not directories")
+    elif read and "output_bytes" in job and not count_of(job, "output_bytes"):
+        lines.append(f"{'empty':10} nothing came of it: functions yield pairs, programs print lines. What functions "
+                     f"printed: ipdc-edge logs {ident}")
+    if shuffled := count_of(job, "shuffle_bytes"):
+        lines.append(f"{'shuffled':10} {size(shuffled)}")
+    if "output_bytes" in job:
+        lines.append(f"{'written':10} {size(count_of(job, 'output_bytes'))}")
+    lines += [f"{'counters' if number == 0 else '':10} {line}" for number, line in enumerate(counter_lines(job))]
+    if bad := bad_records_text({**job, "directory": directory}):
+        lines.append(f"{'bad':10} {bad}")
+    lines += [f"{'results':10} {directory}",
+              f"{'read them':10} ipdc-edge result {ident} | head",
+              f"{'look back':10} ipdc-edge status {ident}"]
+    return plain("\n".join(lines))

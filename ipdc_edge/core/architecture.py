@@ -1,38 +1,40 @@
-"""What an architecture (`ipdc_edge.apps.*`) gives the core: how a job becomes tasks, and what each task is
-told.
+"""What an architecture (`ipdc_edge.apps.*`, or a package of somebody else) gives the core: how a job becomes tasks,
+and what each task is told.
 
-Owns the interface only. An implementation is pure: the core calls it while it handles an event. Channels are
-all that a new architecture has to define: the master orders a task on `Task.command`, the worker answers on
-`Task.report`.
+Owns the interface and what it leaves open by default. An implementation is pure: the core calls it while it handles
+an event. Channels are all that a new architecture has to define: the master orders a task on `Task.command`, the
+worker answers on `Task.report`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from ..errors import IpdcError
-from .values import JobSpec, Json, Result, Task
+from .values import MOST_PRIORITY, MOST_TIMEOUT, JobSpec, Json, Result, Task
 
 
 class BadSpec(IpdcError):
     """the job's description is not valid: {reason}"""
 
 
-class Architecture(Protocol):
-    """One kind of job."""
+class Architecture:
+    """One kind of job. One object serves all jobs of its kind, so it keeps nothing of any."""
 
-    name: str
+    name: str  # as jobs and nodes' capabilities have it
+    module: str  # the runner's side, dotted: it has load and make_task (runner/__main__.py says how they are called)
     commands: tuple[str, ...]  # the channels its masters speak on
     reports: tuple[str, ...]  # the channels its workers answer on
+    decompresses = False  # whether its inputs' "compression" means something to it
+    network = False  # whether its tasks need one: then only nodes offer it whose owner allows that
 
     def check(self, spec: JobSpec) -> None:
         """BadSpec unless the description is valid and within bounds; costs little, whatever it says."""
-        ...
+        raise NotImplementedError
 
     def plan(self, spec: JobSpec) -> tuple[Task, ...]:
         """All tasks of a checked job, in the order in which they should be leased."""
-        ...
+        raise NotImplementedError
 
     def params(self, spec: JobSpec, task: Task, results: Mapping[str, Result], holder: str) -> Json:
         """What the worker needs to know for `task`, JSON, once all earlier stages are in `results` (task id
@@ -41,8 +43,49 @@ class Architecture(Protocol):
         `providers` in it lists the ids of nodes whose content it names, `holder` (the master) among them
         where it is the input's; the core adds their gateways' addresses as `gateways`.
         """
-        ...
+        raise NotImplementedError
 
     def view(self, spec: JobSpec, done: Mapping[int, tuple[int, int]]) -> Json:
         """Progress in the architecture's own words from {stage: (total, done)}, merged into a job's status."""
-        ...
+        total, finished = (sum(column) for column in zip(*done.values()))
+        return {"maps": {"total": total, "done": finished}, "reduces": {"total": 0, "done": 0}}
+
+    def stage_name(self, spec: JobSpec, stage: int) -> str:
+        """What people call a stage."""
+        return f"stage {stage}"
+
+    def enough(self, spec: JobSpec, results: Mapping[str, Result]) -> bool:
+        """Whether the job has what it wants although tasks are left: those are skipped then. Asked after every
+        commit, so it costs little; it may not take back what it said."""
+        return False
+
+    def hopeless(self, spec: JobSpec, counters: Mapping[str, int]) -> str:
+        """Why the job cannot succeed any more, from what its committed tasks counted, summed; "" while it can."""
+        return ""
+
+
+def spec_of(cid: str, body: object) -> JobSpec:
+    """Read what the core needs from a job's description; BadSpec names the field that is not as it must be."""
+    if not isinstance(body, dict):
+        raise BadSpec(reason="not a JSON object")
+    if body.get("version") != 1:
+        raise BadSpec(reason=f"version {body.get('version')!r}; this node reads version 1")
+    app, workers, memory = body.get("app"), body.get("workers"), body.get("memory")
+    if not isinstance(app, str):
+        raise BadSpec(reason=f"app {app!r} is not a name")
+    if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= 10_000:
+        raise BadSpec(reason=f"workers {workers!r} is not a number from 1 to 10000")
+    if not isinstance(memory, int) or isinstance(memory, bool) or not 1 <= memory <= 1 << 40:
+        raise BadSpec(reason=f"memory {memory!r} is not a number of bytes")
+    nodes, options = body.get("nodes", []), body.get("options")
+    if not isinstance(nodes, list) or len(nodes) > 10_000 or not all(isinstance(node, str) for node in nodes):
+        raise BadSpec(reason=f"nodes {str(nodes)[:100]} is not a list of ids")
+    priority, timeout = body.get("priority", 0), body.get("timeout", 0)
+    if type(priority) is not int or abs(priority) > MOST_PRIORITY:
+        raise BadSpec(reason=f"priority {priority!r} is not a number from -{MOST_PRIORITY} to {MOST_PRIORITY}")
+    if type(timeout) is not int or not 0 <= timeout <= MOST_TIMEOUT:
+        raise BadSpec(reason=f"timeout {timeout!r} is not a number of seconds from 0 to {MOST_TIMEOUT}")
+    grows = body.get("grows") is True and not nodes
+    queue = not (isinstance(options, dict) and options.get("no_queue") is True)
+    chosen = tuple(dict.fromkeys(nodes))
+    return JobSpec(cid, app, workers, memory, body, chosen, queue, priority, timeout, grows)

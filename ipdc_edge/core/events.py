@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .messages import Message
-from .values import Attempt, Failure, JobKey, JobSpec, Json, NodeRecord, Result, Vitals
+from .values import Attempt, Failure, HeldList, JobKey, JobSpec, Json, MemberList, NodeRecord, Result, Vitals
 
 OWN = "own"  # names the node's own broker where a broker is asked for
 
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
-    """A peer's message, delivered by `broker` (OWN, or a portal's address); `birth` numbers the sender's
+    """A peer's message, delivered by `broker` (OWN, or a portal's node id); `birth` numbers the sender's
     connection."""
 
     broker: str
@@ -31,6 +31,13 @@ class RecordsListed:
 
     portal: str
     outstanding: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PortalJoined:
+    """A connection to a portal stands."""
+
+    portal: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,34 @@ class PeerUnreachable:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerFound:
+    """A member answered, with its certificate, at an address that was only guessed (a setting, mDNS)."""
+
+    node: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAddressChanged:
+    """This node is reached at other addresses than before."""
+
+    mqtt: str
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class MembersAdopted:
+    """A member list whose signature was verified, and which is durable and content of this node."""
+
+    held: HeldList
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveRequested:
+    """The local owner wants this node off the member list."""
+
+
+@dataclass(frozen=True, slots=True)
 class VitalsMeasured:
     """The node's own vitals were taken."""
 
@@ -61,8 +96,29 @@ class WatchRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """This node shall take no more work: what waits is handed back, what runs may end. `lasting`: also after a restart,
+    until its owner says otherwise."""
+
+    lasting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequested:
+    """The owner wants this node to take work again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChanged:
+    """The owner changed what this node offers."""
+
+    capabilities: tuple[str, ...]
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
-    """The daemon is about to end: say goodbye."""
+    """The daemon is about to end: say goodbye, and hand back what still runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +154,13 @@ class JobFetchFailed:
 
 @dataclass(frozen=True, slots=True)
 class TaskProgressed:
-    """The runner has worked through so many bytes of input of an attempt."""
+    """The runner has worked through so many bytes of input of an attempt; `status` is what the user's code said of it,
+    "" where it said nothing new."""
 
     key: JobKey
     attempt: Attempt
     bytes_done: int
+    status: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +221,11 @@ class TimePassed:
 
 
 Event = (
-    MessageReceived | RecordsListed | PortalLeft | PeerUnreachable | VitalsMeasured | WatchRequested | StopRequested
-    | JobSubmitted | CancelRequested | JobFetched | JobFetchFailed | TaskProgressed | TaskFinished | TaskFailed
-    | PartFetched | PartFetchFailed | ResultPublished | ResultFailed | TimePassed
+    MessageReceived | RecordsListed | PortalJoined | PortalLeft | PeerUnreachable | PeerFound | OwnAddressChanged
+    | MembersAdopted | LeaveRequested | VitalsMeasured | WatchRequested | DrainRequested | ResumeRequested
+    | SettingsChanged | StopRequested | JobSubmitted | CancelRequested
+    | JobFetched | JobFetchFailed | TaskProgressed | TaskFinished | TaskFailed | PartFetched | PartFetchFailed
+    | ResultPublished | ResultFailed | TimePassed
 )
 
 
@@ -179,7 +239,8 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Save(Effect):
-    """Make a fact durable: `kind` is job, worker, task or ended, `key` is the job's id and what is meant of it."""
+    """Make a fact durable: `kind` is job, worker, task or ended, `key` is the job's id and what is meant of it; or
+    `kind` is peer and `key` a node's id, for its addresses; or both are `node`, for whether this one drains."""
 
     kind: str
     key: str
@@ -207,6 +268,47 @@ class WatchRecords(Effect):
     """Begin or end listening to the records at the portals."""
 
     wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPortals(Effect):
+    """Keep a connection to these nodes' brokers, at these addresses, and to no other portal's: (id, address)."""
+
+    portals: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitMembers(Effect):
+    """Let in these members and nobody else; `expelled` were members before, their open connections end."""
+
+    members: MemberList
+    expelled: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchMembers(Effect):
+    """Verify a newer member list that a peer told, `packed` or at its gateway; answered by MembersAdopted if it is
+    one."""
+
+    node: str
+    gateway: str
+    cid: str
+    version: int
+    packed: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExpelMember(Effect):
+    """This node holds the authority's key: sign a list without that member, who asked for it."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveDomain(Effect):
+    """This node is not on the member list any more: end all connections and be alone again."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,19 +354,23 @@ class FetchPart(Effect):
     index: int
     cid: str
     size: int
+    node: str
     gateway: str
 
 
 @dataclass(frozen=True, slots=True)
 class KeepLog(Effect):
-    """Put what an attempt printed beside the result: `text` itself, or content `cid` of the node at `gateway`."""
+    """Put what an attempt printed beside the result: `text` itself, or content `cid` of `node` at its `gateway`. With
+    `aside` it is not what was printed but the records that were set aside."""
 
     job: str
     task: str
     attempt: Attempt
     text: str
     cid: str = ""
+    node: str = ""
     gateway: str = ""
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,3 +401,15 @@ class Note(Effect):
     """A line for the journal."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tell(Effect):
+    """A fact of a job's story: its `kind`, the `task` and the `node` (by name) that it is about, if any, and what else
+    there is to say of it. It is kept with what is saved next, never by a write of its own; till then it may be lost."""
+
+    job: str
+    kind: str
+    task: str = ""
+    node: str = ""
+    words: Json = field(default_factory=dict)

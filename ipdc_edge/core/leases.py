@@ -11,29 +11,103 @@ from collections.abc import Iterable, Iterator
 
 from .machine import BrokenInvariant
 from .messages import Held
+from .pace import Pace
 from .participant import Participant, Participants
-from .tasks import Tasks, TaskState
-from .values import Attempt, Result
+from .tasks import BEHIND_OTHERS, MOST_ATTEMPTS, Lease, Tasks, TaskState
+from .timing import NEVER
+from .values import BEHIND, Attempt, Result
 
 
 class Leases:
     """The leases of one job."""
 
-    def __init__(self, tasks: Tasks, participants: Participants, birth: int) -> None:
-        self.tasks, self.participants, self.birth = tasks, participants, birth
+    def __init__(self, tasks: Tasks, participants: Participants, pace: Pace, birth: int) -> None:
+        self.tasks, self.participants, self.pace, self.birth = tasks, participants, pace, birth
         self.issued = 0
+        self.double_at = NEVER  # when a task is late that an idle worker may do too
 
     def give(self, now: float) -> Iterator[tuple[Participant, TaskState, Attempt]]:
-        """Lease ready tasks to workers with room, the least loaded first; each is to be ordered at once."""
-        while (task := self.tasks.first_ready()) is not None:
-            participant = self.participants.freest(task, self.tasks.ready_count())
+        """Lease ready tasks to workers with room, the least loaded first, and where none is left, late ones to workers
+        with nothing to do; each is to be ordered at once."""
+        if self.tasks.ready_count():
+            yield from self._give_ready(now)
+        self.double_at = NEVER
+        if not self.tasks.ready_count():
+            yield from self._double(now)
+
+    def _give_ready(self, now: float) -> Iterator[tuple[Participant, TaskState, Attempt]]:
+        engaged = self.participants.engaged(1)
+        for task in self.tasks.ready():
+            node = self.place(task)
+            if not node and task.one_left() and self.participants.awaits_another(task, now):
+                continue
+            participant = self.participants.freest(task, self.tasks.ready_count(), node, engaged, self.pace)
             if participant is None:
+                if node or task.failed_on or task.missed_on:
+                    continue  # another task may have a free node
                 return
-            self.issued += 1
-            attempt = Attempt(self.birth, self.issued)
-            self.tasks.lease(task.task.id, attempt, participant.node, now)
-            participant.held[attempt] = task.task.id
-            yield participant, task, attempt
+            yield participant, task, self._issue(participant, task, now)
+
+    def _issue(self, participant: Participant, task: TaskState, now: float) -> Attempt:
+        self.issued += 1
+        attempt = Attempt(self.birth, self.issued)
+        self.tasks.lease(task.task.id, attempt, participant.node, now)
+        participant.held[attempt] = task.task.id
+        if len(participant.held) > participant.slots:
+            task.leases[attempt].began = BEHIND_OTHERS
+        return attempt
+
+    def _double(self, now: float) -> Iterator[tuple[Participant, TaskState, Attempt]]:
+        """Tasks that are late at one worker begin at an idle one too, if it will be done sooner; the longest first."""
+        free = [p for p in self.participants.fit() if len(p.held) < p.slots]
+        if not free:
+            return
+        late = []
+        for task, lease in self._lone():
+            at = self.pace.late_at(task, lease)
+            if at <= now:
+                late.append((self.pace.left(task, lease, now), task, lease))
+            else:
+                self.double_at = min(self.double_at, at)
+        if not late:
+            return
+        busy = self.participants.engaged(0)
+        idle = [p for p in free for _ in range(p.slots - len(p.held) - busy.get(p.node, 0))]
+        late.sort(key=lambda one: -one[0])
+        for participant in sorted(idle, key=lambda p: self.pace.slowness(p.node)):
+            node = participant.node
+            found = next((one for one in late if node != one[2].node and not one[1].fails_at(node)
+                          and self.pace.is_worth(one[1], one[2], node, now)), None)
+            if found is not None:
+                late.remove(found)
+                yield participant, found[1], self._issue(participant, found[1], now)
+
+    def _lone(self) -> Iterator[tuple[TaskState, Lease]]:
+        """Tasks with one open attempt that any other worker may do as well, and that attempt's lease."""
+        for participant in self.participants:
+            for attempt, ident in participant.held.items():
+                task = self.tasks.states[ident]
+                alone = task.task.single or self.place(task)
+                if len(task.leases) < MOST_ATTEMPTS and self.tasks.is_ready(ident) and not alone:
+                    yield task, task.leases[attempt]
+
+    def place(self, task: TaskState) -> str:
+        """The one node that is to do a task; "" when any may. A node that did what this goes beside, as long as it can:
+        it takes tasks, and has not failed this one."""
+        beside = self.tasks.results.get(task.task.beside)
+        if task.task.node or beside is None:
+            return task.task.node
+        participant = self.participants.get(beside.node)
+        here = participant is not None and participant.fit()
+        return beside.node if here and not task.fails_at(beside.node) else ""
+
+    def skip_rest(self, now: float) -> Iterator[tuple[Participant, tuple[Attempt, ...]]]:
+        """The job has enough: no attempt is anybody's duty any more. Who held which."""
+        self.tasks.skip_rest(now)
+        for participant in self.participants:
+            if participant.held:
+                held, participant.held = tuple(participant.held), {}
+                yield participant, held
 
     def renew(self, participant: Participant, held: Iterable[Held], now: float) -> tuple[Attempt, ...]:
         """The worker says what it holds; the attempts that are not wanted any more."""
@@ -44,18 +118,35 @@ class Leases:
                 drop.append(item.attempt)
             else:
                 lease = task.leases[item.attempt]
-                lease.seen, lease.bytes_done = True, item.bytes_done
+                lease.seen, lease.bytes_done, lease.status, lease.told = True, item.bytes_done, item.status, now
+                if item.status == BEHIND:
+                    lease.began = BEHIND_OTHERS
+                elif lease.began == BEHIND_OTHERS:
+                    lease.began = now
         return tuple(drop)
 
     def _wanted(self, participant: Participant, task: TaskState, attempt: Attempt, now: float) -> bool:
         """Whether we want this attempt; takes up again what we had given up on, if its task is still open."""
         if attempt in participant.held or attempt in task.leases:
             return participant.held.get(attempt) == task.task.id
-        if task.state == "committed" or not self.may_speak(participant.node, task, attempt):
+        if task.state in ("committed", "skipped") or attempt in task.failed:
             return False
+        if not self.may_speak(participant.node, task, attempt) or self._claimed_another(participant, task, attempt):
+            return False
+        mine = next((other for other, lease in task.leases.items() if lease.node == participant.node), None)
+        if mine is None and len(task.leases) >= MOST_ATTEMPTS or mine is not None and mine < attempt:
+            return False
+        if mine is not None:  # both places are not for one node, and what it has had for longer is further
+            self.take_back(participant, mine)
         self.tasks.adopt(task.task.id, attempt, participant.node, now)
         participant.held[attempt] = task.task.id
         return True
+
+    def _claimed_another(self, participant: Participant, task: TaskState, attempt: Attempt) -> bool:
+        """Whether the node was believed another attempt at the task from before our restart. One each: or a node could
+        claim attempt after attempt, and fail the task with them."""
+        return attempt not in task.issued and any(
+            node == participant.node and other.birth < self.birth for other, node in task.issued.items())
 
     def may_speak(self, node: str, task: TaskState, attempt: Attempt) -> bool:
         """Whether the attempt was this node's. The ledger keeps no leases, only who our workers are: so what
@@ -88,23 +179,43 @@ class Leases:
         for attempt in list(participant.held):
             self.take_back(participant, attempt)
 
-    def commit(self, node: str, task: TaskState, attempt: Attempt, result: Result, now: float) -> None:
-        """The first result of a task; its other attempts are nobody's duty any more."""
+    def commit(
+        self, node: str, task: TaskState, attempt: Attempt, result: Result, now: float
+    ) -> list[tuple[str, Attempt]]:
+        """The first result of a task; its other attempts are nobody's duty any more: whose they were."""
         task.issued[attempt] = node
+        own = task.leases.get(attempt)
+        if own is not None:
+            self.pace.took(task.task, node, now - own.from_when())
+        losers = [(lease.node, other) for other, lease in task.leases.items() if other != attempt]
         for other, lease in task.leases.items():
-            self.participants.by_node[lease.node].held.pop(other, None)
+            participant = self.participants.by_node[lease.node]
+            participant.held.pop(other, None)
+            if other != attempt:
+                self.pace.outrun(task.task, lease.node, now - lease.from_when())
+            self._next_begins(participant, now)
         self.tasks.commit(task.task.id, result, now)
         self.participants.by_node[node].tasks_done += 1
+        return losers
 
-    def lose_output(self, cid: str, ordered: float) -> list[str]:
+    def _next_begins(self, participant: Participant, now: float) -> None:
+        """A worker is done with an attempt: it begins the one that it has in hand."""
+        for attempt, ident in participant.held.items():
+            lease = self.tasks.states[ident].leases[attempt]
+            if lease.began == BEHIND_OTHERS:
+                lease.began = now
+                return
+
+    def lose_output(self, cid: str, ordered: float) -> dict[str, str]:
         """An output cannot be fetched by an attempt that was ordered then: its task waits again, and with a
-        lost worker all that it alone held. Their ids. What was made anew since the order is not meant."""
-        lost = [i for i in self.tasks.by_output.get(cid, ()) if self.tasks.states[i].committed <= ordered]
-        makers = list(dict.fromkeys(self.tasks.results[i].node for i in lost))
-        for ident in lost:
+        lost worker all that it alone held. Their ids, and who had made them. What was made anew since the order is not
+        meant."""
+        found = [i for i in self.tasks.by_output.get(cid, ()) if self.tasks.states[i].committed <= ordered]
+        lost = {ident: self.tasks.results[ident].node for ident in found}
+        for ident in found:
             self.tasks.lose(ident)
-        for node in makers:
-            lost += self.lose_outputs_of(node, self._joined(node))
+        for node in dict.fromkeys(lost.values()):
+            lost |= dict.fromkeys(self.lose_outputs_of(node, self._joined(node)), node)
         return lost
 
     def lose_outputs_of(self, node: str, before: float = float("inf")) -> list[str]:

@@ -1,59 +1,35 @@
 """One job as its master sees it: whom it is offered to, who holds which lease, what is committed, how it
 ends.
 
-Owns the job machine. Its ledger is the truth: leases are given by it and run out by its clock, the first
-committed result of a task wins, later ones are acknowledged and dropped. Everything it sends may be lost or
-doubled: offers and commands are sent again until they are seen, and workers send their reports until they are
-`received`.
+Owns what follows from each event, and all that is sent and saved for it. Its ledger is the truth: leases are given
+by it and run out by its clock, the first committed result of a task wins, later ones are acknowledged and dropped.
+Everything it sends may be lost or doubled: offers and commands are sent again until they are seen, and workers send
+their reports until they are `received`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from . import messages as m
 from .architecture import Architecture
-from .events import DiscardResult, Effect, FetchPart, KeepLog, Note, PublishResult, ReleaseJob, Save, Send
+from .events import DiscardResult, Effect, KeepLog, Note, PublishResult, ReleaseJob, Save, Send
+from .failures import Failures
 from .leases import Leases
-from .machine import Transitions, follow, require
+from .life import FINAL, Life
+from .machine import require
 from .membership import Membership
-from .messages import (
-    Accept,
-    Cancel,
-    CleanUp,
-    Command,
-    Download,
-    Failed,
-    FromMaster,
-    Received,
-    Refuse,
-    Renew,
-    Renewed,
-    Report,
-)
+from .orders import offer, order
+from .pace import Pace
 from .participant import Participant, Participants
+from .parts import ASIDE, LOG, Parts
+from .story import Story
 from .tasks import Tasks, TaskState
-from .timing import Timing
+from .timing import NEVER, Timing
 from .values import Attempt, Failure, JobSpec, Json, Result
-from .views import failure_view, saved_result, task_views
+from .views import failure_view, job_view, saved_result, task_views
 
-JOB: Transitions = {
-    ("queued", "start"): "running",  # the first worker accepted
-    ("running", "collect"): "collecting",  # every task is committed; parts are on their way
-    ("collecting", "lose"): "running",  # a part could not be had: its task waits again
-    ("collecting", "publish"): "publishing",
-    ("publishing", "finish"): "succeeded",
-    ("queued", "fail"): "failed",
-    ("running", "fail"): "failed",
-    ("collecting", "fail"): "failed",
-    ("publishing", "fail"): "failed",
-    ("queued", "cancel"): "cancelled",
-    ("running", "cancel"): "cancelled",
-    ("collecting", "cancel"): "cancelled",
-}
-PUBLIC = {"collecting": "running", "publishing": "running"}  # what people are told of the state
-FINAL = ("succeeded", "failed", "cancelled")
-MOST_FAILURES = 4  # attempts at one task that may fail before the job does
-MOST_FETCH_FAILURES = 12  # times that one task may miss content before the job fails
+NO_ATTEMPT = Attempt(0, 0)  # of what was committed before a restart: the ledger keeps none
 
 
 class Master:
@@ -61,44 +37,50 @@ class Master:
 
     def __init__(
         self, job: str, spec: JobSpec, architecture: Architecture, membership: Membership, timing: Timing,
-        birth: int, now: float,
+        birth: int, now: float, engaged: Callable[[int], Mapping[str, int]],
     ) -> None:
         self.job, self.spec, self.architecture = job, spec, architecture
         self.membership, self.timing = membership, timing
-        self.state = "queued"
+        self.life = Life(job, spec, now)
         self.tasks = Tasks(architecture.plan(spec))
-        self.participants = Participants(job, spec, membership, timing, now)
-        self.leases = Leases(self.tasks, self.participants, birth)
-        self.parts: dict[str, str] = {}  # final tasks whose output is here -> its CID
-        self.failure: dict[str, object] | None = None
-        self.error: str | None = None
+        self.participants = Participants(job, spec, membership, timing, now, engaged)
+        pace = Pace((task.task for task in self.tasks.states.values()), timing)
+        self.leases = Leases(self.tasks, self.participants, pace, birth)
+        self.parts = Parts(job, self.tasks, membership)
+        self.failures = Failures(self.tasks, self.participants)
         self.effects: list[Effect] = []
-        self.submitted, self.started, self.ended = now, 0.0, 0.0
+        self.story = Story(job, lambda fact: self.effects.append(fact))  # not its method: the list is taken away
+        self.noticed = False  # whether the node knows that it has ended
 
     # -- its life
 
+    @property
+    def state(self) -> str:
+        """Where it is in its life."""
+        return self.life.state
+
     def accept(self, utc: str) -> None:
         """The job is new: make it durable before anybody hears of it."""
-        body = {"cid": self.spec.cid, "body": self.spec.body, "submitted": self.submitted, "utc": utc}
+        body = {"cid": self.spec.cid, "body": self.spec.body, "submitted": self.life.submitted, "utc": utc}
         self.effects.append(Save("job", self.job, body))
+        self.story.tell("accepted", app=self.spec.app, tasks=len(self.tasks.states), workers=self.spec.workers)
 
     def restore(self, submitted: float, workers: Mapping[str, Json], committed: Mapping[str, Result]) -> None:
         """After a restart: take up what the ledger holds; the workers will say what they hold."""
-        self.submitted = submitted
+        self.life.submitted_at(submitted)
+        self.story.tell("restored", committed=len(committed), tasks=len(self.tasks.states), workers=len(workers))
         for node, worker in workers.items():
-            self.participants.restore(node, str(worker["name"]), int(worker["slots"]))
-            self.membership.learn(node, str(worker["address"]), str(worker["gateway"]))
+            self.participants.restore(node, worker)
         for task, result in committed.items():
             if task in self.tasks.states:
                 self.tasks.commit(task, result, 0.0)
-                self._fetch_if_final(self.tasks.states[task], result)
+                self.effects += self.parts.fetch(self.tasks.states[task], result)
+                self.effects += self.parts.fetch_prints(task, NO_ATTEMPT, result, ASIDE)  # they may not have come
         if committed or workers:
-            self._step("start")
-            self.started = submitted
+            self.life.start(submitted)
+            self._finish_early(0.0)
             self._collect_when_done()
-
-    def _step(self, word: str) -> None:
-        self.state = follow("job", JOB, self.state, word, self.job)
+            self.life.was_done = self.state == "collecting"
 
     def cancel(self, now: float) -> None:
         """The owner wants it no more."""
@@ -111,10 +93,10 @@ class Master:
             self._end("fail", reason, now)
 
     def _end(self, word: str, reason: str, now: float) -> None:
-        self._step(word)
-        self.error, self.ended = reason, now
+        self.life.end(word, now, reason)
+        self.story.tell(self.state, reason=reason)
         for participant in self.participants:
-            self._send(participant.node, Cancel(self.job, reason[:200]))
+            self._send(participant.node, m.Cancel(self.job, reason[:200]))
             self.leases.take_back_all(participant)
         self.effects.append(Save("ended", self.job, self.view()))
         self.effects.append(DiscardResult(self.job, self.view()))
@@ -123,31 +105,43 @@ class Master:
         """The parts are in place: the job has succeeded, and its workers may forget it."""
         if self.state != "publishing":
             return
-        self._step("finish")
-        self.ended = now
+        self.life.end("finish", now)
+        self.story.tell("published")
         self.effects.append(Save("ended", self.job, self.view()))
         for participant in self.participants:
-            self._send(participant.node, CleanUp(self.job))
+            self._send(participant.node, m.CleanUp(self.job))
         self.effects.append(ReleaseJob(self.job))
 
     # -- workers
+
+    def retry(self, now: float) -> None:
+        """A place has become free: ask again also those who refused lately."""
+        self.participants.forgive()
+        self.recruit(now)
 
     def recruit(self, now: float) -> None:
         """Offer the job to the best nodes that are not in it yet, until it has as many as it wants."""
         if self.state in ("queued", "running") and self.tasks.ready_count():
             for participant in self.participants.recruit(now):
-                self._offer(participant)
+                self.story.tell("offered", node=participant.name)
+                self._send(participant.node, offer(self.job, self.spec, self.membership))
+            pardoned, self.participants.pardoned = self.participants.pardoned, []
+            for participant in pardoned:
+                self.story.tell("pardoned", node=participant.name)
+            if not self.spec.queue and self.state == "queued" and self.participants.nobody_fits():
+                self.fail("not placed: no node is fit for it", now)
 
-    def _offer(self, participant: Participant) -> None:
-        own, spec = self.membership.own, self.spec
-        self._send(participant.node, Download(self.job, spec.cid, spec.app, spec.memory, own.mqtt, own.gateway))
-
-    def accepted(self, node: str, message: Accept, now: float) -> None:
+    def accepted(self, node: str, message: m.Accept, now: float) -> None:
         """A worker takes the job."""
         participant = self.participants.get(node)
         if participant is None or self.state in FINAL:
-            return self._send(node, CleanUp(self.job))
+            return self._send(node, m.CleanUp(self.job))
+        before, slots = participant.state, participant.slots
         self.participants.accept(participant, message.slots, now)
+        if before != "working":
+            self.story.tell("joined", node=participant.name, slots=participant.slots, was=before)
+        elif participant.slots != slots:
+            self.story.tell("slots", node=participant.name, slots=participant.slots)
         self._works(participant, now)
         self.lease(now)
 
@@ -155,49 +149,75 @@ class Master:
         """It is our worker: after a restart only those who were given the job may say what they hold of it."""
         if not participant.saved:
             participant.saved = True
-            address, gateway = self.membership.addresses[participant.node]
-            known = {"name": participant.name, "slots": participant.slots, "address": address, "gateway": gateway}
+            known = {"name": participant.name, "slots": participant.slots, "start": participant.start}
+            if addresses := self.membership.addresses.get(participant.node):  # else kept now and then only
+                known |= {"mqtt": addresses[0], "gateway": addresses[1]}
             self.effects.append(Save("worker", f"{self.job}/{participant.node}", known))
         if self.state == "queued":
-            self._step("start")
-            self.started = now
+            self.life.start(now)
 
-    def refused(self, node: str, message: Refuse, now: float) -> None:
+    def refused(self, node: str, message: m.Refuse, now: float) -> None:
         """A node does not take the job, or has forgotten it."""
         before = self.participants.get(node)
         had = before is not None and before.state in ("working", "lost")
         participant = None if self.state in FINAL else self.participants.refuse(node, message.reason, now)
         if participant is not None:
-            self._left(participant, had, now)
+            self.story.tell("refused", node=participant.name, reason=participant.reason, had=had)
+            self._left(participant, had, "refused", now)
 
-    def worker_restarted(self, node: str, now: float) -> None:
-        """A node started anew: what it held and what it had made of the job is gone."""
+    def worker_began(self, node: str, start: int, now: float) -> None:
+        """A node's first word since this start. If we knew it before, what it held and what it had made of the job is
+        gone."""
+        if not self.participants.began(node, start):
+            return
         participant = None if self.state in FINAL else self.participants.restarted(node)
         if participant is not None:
-            self._left(participant, True, now)
+            self.story.tell("restarted", node=participant.name)
+            self._left(participant, True, "restarted", now)
+        else:  # offered the job anew since we ourselves began anew
+            self.participants.by_node[node].saved = False  # as what it was before
+            self._lose_outputs_of(node)
 
-    def _left(self, participant: Participant, had: bool, now: float) -> None:
-        self.leases.take_back_all(participant)
-        if had and self.state == "running":
-            for ident in self.leases.lose_outputs_of(participant.node):
-                self.effects.append(Note(f"job {self.job}: {ident} is done again, {participant.name} lost it"))
+    def _left(self, participant: Participant, had: bool, why: str, now: float) -> None:
+        self._take_back_all(participant, why)
+        if had:
+            self._lose_outputs_of(participant.node)
         self.recruit(now)
         self.lease(now)
 
+    def _take_back_all(self, participant: Participant, why: str) -> None:
+        for ident in participant.held.values():
+            self.story.returned(ident, participant.name, why)
+        self.leases.take_back_all(participant)
+
+    def _lose_outputs_of(self, node: str) -> None:
+        for ident in self.leases.lose_outputs_of(node) if self.state == "running" else ():
+            name = self.participants.name(node)
+            self.story.output_lost(ident, name, "left")
+            self.effects.append(Note(f"job {self.job}: {ident} is done again, {name} lost it"))
+
     def lost(self, node: str, now: float) -> None:
         """The worker's connection broke."""
+        participant = self.participants.get(node)
+        if participant is not None and participant.state == "working" and self.state not in FINAL:
+            self.story.tell("broke", node=participant.name)
         self.participants.connection_broke(node, now)
 
-    def renew(self, node: str, message: Renew, now: float) -> None:
+    def renew(self, node: str, message: m.Renew, now: float) -> None:
         """A worker says what it holds: its leases begin anew, what it missed is sent again."""
+        before = self.participants.get(node)
+        was, held = (before.state, dict(before.held)) if before is not None else ("", {})
         participant = None if self.state in FINAL else self.participants.renew(node, now)
         if participant is None:
-            return self._send(node, CleanUp(self.job))
+            return self._send(node, m.CleanUp(self.job))
+        if was != "working":
+            self.story.tell("back", node=participant.name, was=was)
         self._works(participant, now)
         drop = self.leases.renew(participant, message.held, now)
         for attempt in self.leases.unseen(participant, {h.attempt for h in message.held}, now, self.timing.resend):
-            self._command(node, self.tasks.states[participant.held[attempt]], attempt)
-        self._send(node, Renewed(self.job, drop))
+            self._command(node, participant.held[attempt], attempt)
+        self.story.renewed(participant.name, held, participant.held)
+        self._send(node, m.Renewed(self.job, drop))
         self.lease(now)
 
     # -- tasks
@@ -206,125 +226,140 @@ class Master:
         """Give ready tasks to workers with room."""
         if self.state == "running":
             for participant, task, attempt in self.leases.give(now):
-                self._command(participant.node, task, attempt)
+                beside = next((lease.node for other, lease in task.leases.items() if other != attempt), "")
+                late = self.participants.name(beside) if beside else ""
+                self.story.leased(task.task.id, participant.name, attempt, late, len(task.issued) > 1)
+                self._command(participant.node, task.task.id, attempt)
 
-    def _command(self, node: str, task: TaskState, attempt: Attempt) -> None:
-        require(self.tasks.is_ready(task.task.id), f"{task.task.id} is ordered before all that it needs is committed")
-        params = dict(self.architecture.params(self.spec, task.task, self.tasks.results, self.membership.own.id))
-        params["gateways"] = {
-            provider: self.membership.addresses[provider][1]
-            for provider in params.get("providers", ())
-            if provider in self.membership.addresses
-        }
-        self._send(node, Command(self.job, task.task.command, task.task.id, attempt, task.task.report, params))
+    def _command(self, node: str, ident: str, attempt: Attempt) -> None:
+        told = self.job, self.spec, self.architecture, self.membership, self.tasks
+        self._send(node, order(*told, ident, attempt))
 
-    def report(self, node: str, message: Report, now: float) -> None:
+    def report(self, node: str, message: m.Report, now: float) -> None:
         """A worker finished an attempt; the first result of a task is committed."""
         task = self._issued(node, message.task, message.attempt)
         if task is None:
             return
-        if task.state != "committed" and (self.state != "running" or message.channel != task.task.report):
+        wanted = self.state == "running" and message.channel == task.task.report
+        if task.state not in ("committed", "skipped") and not wanted:
             return  # not taken, so not acknowledged: it comes again
-        self._send(node, Received(self.job, message.task, message.attempt))
-        if task.state != "committed":
-            result = message.result
-            self.leases.commit(node, task, message.attempt, result, now)
+        self._send(node, m.Received(self.job, message.task, message.attempt))
+        if task.state not in ("committed", "skipped"):
+            result, held = message.result, message.attempt in task.leases
+            losers = self.leases.commit(node, task, message.attempt, result, now)
             self.effects.append(Save("task", f"{self.job}/{message.task}", saved_result(result)))
-            log = str(result.details.get("log") or "")
-            if log:
-                gateway = self.membership.addresses.get(node, ("", ""))[1]
-                self.effects.append(KeepLog(self.job, message.task, message.attempt, "", log, gateway))
-            self._fetch_if_final(task, result)
+            name = self.participants.name(node)
+            self.story.tell("committed", message.task, name, size=result.size, late=not held,
+                            attempt=list(message.attempt))
+            for loser, attempt in losers:
+                self.story.tell("outrun", message.task, self.participants.name(loser), by=name)
+                self._send(loser, m.Renewed(self.job, (attempt,)))
+            for suspect in self.failures.shown(task, node):
+                self._blame(suspect, "that others have done", now)
+            self.effects += self.parts.fetch_prints(message.task, message.attempt, result, LOG, ASIDE)
+            self.effects += self.parts.fetch(task, result)
+            if hopeless := self.architecture.hopeless(self.spec, self.tasks.counters.own):
+                return self.fail(hopeless, now)
+            self._finish_early(now)
             self._collect_when_done()
         self.lease(now)
+
+    def _blame(self, node: str, why: str, now: float) -> None:
+        """A node failed where it need not have; one that does so often gets no more of this job."""
+        participant = self.participants.blame(node, why)
+        if participant is not None:
+            self.story.tell("aside", node=participant.name, reason=participant.aside)
+            self.effects.append(Note(f"job {self.job}: {participant.name} is set aside: {participant.aside}"))
+            self.recruit(now)
+
+    def _finish_early(self, now: float) -> None:
+        """Where the job has what it wants, what is left is not done, and who works on it is told at once."""
+        if self.tasks.stage() is not None and self.architecture.enough(self.spec, self.tasks.results):
+            self.story.tell("enough")
+            for participant, attempts in self.leases.skip_rest(now):
+                self._send(participant.node, m.Renewed(self.job, attempts))
 
     def _issued(self, node: str, ident: str, attempt: Attempt) -> TaskState | None:
         """The task if this attempt was this node's, else None: reports are taken from the holder of the lease
         only."""
         task = self.tasks.states.get(ident)
         if task is None or self.participants.get(node) is None or self.state in FINAL:
-            self._send(node, CleanUp(self.job))
+            self._send(node, m.CleanUp(self.job))
             return None
         return task if self.leases.may_speak(node, task, attempt) else None
 
-    def _fetch_if_final(self, task: TaskState, result: Result) -> None:
-        if task.task.final:
-            gateway = self.membership.addresses.get(result.node, ("", ""))[1]
-            self.effects.append(FetchPart(self.job, task.task.id, task.task.index, result.output, result.size, gateway))
-
-    def failed(self, node: str, message: Failed, now: float) -> None:
+    def failed(self, node: str, message: m.Failed, now: float) -> None:
         """A worker's attempt came to nothing: try again elsewhere, or give the job up."""
         task = self._issued(node, message.task, message.attempt)
         if task is None:
             return
-        self._send(node, Received(self.job, message.task, message.attempt))
+        self._send(node, m.Received(self.job, message.task, message.attempt))
         if message.attempt not in task.leases:
             return  # told before, or not wanted any more
         ordered = task.leases[message.attempt].sent
         self.leases.take_back(self.participants.by_node[node], message.attempt)
-        failure = message.failure
+        task.failed[message.attempt] = None
+        failure, name = message.failure, self.participants.name(node)
+        if failure.kind == "dropped":  # it had been given up, and says nothing of the task
+            self.story.returned(message.task, name, "dropped")
+            return self.lease(now)
+        missed = self.participants.name(self.tasks.maker(failure.cid)) if failure.kind == "fetch" else ""
+        self.story.failed(message.task, name, message.attempt, failure.kind, failure.message, missed)
+        hopeless = self.failures.count(task, node, failure, ordered)
         if failure.kind == "fetch":
-            task.fetch_failures += 1
             self._lose_output(failure.cid, ordered)
-            count, most = task.fetch_failures, MOST_FETCH_FAILURES
-        elif failure.kind == "dropped":
-            return self.lease(now)  # it had been given up, and says nothing of the task
-        else:
-            task.failures += 1
-            task.failed_on[node] = task.failed_on.get(node, 0) + 1
-            count, most = task.failures, MOST_FAILURES
+        elif failure.kind == "node":
+            self._blame(node, f"for a reason of its own, the last: {failure.message}", now)
         self._keep_failure(node, message.task, message.attempt, failure)
-        if count >= most:
-            name = self.participants.by_node[node].name
-            self.fail(f"{message.task} failed {count} times, last on {name}: {failure.message}", now)
+        if hopeless:
+            return self.fail(hopeless, now)
+        if task.one_left() and not task.task.node and self.participants.seek(task, now):
+            self.recruit(now)
         self.lease(now)
 
     def _keep_failure(self, node: str, task: str, attempt: Attempt, failure: Failure) -> None:
-        self.failure, text = failure_view(task, node, self.participants.by_node[node].name, failure)
+        self.life.failure, text = failure_view(task, node, self.participants.name(node), failure)
         self.effects.append(KeepLog(self.job, task, attempt, text))
 
     def _lose_output(self, cid: str, ordered: float) -> None:
-        for ident in self.leases.lose_output(cid, ordered):
-            self.parts.pop(ident, None)
+        for ident, node in self.leases.lose_output(cid, ordered).items():
+            self.story.output_lost(ident, self.participants.name(node), "missed")
+            self.parts.lose(ident)
         if self.state == "collecting" and self.tasks.stage() is not None:
-            self._step("lose")
+            self.life.step("lose")
 
     # -- the result
 
     def _collect_when_done(self) -> None:
         if self.state == "running" and self.tasks.stage() is None:
-            self._step("collect")
+            self.life.step("collect")
+            self.story.tell("done")
             self._publish_when_complete()
 
     def part_fetched(self, task: str, cid: str, now: float) -> None:
         """A part of the result is here."""
-        state = self.tasks.states.get(task)
-        if state is None or state.result is None or state.result.output != cid or self.state in FINAL:
-            return
-        self.parts[task] = cid
-        self._publish_when_complete()
+        if self.state not in FINAL and self.parts.meant(task, cid) is not None:
+            self.parts.arrived(task, cid)
+            self._publish_when_complete()
 
     def part_failed(self, task: str, cid: str, reason: str, now: float) -> None:
         """A part could not be had: its task waits again."""
-        state = self.tasks.states.get(task)
-        if state is None or state.result is None or state.result.output != cid:
-            return
-        if self.state not in ("running", "collecting"):
+        state = self.parts.meant(task, cid)
+        if state is None or self.state not in ("running", "collecting"):
             return  # publishing: every part is here already
+        maker = self.tasks.results[task].node
         self.effects.append(Note(f"job {self.job}: part of {task} could not be fetched ({reason}): done again"))
-        state.fetch_failures += 1
-        state.failed_on[state.result.node] = state.failed_on.get(state.result.node, 0) + 1
-        if state.fetch_failures >= MOST_FETCH_FAILURES:
-            return self.fail(f"part of {task} could not be fetched {state.fetch_failures} times, last: {reason}", now)
-        self._lose_output(cid, now)
+        self.story.tell("part-missed", task, self.participants.name(maker), reason=reason)
+        if hopeless := self.failures.count_part(state, maker, cid, reason):
+            return self.fail(hopeless, now)
+        self._lose_output(cid, NEVER)  # it is this very output, whatever the clock said when it was committed
         self.recruit(now)
         self.lease(now)
 
     def _publish_when_complete(self) -> None:
-        if self.state == "collecting" and all(
-            ident in self.parts for ident, task in self.tasks.states.items() if task.task.final
-        ):
-            self._step("publish")
+        if self.state == "collecting" and self.parts.complete():
+            self.life.step("publish")
+            self.story.tell("collected")
             self.effects.append(PublishResult(self.job, {**self.view(), "tasks": task_views(self.tasks.results)}))
 
     # -- time, and what people see
@@ -333,11 +368,15 @@ class Master:
         """Do what is due: offers again, leases that ran out, more workers."""
         if self.state in FINAL:
             return
+        if now >= self.life.due():
+            return self.fail(f"not done within {self.spec.timeout} s of its submission, as --timeout demands", now)
         for participant in self.participants.to_remind(now):
-            self._offer(participant)
+            self._send(participant.node, offer(self.job, self.spec, self.membership))
         for participant in self.participants.run_out(now):
-            self.effects.append(Note(f"job {self.job}: worker {participant.name} is lost, its leases move on"))
-            self.leases.take_back_all(participant)
+            self.story.tell(participant.state, node=participant.name)
+            if participant.state == "lost":
+                self.effects.append(Note(f"job {self.job}: worker {participant.name} is lost, its leases move on"))
+                self._take_back_all(participant, "lost")
         if now >= self.participants.recruit_at:
             self.participants.recruit_at = now + self.timing.replace
             self.recruit(now)
@@ -345,31 +384,22 @@ class Master:
 
     def next_wakeup(self) -> float:
         """When `tick` has something to do next."""
-        return float("inf") if self.state in FINAL else self.participants.next_wakeup()
+        late = self.leases.double_at if self.state == "running" else NEVER
+        due = min(self.participants.next_wakeup(), late, self.life.due())
+        return NEVER if self.state in FINAL else due
 
-    def _send(self, node: str, message: FromMaster) -> None:
+    def workers(self) -> list[str]:
+        """The nodes that have a part in the job at present."""
+        return [participant.node for participant in self.participants if participant.active()]
+
+    def _send(self, node: str, message: m.FromMaster) -> None:
         address = self.membership.addresses.get(node)
         if address is not None:
             self.effects.append(Send(node, address[0], message))
 
     def view(self) -> dict[str, object]:
-        """The job as `status --json` shows it; times are the node's seconds since the epoch, 0 for what has
-        not come."""
-        return {
-            "id": self.job,
-            "state": PUBLIC.get(self.state, self.state),
-            "phase": self.state,
-            "app": self.spec.app,
-            "workers": self.spec.workers,
-            **self.architecture.view(self.spec, self.tasks.progress()),
-            "error": self.error,
-            "failure": self.failure,
-            "submitted": self.submitted,
-            "started": self.started,
-            "ended": self.ended,
-            "bytes_done": self.tasks.bytes_done(),
-            **self.participants.view(),
-        }
+        """The job as `status --json` shows it."""
+        return job_view(self.life, self.spec, self.architecture, self.tasks, self.leases, self.participants)
 
     def check(self) -> None:
         """The invariants of the job."""

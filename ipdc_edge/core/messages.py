@@ -25,8 +25,35 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """`ask`, any node to any other: answer with your record (`node`). Asked when no portal can be reached."""
+
+    address: str
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """`members`, any node to any other: the sender holds this version of the member list; here it is, `packed`, or it
+    is content `cid` at the sender's `gateway`. Who holds a newer one answers with it, who holds an older one takes
+    this."""
+
+    version: int
+    cid: str
+    address: str
+    gateway: str
+    packed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """`leave`, a member to a node that holds the authority's key: take me off the member list."""
+
+
+@dataclass(frozen=True, slots=True)
 class Download:
-    """`download`, master to worker: the offer of a job. `address` is the master's broker, `gateway` its gateway."""
+    """`download`, master to worker: the offer of a job. `address` is the master's broker, `gateway` its gateway;
+    `priority` orders it among the jobs of that master and no other's."""
 
     job: str
     cid: str
@@ -34,11 +61,13 @@ class Download:
     memory: int
     address: str
     gateway: str
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """`accept`, worker to master: it holds the job's description and takes up to `slots` tasks at once."""
+    """`accept`, worker to master: it holds the job's description and takes up to `slots` tasks at once;
+    again when that changes, with 0 when it drains."""
 
     job: str
     slots: int
@@ -102,11 +131,13 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One line of `renew`: an attempt that the worker holds and the bytes of input it has worked through."""
+    """One line of `renew`: an attempt that the worker holds, the bytes of input it has worked through, and what the
+    user's code said of it last."""
 
     task: str
     attempt: Attempt
     bytes_done: int
+    status: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +172,8 @@ class CleanUp:
 
 
 Message = (
-    Present | Lost | Download | Accept | Refuse | Command | Report | Failed | Received | Renew | Renewed | Cancel
-    | CleanUp
+    Present | Lost | Ask | Members | Leave | Download | Accept | Refuse | Command | Report | Failed | Received | Renew
+    | Renewed | Cancel | CleanUp
 )
 FromMaster = Download | Command | Received | Renewed | Cancel | CleanUp
 FromWorker = Accept | Refuse | Report | Failed | Renew

@@ -9,135 +9,101 @@ from that job's master, reports from those who were given the lease.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from random import Random
 
+from . import events as e
+from . import messages as m
+from .admission import Admission
 from .architecture import Architecture, BadSpec
-from .events import (
-    OWN,
-    CancelRequested,
-    Effect,
-    Event,
-    JobFetched,
-    JobFetchFailed,
-    JobSubmitted,
-    MessageReceived,
-    PartFetched,
-    PartFetchFailed,
-    PeerUnreachable,
-    PortalLeft,
-    RecordsListed,
-    ResultFailed,
-    ResultPublished,
-    Save,
-    Send,
-    StopRequested,
-    TaskFailed,
-    TaskFinished,
-    TaskProgressed,
-    TimePassed,
-    VitalsMeasured,
-    WatchRequested,
-)
+from .life import FINAL
 from .machine import require
-from .master import FINAL, Master
+from .master import Master
 from .membership import WATCH, Membership
-from .messages import (
-    Accept,
-    Cancel,
-    CleanUp,
-    Command,
-    Download,
-    Failed,
-    FromMaster,
-    FromWorker,
-    Lost,
-    Present,
-    Received,
-    Refuse,
-    Renew,
-    Renewed,
-    Report,
-)
-from .placement import MB
+from .queue import engaged_beside, freed, queued
+from .saved import runnable, sort
 from .timing import Timing
-from .values import JobKey, JobSpec, NodeRecord, Result
-from .worker import Worker
+from .turns import Turns
+from .values import HeldList, JobKey, NodeRecord
+from .worker import Worker, refusal
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-MOST_HELD_JOBS = 32  # jobs that a node works for at once; more are refused as busy
-MOST_HELD_JOBS_OF_ONE = 12  # of one master, so that nobody can occupy a node alone
 
 
 class Node:
-    """The state of one node. `own` says who it is; `birth` rises with every start; `saved` is what its ledger
-    holds."""
+    """The state of one node. `own` says who it is; `held` who else is in the domain; `birth` rises with every start;
+    `saved` is what its ledger holds."""
 
     def __init__(
-        self, own: NodeRecord, birth: int, random: Random, architectures: Mapping[str, Architecture],
-        timing: Timing | None = None, saved: Iterable[Save] = (), now: float = 0.0,
+        self, own: NodeRecord, held: HeldList, birth: int, random: Random,
+        architectures: Mapping[str, Architecture], timing: Timing | None = None, saved: Iterable[e.Save] = (),
+        now: float = 0.0,
     ) -> None:
         self.id, self.birth, self.random = own.id, birth, random
         self.architectures = architectures
         self.timing = timing or Timing()
-        self.membership = Membership(own)
+        self.membership = Membership(replace(own, members=held.members.version), held.members)
+        self.admission = Admission(self.membership, held, now)
         self.masters: dict[str, Master] = {}
         self.workers: dict[JobKey, Worker] = {}
-        self.effects: list[Effect] = []
+        self.effects: list[e.Effect] = []
         self.handled = 0
-        self._turn = 0  # whose turn it is to start a task, among the jobs held
+        self.turns = Turns()
         self._restore(saved, now)
         self._handlers: dict[type, Callable[..., None]] = {
-            MessageReceived: self._message_received, RecordsListed: self._records_listed, PortalLeft: self._portal_left,
-            PeerUnreachable: self._peer_unreachable, VitalsMeasured: self._vitals_measured,
-            WatchRequested: self._watch_requested, StopRequested: self._stop_requested,
-            JobSubmitted: self._job_submitted,
-            CancelRequested: self._cancel_requested,
-            JobFetched: self._job_fetched, JobFetchFailed: self._job_fetch_failed,
-            TaskProgressed: self._task_progressed, TaskFinished: self._task_finished, TaskFailed: self._task_failed,
-            PartFetched: self._part_fetched, PartFetchFailed: self._part_fetch_failed,
-            ResultPublished: self._result_published, ResultFailed: self._result_failed, TimePassed: self._time_passed,
+            e.MessageReceived: self._message_received, e.RecordsListed: self._records_listed,
+            e.PortalJoined: self._portal_joined, e.PortalLeft: self._portal_left, e.PeerFound: self._peer_found,
+            e.PeerUnreachable: self._peer_unreachable, e.OwnAddressChanged: self._own_address_changed,
+            e.MembersAdopted: self._members_adopted, e.LeaveRequested: self._leave_requested,
+            e.VitalsMeasured: self._vitals_measured, e.WatchRequested: self._watch_requested,
+            e.DrainRequested: self._drain_requested, e.ResumeRequested: self._resume_requested,
+            e.SettingsChanged: self._settings_changed, e.StopRequested: self._stop_requested,
+            e.TimePassed: self._time_passed,
+            e.JobSubmitted: self._job_submitted, e.CancelRequested: self._cancel_requested,
+            e.PartFetched: self._part_fetched, e.PartFetchFailed: self._part_fetch_failed,
+            e.ResultPublished: self._result_published, e.ResultFailed: self._result_failed,
+            e.JobFetched: self._job_fetched, e.JobFetchFailed: self._job_fetch_failed,
+            e.TaskProgressed: self._task_progressed, e.TaskFinished: self._task_finished,
+            e.TaskFailed: self._task_failed,
         }
 
-    def handle(self, event: Event, now: float) -> list[Effect]:
+    def handle(self, event: e.Event, now: float) -> list[e.Effect]:
         """Take in one event; the effects in the order in which they should be carried out, each with its cause."""
         self.handled += 1
         self._handlers[type(event)](event, now)
         for master in list(self.masters.values()):
             self._take(master)
+        self._offer_next(now)
         self._start_tasks()
         self._take(self.membership)
+        self._take(self.admission)
         effects, self.effects = self.effects, []
         cause = f"{self.birth}.{self.handled}"
         for effect in effects:
             object.__setattr__(effect, "cause", cause)  # frozen for everybody else; set once, here
         return effects
 
-    def _take(self, machine: Master | Worker | Membership) -> None:
+    def _take(self, machine: Master | Worker | Membership | Admission) -> None:
         if machine.effects:
             self.effects += machine.effects
             machine.effects = []
 
     def _start_tasks(self) -> None:
-        """Fill this node's slots with queued attempts, its jobs taking turns."""
+        """Fill this node's slots with queued attempts."""
         room = self.membership.own.slots - sum(worker.running for worker in self.workers.values())
-        while room > 0:
-            jobs = list(self.workers.values())
-            order = [jobs[(self._turn + n) % len(jobs)] for n in range(len(jobs))]
-            found = next(((w, t) for w in order if (t := w.next_queued()) is not None), None)
-            if found is None:
-                break
+        while room > 0 and (found := self.turns.next(self.workers.values())) is not None:
             worker, task = found
-            self._turn = (jobs.index(worker) + 1) % len(jobs)
             worker.start(task)
             room -= 1
         for key, worker in list(self.workers.items()):
             self._take(worker)
             if worker.state == "freed":
                 del self.workers[key]
+                self.turns.forget(key)
 
     # -- this node as a master
 
-    def _job_submitted(self, event: JobSubmitted, now: float) -> None:
+    def _job_submitted(self, event: e.JobSubmitted, now: float) -> None:
         architecture = self.architectures.get(event.spec.app)
         if architecture is None:
             raise BadSpec(reason=f"no architecture '{event.spec.app}' here (there are {', '.join(self.architectures)})")
@@ -146,180 +112,240 @@ class Node:
             job = event.utc + "-" + "".join(LETTERS[int(self.random.random() * 26)] for _ in range(4))
             if job not in self.masters:
                 break
-        master = Master(job, event.spec, architecture, self.membership, self.timing, self.birth, now)
+        master = Master(job, event.spec, architecture, self.membership, self.timing, self.birth, now,
+                        engaged_beside(self.masters, job))
         self.masters[job] = master
         master.accept(event.utc)
         self.membership.watch(now + WATCH, now)
         master.recruit(now)
 
-    def _cancel_requested(self, event: CancelRequested, now: float) -> None:
+    def _offer_next(self, now: float) -> None:
+        """A job has ended, so its workers have room: the first of those that wait for any is offered to them anew."""
+        ended = freed(self.masters)
+        for master in queued(self.masters)[:ended] if ended else ():
+            master.retry(now)
+            self._take(master)
+
+    def _cancel_requested(self, event: e.CancelRequested, now: float) -> None:
         if event.job in self.masters:
             self.masters[event.job].cancel(now)
 
-    def _part_fetched(self, event: PartFetched, now: float) -> None:
+    def _part_fetched(self, event: e.PartFetched, now: float) -> None:
         if event.job in self.masters:
             self.masters[event.job].part_fetched(event.task, event.cid, now)
 
-    def _part_fetch_failed(self, event: PartFetchFailed, now: float) -> None:
+    def _part_fetch_failed(self, event: e.PartFetchFailed, now: float) -> None:
         if event.job in self.masters:
             self.masters[event.job].part_failed(event.task, event.cid, event.reason, now)
 
-    def _result_published(self, event: ResultPublished, now: float) -> None:
+    def _result_published(self, event: e.ResultPublished, now: float) -> None:
         if event.job in self.masters:
             self.masters[event.job].result_published(now)
 
-    def _result_failed(self, event: ResultFailed, now: float) -> None:
+    def _result_failed(self, event: e.ResultFailed, now: float) -> None:
         if event.job in self.masters:
             self.masters[event.job].fail(event.reason, now)
 
     # -- this node as a worker
 
-    def _job_fetched(self, event: JobFetched, now: float) -> None:
+    def _job_fetched(self, event: e.JobFetched, now: float) -> None:
         if event.key in self.workers:
             self.workers[event.key].fetched(event.spec, now)
 
-    def _job_fetch_failed(self, event: JobFetchFailed, now: float) -> None:
+    def _job_fetch_failed(self, event: e.JobFetchFailed, now: float) -> None:
         if event.key in self.workers:
             self.workers[event.key].fetch_failed(event.reason)
 
-    def _task_progressed(self, event: TaskProgressed, now: float) -> None:
+    def _task_progressed(self, event: e.TaskProgressed, now: float) -> None:
         if event.key in self.workers:
-            self.workers[event.key].progressed(event.attempt, event.bytes_done)
+            self.workers[event.key].progressed(event.attempt, event.bytes_done, event.status)
 
-    def _task_finished(self, event: TaskFinished, now: float) -> None:
+    def _task_finished(self, event: e.TaskFinished, now: float) -> None:
         if event.key in self.workers:
             self.workers[event.key].finished(event.attempt, event.result)
 
-    def _task_failed(self, event: TaskFailed, now: float) -> None:
+    def _task_failed(self, event: e.TaskFailed, now: float) -> None:
         if event.key in self.workers:
             self.workers[event.key].finished(event.attempt, event.failure)
 
-    def _offered(self, sender: str, offer: Download, now: float) -> None:
+    def _offered(self, sender: str, offer: m.Download, now: float) -> None:
         key = JobKey(sender, offer.job)
         self.membership.learn(sender, offer.address, offer.gateway)
-        own = self.membership.own
         if key in self.workers:
             self.workers[key].offered_again(offer, now)
             return
-        reason = ""
-        if own.state != "ready":
-            reason = f"is {own.state}"
-        elif offer.app not in own.capabilities:
-            reason = f"cannot do {offer.app}"
-        elif own.vitals.memory_available < offer.memory:
-            reason = f"memory: {own.vitals.memory_available // MB} MB available, the job needs {offer.memory // MB} MB"
-        elif len(self.workers) >= MOST_HELD_JOBS:
-            reason = f"busy: holds {len(self.workers)} jobs"
-        elif sum(held.master == sender for held in self.workers) >= MOST_HELD_JOBS_OF_ONE:
-            reason = f"busy: holds {MOST_HELD_JOBS_OF_ONE} jobs of yours"
+        reason = refusal(self.membership.own, sender, offer, self.workers)
         if reason:
-            self.effects.append(Send(sender, offer.address, Refuse(offer.job, reason)))
+            self.effects.append(e.Send(sender, offer.address, m.Refuse(offer.job, reason)))
             return
-        self.workers[key] = Worker(key, offer, (own.mqtt, own.gateway), own.slots, self.timing, now)
+        self.workers[key] = Worker(key, offer, self.membership, self.timing, now)
 
-    def _from_master(self, sender: str, message: FromMaster, now: float) -> None:
+    def _from_master(self, sender: str, message: m.FromMaster, now: float) -> None:
         """A message about a job of the sender's: nobody else can speak about it, since the sender is part of
         its key."""
-        if isinstance(message, Download):
+        if isinstance(message, m.Download):
             self._offered(sender, message, now)
             return
         worker = self.workers.get(JobKey(sender, message.job))
         if worker is None:
-            if isinstance(message, Command) and sender in self.membership.addresses:
-                self._send(sender, Refuse(message.job, "does not know the job"))
-        elif isinstance(message, Command):
+            if isinstance(message, m.Command) and sender in self.membership.addresses:
+                self._send(sender, m.Refuse(message.job, "does not know the job"))
+        elif isinstance(message, m.Command):
             architecture = self.architectures[worker.offer.app]
             if message.channel in architecture.commands and message.report in architecture.reports:
                 worker.commanded(message, now)
-        elif isinstance(message, Received):
+        elif isinstance(message, m.Received):
             worker.received(message.attempt, now)
-        elif isinstance(message, Renewed):
+        elif isinstance(message, m.Renewed):
             worker.renewed(message, now)
         else:
             worker.free()
 
-    def _from_worker(self, sender: str, message: FromWorker, now: float) -> None:
+    def _from_worker(self, sender: str, message: m.FromWorker, now: float) -> None:
         """A message about a job of this node's."""
-        if isinstance(message, Accept):
+        if isinstance(message, m.Accept):
             self.membership.learn(sender, message.address, message.gateway)
         master = self.masters.get(message.job)
         if master is None:
-            if not isinstance(message, Refuse):
-                self._send(sender, CleanUp(message.job))
-        elif isinstance(message, Accept):
+            if not isinstance(message, m.Refuse):
+                self._send(sender, m.CleanUp(message.job))
+        elif isinstance(message, m.Accept):
             master.accepted(sender, message, now)
-        elif isinstance(message, Refuse):
+        elif isinstance(message, m.Refuse):
             master.refused(sender, message, now)
-        elif isinstance(message, Renew):
+        elif isinstance(message, m.Renew):
             master.renew(sender, message, now)
-        elif isinstance(message, Report):
+        elif isinstance(message, m.Report):
             if message.result.node == sender:
                 master.report(sender, message, now)
         else:
             master.failed(sender, message, now)
 
-    def _send(self, node: str, message: FromMaster | FromWorker) -> None:
+    def _send(self, node: str, message: m.FromMaster | m.FromWorker) -> None:
         address = self.membership.addresses.get(node)
         if address is not None:
-            self.effects.append(Send(node, address[0], message))
+            self.effects.append(e.Send(node, address[0], message))
 
     # -- the domain
 
-    def _message_received(self, event: MessageReceived, now: float) -> None:
-        message = event.message
-        if isinstance(message, Present):
-            if message.record.id == event.sender:
+    def _message_received(self, event: e.MessageReceived, now: float) -> None:
+        message, sender = event.message, event.sender
+        if not self.admission.admits(sender):  # expelled, and not yet cut off; or no node at all
+            if sender == self.admission.members.authority and event.broker == e.OWN and isinstance(message, m.Members):
+                self.admission.authority_told(message)
+            return
+        if isinstance(message, m.Present):
+            if message.record.id == sender:
                 self.membership.record_heard(event.broker, event.birth, message.record)
+                if event.broker == e.OWN and sender != self.id:
+                    self.admission.record_heard(message.record)
                 self._recruit(now)
-        elif isinstance(message, Lost):
-            self.membership.loss_heard(event.broker, event.birth, event.sender)
-            if event.broker == OWN and not self.membership.is_stale(event.sender, event.birth):
-                self._peer_lost(event.sender, now)
-        elif event.broker == OWN:
-            if self.membership.peer_spoke(event.sender, event.birth):
+        elif isinstance(message, m.Lost):
+            self.membership.loss_heard(event.broker, event.birth, sender)
+            if event.broker == e.OWN and not self.membership.is_stale(sender, event.birth):
+                self._peer_lost(sender, now)
+        elif event.broker == e.OWN:
+            if self.membership.peer_spoke(sender, event.birth):
                 for master in self.masters.values():
-                    master.worker_restarted(event.sender, now)
-            if isinstance(message, (Download, Command, Received, Renewed, Cancel, CleanUp)):
-                self._from_master(event.sender, message, now)
-            elif isinstance(message, (Accept, Refuse, Report, Failed, Renew)):
-                self._from_worker(event.sender, message, now)
+                    master.worker_began(sender, self.membership.starts[sender], now)
+            if isinstance(message, (m.Download, m.Command, m.Received, m.Renewed, m.Cancel, m.CleanUp)):
+                self._from_master(sender, message, now)
+            elif isinstance(message, (m.Accept, m.Refuse, m.Report, m.Failed, m.Renew)):
+                self._from_worker(sender, message, now)
+            elif isinstance(message, m.Members):
+                self.admission.told(sender, message)
+            elif isinstance(message, m.Ask):
+                self.membership.learn(sender, message.address, message.gateway)
+                self.effects.append(e.Send(sender, message.address, m.Present(self.membership.own)))
+            elif isinstance(message, m.Leave):
+                self.admission.left(sender)
+
+    def _members_adopted(self, event: e.MembersAdopted, now: float) -> None:
+        """A newer member list: who was expelled works for nobody here, and nobody here for them."""
+        for node in self.admission.adopt(event.held, now):
+            self._peer_lost(node, now)
+            for key, worker in self.workers.items():
+                if key.master == node:
+                    worker.free()
+
+    def _leave_requested(self, event: e.LeaveRequested, now: float) -> None:
+        if not self.admission.leave():
+            self.effects.append(e.Note("no node is known that holds the authority's key: expel this one there"))
+
+    def _own_address_changed(self, event: e.OwnAddressChanged, now: float) -> None:
+        partners = [key.master for key in self.workers]
+        for master in self.masters.values():
+            partners += master.workers()
+        self.membership.moved(event.mqtt, event.gateway, partners, now)
 
     def _peer_lost(self, node: str, now: float) -> None:
         for master in self.masters.values():
             master.lost(node, now)
 
-    def _peer_unreachable(self, event: PeerUnreachable, now: float) -> None:
+    def _peer_unreachable(self, event: e.PeerUnreachable, now: float) -> None:
+        self.membership.unreachable(event.node)
         self._peer_lost(event.node, now)
 
-    def _records_listed(self, event: RecordsListed, now: float) -> None:
+    def _peer_found(self, event: e.PeerFound, now: float) -> None:
+        if self.admission.admits(event.node):
+            self.membership.found(event.node, event.address)
+
+    def _records_listed(self, event: e.RecordsListed, now: float) -> None:
         self.membership.listed = self.membership.listed or not event.outstanding
         self._recruit(now)
 
     def _recruit(self, now: float) -> None:
         """The picture of the domain changed: jobs without any worker look again at once."""
-        for master in self.masters.values():
-            if master.state == "queued":
-                master.recruit(now)
+        for master in queued(self.masters):
+            master.recruit(now)
 
-    def _portal_left(self, event: PortalLeft, now: float) -> None:
+    def _portal_joined(self, event: e.PortalJoined, now: float) -> None:
+        self.membership.portal_joined(event.portal)
+
+    def _portal_left(self, event: e.PortalLeft, now: float) -> None:
         self.membership.portal_left(event.portal)
 
-    def _vitals_measured(self, event: VitalsMeasured, now: float) -> None:
+    def _vitals_measured(self, event: e.VitalsMeasured, now: float) -> None:
         self.membership.measured(event.vitals, now)
 
-    def _watch_requested(self, event: WatchRequested, now: float) -> None:
+    def _watch_requested(self, event: e.WatchRequested, now: float) -> None:
         self.membership.watch(now + WATCH, now)
 
-    def _stop_requested(self, event: StopRequested, now: float) -> None:
+    def _drain_requested(self, event: e.DrainRequested, now: float) -> None:
+        if event.lasting:
+            self.effects.append(e.Save("node", "node", {"draining": True}))
+        self.membership.set_state("draining", now)
+        for worker in self.workers.values():
+            worker.drain()
+
+    def _resume_requested(self, event: e.ResumeRequested, now: float) -> None:
+        self.effects.append(e.Save("node", "node", {"draining": False}))
+        self.membership.set_state("ready", now)
+        for worker in self.workers.values():
+            worker.tell_slots()
+
+    def _settings_changed(self, event: e.SettingsChanged, now: float) -> None:
+        self.membership.offer(event.capabilities, event.slots, now)
+        for worker in self.workers.values():
+            worker.tell_slots()
+
+    def _stop_requested(self, event: e.StopRequested, now: float) -> None:
+        for worker in self.workers.values():
+            worker.hand_back()
         self.membership.set_state("gone", now)
+
+    def idle(self) -> bool:
+        """Whether nothing runs here for others or for itself, and every report has been heard."""
+        return not any(worker.tasks for worker in self.workers.values())
 
     # -- time
 
-    def _time_passed(self, event: TimePassed, now: float) -> None:
+    def _time_passed(self, event: e.TimePassed, now: float) -> None:
         self.membership.tick(now)
+        self.admission.tick(now)
         for job, master in list(self.masters.items()):
             master.tick(now)
-            if master.state in FINAL and now >= master.ended + self.timing.clean:
+            if master.state in FINAL and now >= master.life.ended + self.timing.clean:
                 self._take(master)
                 del self.masters[job]
         for worker in self.workers.values():
@@ -328,41 +354,35 @@ class Node:
 
     def next_wakeup(self, now: float) -> float:
         """When TimePassed has something to do next."""
-        due = [self.membership.next_wakeup(now)]
+        due = [self.membership.next_wakeup(now), self.admission.next_wakeup()]
         due += [worker.next_wakeup() for worker in self.workers.values()]
         for master in self.masters.values():
-            due.append(master.ended + self.timing.clean if master.state in FINAL else master.next_wakeup())
+            due.append(master.life.ended + self.timing.clean if master.state in FINAL else master.next_wakeup())
         return min(due)
 
     # -- saved state
 
-    def _restore(self, saved: Iterable[Save], now: float) -> None:
+    def _restore(self, saved: Iterable[e.Save], now: float) -> None:
         """Take up the jobs that the ledger says have not ended."""
-        jobs: dict[str, Save] = {}
-        workers: dict[str, dict[str, object]] = {}
-        results: dict[str, dict[str, Result]] = {}
-        for save in saved:
-            job, _, rest = save.key.partition("/")
-            if save.kind == "job":
-                jobs[job] = save
-            elif save.kind == "worker":
-                workers.setdefault(job, {})[rest] = save.value
-            elif save.kind == "task":
-                value = save.value
-                result = Result(str(value["node"]), str(value["output"]), int(value["size"]), value["details"])
-                results.setdefault(job, {})[rest] = result
-            elif save.kind == "ended":
-                jobs.pop(job, None)
-        for job, save in jobs.items():
-            spec = spec_of(str(save.value["cid"]), save.value["body"])
-            architecture = self.architectures[spec.app]
-            master = Master(job, spec, architecture, self.membership, self.timing, self.birth, now)
+        found = sort(saved)
+        if found.draining:
+            self.membership.begin_as("draining")
+        for node, (mqtt, gateway) in found.peers.items():
+            if self.admission.admits(node):
+                self.membership.remember(node, mqtt, gateway)
+        self.membership.keep_portals()
+        jobs, waiting = runnable(found.jobs, self.architectures)
+        self.effects += [e.Note(why) for why in waiting]
+        for job, (spec, architecture) in jobs.items():
+            master = Master(job, spec, architecture, self.membership, self.timing, self.birth, now,
+                            engaged_beside(self.masters, job))
             self.masters[job] = master
-            master.restore(float(save.value["submitted"]), workers.get(job, {}), results.get(job, {}))  # type: ignore[arg-type]
+            master.restore(float(found.jobs[job]["submitted"]), found.workers.get(job, {}), found.results.get(job, {}))
 
     def check(self) -> None:
         """Every invariant of the node."""
         self.membership.check()
+        self.admission.check()
         for master in self.masters.values():
             master.check()
         for key, worker in self.workers.items():
@@ -371,19 +391,3 @@ class Node:
         running = sum(worker.running for worker in self.workers.values())
         require(running <= self.membership.own.slots, f"{running} attempts run in {self.membership.own.slots} slots")
         require(not self.effects, "effects were left behind")
-
-
-def spec_of(cid: str, body: object) -> JobSpec:
-    """Read what the core needs from a job's description; BadSpec names the field that is not as it must be."""
-    if not isinstance(body, dict):
-        raise BadSpec(reason="not a JSON object")
-    if body.get("version") != 1:
-        raise BadSpec(reason=f"version {body.get('version')!r}; this node reads version 1")
-    app, workers, memory = body.get("app"), body.get("workers"), body.get("memory")
-    if not isinstance(app, str):
-        raise BadSpec(reason=f"app {app!r} is not a name")
-    if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= 10_000:
-        raise BadSpec(reason=f"workers {workers!r} is not a number from 1 to 10000")
-    if not isinstance(memory, int) or isinstance(memory, bool) or not 1 <= memory <= 1 << 40:
-        raise BadSpec(reason=f"memory {memory!r} is not a number of bytes")
-    return JobSpec(cid, app, workers, memory, body)

@@ -6,15 +6,16 @@ out. Sends nothing and knows no task beyond the attempts that a worker holds; `m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .machine import BrokenInvariant, Transitions, follow
-from .membership import WATCH, Membership
+from .membership import UNKNOWN, WATCH, Membership
+from .pace import SLOW, Pace
 from .placement import Verdict, rank
 from .tasks import TaskState
 from .timing import Timing
-from .values import Attempt, JobSpec
+from .values import MOST_UNASKED, Attempt, JobSpec, Json
 
 PARTICIPANT: Transitions = {
     ("offered", "accept"): "working",
@@ -37,6 +38,7 @@ PARTICIPANT: Transitions = {
     ("lost", "offer"): "offered",
     ("lost", "refuse"): "refused",
 }
+MOST_BLAMED = 3  # tasks that may fail at a node which others can do, before it gets no more of the job
 MOST_SLOTS = 64  # that a worker may claim
 ROOM_IN_VIEW = 50  # participants and verdicts shown of a large domain
 
@@ -52,25 +54,43 @@ class Participant:
     sent: float = 0.0  # when the offer was last sent
     retry: float = 0.0  # not to be offered the job again before
     slots: int = 1
+    start: int = UNKNOWN  # the number of its start that it spoke since last
     held: dict[Attempt, str] = field(default_factory=dict)  # open attempts -> task
     saved: bool = False  # whether the ledger knows it as our worker
     joined: float = 0.0  # when it last took the job: what it made before that may be gone
     tasks_done: int = 0
+    blamed: int = 0  # tasks that failed here through its own fault: others did them, or it said so itself
+    aside: str = ""  # why it gets no more tasks of this job, but for those that it alone can do
     reason: str = ""  # why it is not working
 
     def active(self) -> bool:
-        """Whether it counts against the number of workers that the job wants."""
+        """Whether it has a part in the job now."""
         return self.state in ("offered", "working")
+
+    def fit(self) -> bool:
+        """Whether it may be given tasks."""
+        return self.state == "working" and self.slots > 0 and not self.aside
+
+    def counts(self) -> bool:
+        """Whether it counts against the number of workers that the job wants; not one that drains or is set aside."""
+        return self.active() and self.slots > 0 and not self.aside
 
 
 class Participants:
     """All participants of one job, by node, in the order in which they came."""
 
-    def __init__(self, job: str, spec: JobSpec, membership: Membership, timing: Timing, now: float) -> None:
-        self.job, self.spec, self.membership, self.timing = job, spec, membership, timing
+    def __init__(
+        self, job: str, spec: JobSpec, membership: Membership, timing: Timing, now: float,
+        engaged: Callable[[int], Mapping[str, int]],
+    ) -> None:
+        """engaged(least): how many tasks of the master's other jobs nodes have, by node; at least so many for each job
+        that they have a part in."""
+        self.job, self.spec, self.membership, self.timing, self.engaged = job, spec, membership, timing, engaged
         self.by_node: dict[str, Participant] = {}
         self.verdicts: list[Verdict] = []
         self.recruit_at = now
+        self.pardoned: list[Participant] = []  # not aside any more, and nobody has been told
+        self.seek_until = now  # so long the last attempt at a task waits for a node that has not failed it
 
     def __iter__(self) -> Iterator[Participant]:
         return iter(list(self.by_node.values()))
@@ -79,44 +99,104 @@ class Participants:
         """The node's part, if it was ever offered the job."""
         return self.by_node.get(node)
 
+    def name(self, node: str) -> str:
+        """What people call a node; its id, where it has no part in the job."""
+        participant = self.by_node.get(node)
+        return participant.name if participant is not None else node
+
     def _step(self, participant: Participant, word: str) -> None:
         ident = f"{participant.node} of {self.job}"
         participant.state = follow("participant", PARTICIPANT, participant.state, word, ident)
 
-    def restore(self, node: str, name: str, slots: int) -> None:
-        """A worker from before this master's restart."""
-        self.by_node[node] = Participant(node, name, "lost", slots=slots, saved=True)
+    def restore(self, node: str, saved: Json) -> None:
+        """A worker from before this master's restart, as it was saved."""
+        slots, start = int(saved["slots"]), int(saved.get("start", UNKNOWN))
+        self.by_node[node] = Participant(node, str(saved["name"]), "lost", slots=slots, saved=True, start=start)
 
     # -- offers
+
+    def wanted(self) -> int:
+        """How many workers the job may have."""
+        return max(self.spec.workers, MOST_UNASKED) if self.spec.grows else self.spec.workers
 
     def recruit(self, now: float) -> list[Participant]:
         """The best nodes that are not in it yet, as many as are missing; they count as offered the job."""
         self.recruit_at = now + self.timing.replace
-        missing = self.spec.workers - sum(participant.active() for participant in self)
+        missing = self.wanted() - sum(participant.counts() for participant in self)
+        if now < self.seek_until:
+            missing = max(1, missing)
         if missing <= 0:
             return []
         self.membership.watch(now + WATCH, now)
         if not self.membership.knows_the_domain(now):
             return []  # the portals' lists wake us
-        self.verdicts = rank(self.membership.candidates(), self.spec, self.job, self.membership.own.id)
+        own = self.membership.own.id
+        self.verdicts = rank(self.membership.candidates(), self.spec, self.job, own, self.engaged(1))
         chosen = []
         for verdict in self.verdicts:
             known = self.by_node.get(verdict.node)
-            if not verdict.suitable or (known and (known.active() or now < known.retry)):
+            if not verdict.suitable or (known and (known.active() or known.aside or now < known.retry)):
                 continue
             if known is None:
-                known = self.by_node[verdict.node] = Participant(verdict.node, verdict.name)
+                start = self.membership.starts.get(verdict.node, UNKNOWN)
+                known = self.by_node[verdict.node] = Participant(verdict.node, verdict.name, start=start)
             else:
                 self._step(known, "offer")
             known.deadline, known.sent = now + self.timing.offer, now
             chosen.append(known)
             if len(chosen) == missing:
                 break
+        if not any(participant.state == "offered" for participant in self):
+            self.seek_until = now  # there is no other
+            if not self.fit():
+                self._pardon()
         return chosen
 
+    def seek(self, task: TaskState, now: float) -> bool:
+        """Look for a node beyond those wanted, where all that work have failed a task that has one attempt left;
+        whether that is new."""
+        if task.sought or any(participant.node not in task.failed_on for participant in self.fit()):
+            return False
+        task.sought, self.seek_until = True, now + 3 * self.timing.offer
+        return True
+
+    def awaits_another(self, task: TaskState, now: float) -> bool:
+        """Whether a node may yet come that has not failed the task; nobody else gets it meanwhile."""
+        return now < self.seek_until and all(participant.node in task.failed_on for participant in self.fit())
+
+    def blame(self, node: str, why: str) -> Participant | None:
+        """A task failed there and need not have. The participant if it is set aside now: because of several such tasks,
+        of which it did not do twice as many others, and as long as somebody else works."""
+        participant = self.by_node.get(node)
+        if participant is None:
+            return None
+        participant.blamed += 1
+        enough = participant.blamed >= MOST_BLAMED and 2 * participant.blamed > participant.tasks_done
+        if participant.aside or not enough or all(other is participant for other in self.fit()):
+            return None
+        participant.aside = f"{participant.blamed} tasks failed here {why}"[:200]
+        return participant
+
+    def _pardon(self) -> None:
+        """Better those than nobody."""
+        for participant in self:
+            if participant.aside:
+                participant.aside, participant.blamed = "", 0
+                self.pardoned.append(participant)
+
+    def forgive(self) -> None:
+        """Whoever refused may have room now."""
+        for participant in self.by_node.values():
+            if participant.state == "refused":
+                participant.retry = 0.0
+
+    def nobody_fits(self) -> bool:
+        """Whether every node of the domain was judged, and none is fit."""
+        return bool(self.verdicts) and not any(verdict.suitable for verdict in self.verdicts)
+
     def accept(self, participant: Participant, slots: int, now: float) -> None:
-        """It takes the job; a second time changes nothing."""
-        participant.slots = max(1, min(MOST_SLOTS, slots))
+        """It takes the job, or says again how many tasks it takes at once: none when it drains."""
+        participant.slots = min(MOST_SLOTS, slots)
         participant.deadline, participant.reason = now + self.timing.lease, ""
         if participant.state != "working":
             self._step(participant, "accept")
@@ -131,6 +211,16 @@ class Participants:
         participant.reason, participant.retry = reason[:200], now + 3 * self.timing.replace
         return participant
 
+    def began(self, node: str, start: int) -> bool:
+        """A node has spoken since this start; whether it had begun anew since it had a part in the job. Each job has a
+        number of its own: a node may have begun anew between two jobs that the ledger tells of. What this node itself
+        has made for its own jobs outlives its starts."""
+        participant = self.by_node.get(node)
+        if participant is None:
+            return False
+        before, participant.start = participant.start, max(start, participant.start)
+        return UNKNOWN < before < start and node != self.membership.own.id
+
     def restarted(self, node: str) -> Participant | None:
         """It started anew and knows nothing of the job; None when it had no part in it."""
         participant = self.by_node.get(node)
@@ -138,6 +228,8 @@ class Participants:
             return None
         self._step(participant, "restart")
         participant.reason, participant.retry = "restarted", 0.0
+        participant.aside, participant.blamed = "", 0  # whatever was wrong may be over
+        participant.saved = False  # as what it was before
         return participant
 
     # -- leases
@@ -159,14 +251,26 @@ class Participants:
         if participant is not None and participant.active():
             participant.deadline = min(participant.deadline, now + self.timing.grace)
 
-    def freest(self, task: TaskState, ready: int) -> Participant | None:
-        """The worker to give a task to: not one where it failed if there is another, then the least loaded."""
-        working = [p for p in self.by_node.values() if p.state == "working"]
+    def fit(self) -> list[Participant]:
+        """Those that may be given tasks."""
+        return [participant for participant in self.by_node.values() if participant.fit()]
+
+    def freest(
+        self, task: TaskState, ready: int, node: str, engaged: Mapping[str, int], pace: Pace
+    ) -> Participant | None:
+        """The worker to give a task to: not one where it failed more often than on another, for whom it waits; then the
+        least loaded, with other jobs too, and the faster of two. With `node` it is that one or none."""
+        if node:
+            only = self.by_node.get(node)
+            return only if only and only.state == "working" and len(only.held) < only.slots else None
+        working = self.fit()
         ahead = 1 if ready > len(working) else 0  # one in hand, so that nobody waits for a message
-        free = [p for p in working if len(p.held) < p.slots + ahead]
-        if not free:
-            return None
-        return min(free, key=lambda p: (task.failed_on.get(p.node, 0), len(p.held) / p.slots))
+        free = [p for p in working if len(p.held) < p.slots + (ahead if pace.slowness(p.node) < SLOW else 0)]
+        if task.failed_on or task.missed_on:  # who fails is soon free again, and would use up all attempts
+            least = min((task.fails_at(p.node) for p in working), default=0)
+            free = [p for p in free if task.fails_at(p.node) == least]
+        return min(free, key=lambda p: ((len(p.held) + engaged.get(p.node, 0)) / p.slots, pace.slowness(p.node)),
+                   default=None)
 
     # -- time
 
@@ -178,8 +282,9 @@ class Participants:
         return due
 
     def run_out(self, now: float) -> list[Participant]:
-        """Those whose leases have run out; offers nobody answered are over too. Others are looked for at once."""
-        lost = []
+        """Those whose leases have run out, who are lost now, and those who did not answer an offer, who are silent.
+        Others are looked for at once."""
+        over = []
         for participant in self:
             if now < participant.deadline or not participant.active():
                 continue
@@ -188,11 +293,11 @@ class Participants:
             if participant.state == "working":
                 self._step(participant, "lose")
                 participant.reason = "lost"
-                lost.append(participant)
             else:
                 self._step(participant, "expire")
                 participant.reason, participant.retry = "did not answer", now + 3 * self.timing.replace
-        return lost
+            over.append(participant)
+        return over
 
     def next_wakeup(self) -> float:
         """When something of the above is due next."""
@@ -208,8 +313,8 @@ class Participants:
         """What `status` shows of nodes and placement."""
         return {
             "nodes": [
-                {"id": p.node, "name": p.name, "state": p.state, "tasks_done": p.tasks_done, "holds": len(p.held),
-                 "reason": p.reason}
+                {"id": p.node, "name": p.name, "state": "aside" if p.aside and p.active() else p.state,
+                 "tasks_done": p.tasks_done, "holds": len(p.held), "reason": p.aside or p.reason}
                 for p in list(self.by_node.values())[:ROOM_IN_VIEW]
             ],
             "placement": [

@@ -7,7 +7,7 @@ statistics and broke ties by hash distance; so do we.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .values import JobSpec, NodeRecord
@@ -35,10 +35,13 @@ def hash_distance(node: str, job: str) -> int:
     return a ^ b
 
 
-def judge(record: NodeRecord, spec: JobSpec, holder: str) -> Verdict:
-    """Score one node for a job; `holder` is the node that holds the job's input."""
+def judge(record: NodeRecord, spec: JobSpec, holder: str, engaged: int = 0) -> Verdict:
+    """Score one node for a job; `holder` is the node that holds the job's input, `engaged` how many tasks of the
+    master's other jobs the node has: its vitals tell of those only later."""
     vitals = record.vitals
     against = []
+    if spec.nodes and record.id not in spec.nodes:
+        against.append("is not among the nodes that were chosen for the job")
     if record.state != "ready":
         against.append(f"is {record.state}")
     if spec.app not in record.capabilities:
@@ -55,13 +58,19 @@ def judge(record: NodeRecord, spec: JobSpec, holder: str) -> Verdict:
         reasons.append("throttled" if vitals.throttled else f"{vitals.temperature:.0f} degrees: halved")
     roomy = min(2.0, vitals.memory_available / max(1, 2 * spec.memory))
     score *= 0.5 + roomy / 4  # from 0.75 at just enough memory to 1.0 at four times as much
+    if engaged:
+        score /= 1 + engaged / max(1, record.slots)
+        reasons.append(f"has {engaged} {'task' if engaged == 1 else 'tasks'} of other jobs of this node")
     if record.id == holder:
         score *= 1.1
         reasons.append("holds the input")
     return Verdict(record.id, record.name, round(score, 2), True, tuple(reasons))
 
 
-def rank(records: Iterable[NodeRecord], spec: JobSpec, job: str, holder: str) -> list[Verdict]:
+def rank(
+    records: Iterable[NodeRecord], spec: JobSpec, job: str, holder: str, engaged: Mapping[str, int] | None = None
+) -> list[Verdict]:
     """All nodes, the best first, unsuitable ones last; equal scores by hash distance of node and job."""
-    verdicts = [judge(record, spec, holder) for record in records]
+    tasks = engaged or {}
+    verdicts = [judge(record, spec, holder, tasks.get(record.id, 0)) for record in records]
     return sorted(verdicts, key=lambda v: (not v.suitable, -v.score, hash_distance(v.node, job)))

@@ -7,15 +7,22 @@ when the master stays silent too long.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from .events import Effect, FetchJob, FreeJob, Note, Send, StartTask, StopTask
 from .machine import BrokenInvariant, Transitions, follow, require
+from .membership import Membership
 from .messages import Accept, Command, Download, Failed, FromWorker, Held, Refuse, Renew, Renewed, Report
+from .placement import MB
 from .timing import Timing
-from .values import Attempt, Failure, JobKey, JobSpec, Json, Result
+from .values import BEHIND, Attempt, Failure, JobKey, JobSpec, Json, NodeRecord, Result
 
+MOST_HELD_JOBS = 32  # jobs that a node works for at once; more are refused as busy
+MOST_HELD_JOBS_OF_ONE = 12  # of one master, so that nobody can occupy a node alone
+MOST_STATUS = 1000  # characters of the user's code in one renewal, of up to six bytes each
 MOST_OPEN = 150  # attempts held for one job; as many as a renewal can name
+MOST_CLOSED = 30_000  # attempts of one job that are remembered as over: three for each task that a job may have
 HELD_JOB: Transitions = {
     ("fetching", "fetch"): "ready",
     ("fetching", "fail"): "freed",
@@ -33,6 +40,21 @@ HELD_TASK: Transitions = {
 }
 
 
+def refusal(own: NodeRecord, master: str, offer: Download, held: Collection[JobKey]) -> str:
+    """Why a node that holds these jobs does not take another; "" when it does."""
+    if own.state != "ready":
+        return f"is {own.state}"
+    if offer.app not in own.capabilities:
+        return f"cannot do {offer.app}"
+    if own.vitals.memory_available < offer.memory:
+        return f"memory: {own.vitals.memory_available // MB} MB available, the job needs {offer.memory // MB} MB"
+    if len(held) >= MOST_HELD_JOBS:
+        return f"busy: holds {len(held)} jobs"
+    if sum(key.master == master for key in held) >= MOST_HELD_JOBS_OF_ONE:
+        return f"busy: holds {MOST_HELD_JOBS_OF_ONE} jobs of yours"
+    return ""
+
+
 @dataclass(slots=True)
 class HeldTask:
     """An attempt that this node was told to work on, and its outcome until the master has it."""
@@ -41,6 +63,7 @@ class HeldTask:
     command: Command
     state: str = "queued"
     bytes_done: int = 0
+    status: str = ""
     outcome: Result | Failure | None = None
 
     def step(self, word: str) -> None:
@@ -52,11 +75,9 @@ class Worker:
     """One job of one master on this node. Methods change state and append to `effects`; `Node` takes those away."""
 
     def __init__(
-        self, key: JobKey, offer: Download, own: tuple[str, str], slots: int, timing: Timing, now: float,
+        self, key: JobKey, offer: Download, membership: Membership, timing: Timing, now: float,
     ) -> None:
-        self.key, self.offer, self.timing = key, offer, timing
-        self.own_address, self.own_gateway = own
-        self.slots = slots
+        self.key, self.offer, self.membership, self.timing = key, offer, membership, timing
         self.state = "fetching"
         self.tasks: dict[Attempt, HeldTask] = {}  # open ones
         self.closed: dict[Attempt, None] = {}  # done or dropped: never to be begun again
@@ -70,7 +91,8 @@ class Worker:
         self.state = follow("held job", HELD_JOB, self.state, word, f"{self.key.job} of {self.key.master}")
 
     def _send(self, message: FromWorker) -> None:
-        self.effects.append(Send(self.key.master, self.offer.address, message))
+        address = self.membership.addresses.get(self.key.master, (self.offer.address, ""))[0]  # it may have moved
+        self.effects.append(Send(self.key.master, address, message))
 
     # -- the offer
 
@@ -93,7 +115,34 @@ class Worker:
         self._accept()
 
     def _accept(self) -> None:
-        self._send(Accept(self.key.job, self.slots, self.own_address, self.own_gateway))
+        own = self.membership.own
+        slots = own.slots if own.state == "ready" else 0
+        self._send(Accept(self.key.job, slots, own.mqtt, own.gateway))
+
+    def tell_slots(self) -> None:
+        """How many tasks at once this node takes has changed."""
+        if self.state == "ready":
+            self._accept()
+
+    def drain(self) -> None:
+        """Take no more, and give back what has not begun."""
+        self.tell_slots()
+        for attempt in list(self.queued):
+            task = self.tasks[attempt]
+            self._stop(task)
+            task.step("drop")
+            self._close(attempt)
+            self._given_up(task.command)
+
+    def hand_back(self) -> None:
+        """This node stops: the master need not wait until the leases have run out. A job of this node's own goes on
+        from the ledger."""
+        if self.key.master != self.membership.own.id:
+            self._send(Refuse(self.key.job, "stops"))
+
+    def _given_up(self, command: Command) -> None:
+        self._send(Failed(self.key.job, command.task, command.attempt,
+                          Failure("dropped", "the attempt had been given up")))
 
     def fetch_failed(self, reason: str) -> None:
         """The description cannot be had or understood."""
@@ -129,11 +178,16 @@ class Worker:
             return  # the order overtook the offer's answer; the master will send it again
         held = self.tasks.get(command.attempt)
         if command.attempt in self.closed:  # the master took it up again by a late renewal of ours
-            given_up = Failure("dropped", "the attempt had been given up")
-            return self._send(Failed(self.key.job, command.task, command.attempt, given_up))
+            return self._given_up(command)
         if held is None:
+            if self.membership.own.state != "ready":  # the master had not heard of it yet
+                self._accept()
+                return self._given_up(command)
             if len(self.tasks) >= MOST_OPEN:
                 return  # no master leases so many to one worker
+            if len(self.closed) >= MOST_CLOSED:
+                self._send(Refuse(self.key.job, f"has had {MOST_CLOSED} attempts of this job"))
+                return self.free()
             self.tasks[command.attempt] = HeldTask(command.attempt, command)
             self.queued[command.attempt] = None
         elif held.outcome is not None:
@@ -150,11 +204,11 @@ class Worker:
         self.running += 1
         self.effects.append(StartTask(self.key, task.command.task, task.attempt, task.command.params))
 
-    def progressed(self, attempt: Attempt, bytes_done: int) -> None:
+    def progressed(self, attempt: Attempt, bytes_done: int, status: str) -> None:
         """The runner got on."""
         task = self.tasks.get(attempt)
         if task is not None and task.state == "running":
-            task.bytes_done = bytes_done
+            task.bytes_done, task.status = bytes_done, status or task.status
 
     def finished(self, attempt: Attempt, outcome: Result | Failure) -> None:
         """The runner is done with an attempt, one way or the other; one that was dropped meanwhile is ignored."""
@@ -200,10 +254,19 @@ class Worker:
             self.free()
         elif self.state == "ready" and now >= self.renew_at:
             self.renew_at = now + self.timing.renew
-            held = list(self.tasks.values())
-            self._send(Renew(self.key.job, tuple(Held(t.command.task, t.attempt, t.bytes_done) for t in held)))
-            for task in held:
+            self._send(Renew(self.key.job, self._held()))
+            for task in list(self.tasks.values()):
                 self._report(task)
+
+    def _held(self) -> tuple[Held, ...]:
+        """All open attempts, with as many words of the user's code as fit into the message beside them."""
+        held, room = [], MOST_STATUS
+        for task in self.tasks.values():
+            said = {"running": task.status, "queued": BEHIND}.get(task.state, "")
+            status = said if len(said) <= room else ""
+            room -= len(status)
+            held.append(Held(task.command.task, task.attempt, task.bytes_done, status))
+        return tuple(held)
 
     def next_wakeup(self) -> float:
         """When `tick` has something to do next."""

@@ -10,6 +10,7 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 
@@ -40,7 +41,14 @@ class Background:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def note(text: str) -> None:
+    """A line for the journal. Where that is a file on a full disk the daemon still goes on."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def report_bug(error: BaseException) -> None:
-    """A traceback for the journal."""
-    traceback.print_exception(error, file=sys.stderr)
-    sys.stderr.flush()
+    """A traceback for the journal, if it takes one."""
+    with suppress(OSError):
+        traceback.print_exception(error, file=sys.stderr)
+        sys.stderr.flush()

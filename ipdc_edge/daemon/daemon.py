@@ -8,42 +8,54 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import signal
 import sqlite3
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import SystemRandom
-
-import sdnotify
+from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..apps import built_in
 from ..codec.messages import MessageCodec
 from ..core import events as e
+from ..core.admission import AUTHORITY
+from ..core.master import FINAL
 from ..core.membership import CONNECTIONS
 from ..core.node import Node
 from ..core.values import NodeRecord, Vitals
-from ..drivers import identity
+from ..drivers import sandbox, tls
+from ..drivers.architectures import architectures, reserved
 from ..drivers.blocks import BlockStore
+from ..drivers.broker_files import credentials
 from ..drivers.control import ControlServer
 from ..drivers.fetcher import Fetcher
-from ..drivers.gateway import Gateway
-from ..drivers.ledger import Ledger
+from ..drivers.flash import FLASH
+from ..drivers.gateway import LEFTOVERS, Gateway
+from ..drivers.identity import Identity
+from ..drivers.ledger import Ledger, LedgerFull
 from ..drivers.mqtt import Mqtt
-from ..drivers.runner import RunnerProcess
-from ..drivers.vitals import VitalsSampler
+from ..drivers.scratch import clear_leftovers
+from ..drivers.vitals import VitalsSampler, architecture
 from ..errors import IpdcError
 from ..home import Home
-from ..settings import Settings
-from .background import Background
+from ..settings import LOOPBACK, Settings
+from .background import Background, note
+from .domain import MEMBERS, Domain
+from .invitations import Invitations
+from .local_inputs import LOCAL_INPUT, LocalInputs
 from .results import Results
+from .service import Service
 from .tasks import TaskRunner
+from .whereabouts import Whereabouts
+
+if TYPE_CHECKING:
+    from .leftovers import Leftovers
 
 GATHER = 0.02  # seconds in which saves gather for one commit; the design allows 0.2
+FULL_PAUSE = 1.0  # seconds between two tries to write to a full disk
+ANSWERED = 0.1  # seconds in which an answer gets out before the daemon begins anew
 SAMPLE = 5.0  # seconds between two looks at the machine's vitals
 
 
@@ -65,8 +77,9 @@ class Batch:
 class Daemon:
     """One node at work."""
 
-    def __init__(self, home: Home, settings: Settings) -> None:
-        self.home, self.settings = home, settings
+    def __init__(self, home: Home, settings: Settings, identity: Identity, supervised: bool = False) -> None:
+        self.home, self.settings, self.id = home, settings, identity.id
+        self.supervised = supervised  # whether somebody starts the broker again when it ends
         self.loop = asyncio.get_running_loop()
         self.events: deque[e.Event] = deque()
         self.scheduled = False
@@ -77,38 +90,82 @@ class Daemon:
         self.wall = time.time() - time.monotonic()
         self.failed: BaseException | None = None
         self.closing = False
+        self.restarts = False  # whether it ends only to begin anew, in another domain
         self.stopped = asyncio.Event()
+        self._leftovers: Leftovers | None = None
         self.change: asyncio.Future[None] = self.loop.create_future()  # done after the next event
 
-        os.makedirs(home.identity, mode=0o700, exist_ok=True)
-        self.id = identity.load_or_make(home.identity)
         self.ledger = Ledger(home.ledger)
         self.birth = self.ledger.next_birth()
+        clear_leftovers(home.scratch)
         self.store = BlockStore(home.blocks, settings.quota(home.state))
-        self.fetcher = Fetcher(self.store)
+        client = tls.client_context(identity)
+        self.fetcher = Fetcher(self.store, client)
         self.vitals = VitalsSampler(home.state)
-        self.architectures = {architecture.name: architecture for architecture in built_in()}
-        host = settings.listen
-        self.address, self.gateway_address = f"{host}:{settings.mqtt_port}", f"{host}:{settings.gateway_port}"
-        own = NodeRecord(
-            self.id, settings.name, "ready", self.address, self.gateway_address, __version__, tuple(self.architectures),
-            settings.slots, RunnerProcess.kind, Vitals(0, 0, self.vitals.cpu_count, 1.0, 0.0, self.vitals.speed, 0),
-        )
-        saved = self.ledger.unfinished()
-        self.node = Node(own, self.birth, SystemRandom(), self.architectures, saved=saved, now=self.now())
+        self.architectures = architectures()
+        self.sandbox = sandbox.choose(home, settings.sandbox, note)
+        self.domain = Domain(identity, home, settings, self.store, self.fetcher, self.background, self.emit,
+                             lambda nodes: self.gateway.cut(nodes), self.restart, supervised)
+        self.whereabouts = Whereabouts(identity, settings, self.emit)
+        saved = [e.Save("peer", node, {"mqtt": mqtt, "gateway": gateway})
+                 for node, (mqtt, gateway) in identity.peers.items()]
+        saved += self.ledger.unfinished()
+        self.node = Node(self._record(), self.domain.held, self.birth, SystemRandom(),
+                         self.architectures, saved=saved, now=self.now())
+        self.invitations = Invitations(home, settings, self.domain, self.node.membership, self.background,
+                                       lambda: self.whereabouts.host)
         self._release_leftovers({save.key for save in saved if save.kind == "job"})
-        self.tasks = TaskRunner(self.id, self.store, self.fetcher, self.architectures, self.emit, home.scratch,
-                                settings.slots)
+        self.domain.keep_list()
+        self.tasks = TaskRunner(self.id, settings.name, self.store, self.fetcher, self.architectures, self.emit,
+                                settings.slots, self.gateway_of, LocalInputs(settings.local_inputs), self.sandbox)
         self.results = Results(home.jobs, self.store, self.fetcher, self.emit, self.now)
-        self.gateway = Gateway(self.store, host, settings.gateway_port)
-        codec = MessageCodec(
-            itertools.chain.from_iterable(a.commands for a in self.architectures.values()),
-            itertools.chain.from_iterable(a.reports for a in self.architectures.values()),
-        )
+        host = settings.bind(identity.alone)
+        self.gateway = Gateway(self.store, host, settings.gateway_port, tls.server_context(identity),
+                               self.domain.admits, note, {LEFTOVERS: lambda: self.leftovers().page()})
+        codec = MessageCodec(*reserved(self.architectures))
         births = itertools.count(self.birth * CONNECTIONS)
-        portals = tuple(f"{host}:{port}" for host, port in settings.portals)
-        self.mqtt = Mqtt(settings.domain, self.id, self.address, portals, codec, births, settings.keepalive, self.emit,
-                         note, self.keep_block)
+        self.mqtt = Mqtt(identity.domain, self.id, f"{LOOPBACK}:{settings.local_port}", self.credentials, client, codec,
+                         births, settings.keepalive, self.emit, note, self.domain.flooded, self.domain.broker_began,
+                         self.keep_block)
+
+    def capabilities(self) -> tuple[str, ...]:
+        """What this node can do for others, by what is installed and what its owner allows."""
+        network = self.settings.allow_network and self.sandbox.network
+        can = [app.name for app in self.architectures.values() if network or not app.network]
+        return (*can, *([AUTHORITY] if self.domain.identity.has_authority else []),
+                *(LOCAL_INPUT + path for path in self.settings.local_inputs))
+
+    def _record(self) -> NodeRecord:
+        """What this node says of itself at its start."""
+        vitals = Vitals(0, 0, self.vitals.cpu_count, 1.0, 0.0, self.vitals.speed, 0)
+        return NodeRecord(self.id, self.settings.name, "ready", self.whereabouts.mqtt, self.whereabouts.gateway,
+                          __version__, self.capabilities(), self.settings.slots, self.sandbox.kind, vitals,
+                          architecture=architecture())
+
+    def leftovers(self) -> Leftovers:
+        """What looks for what nobody needs here any more."""
+        if self._leftovers is None:
+            from .leftovers import Leftovers  # rarely needed
+
+            self._leftovers = Leftovers(self)
+        return self._leftovers
+
+    def busy(self) -> bool:
+        """Whether any job is here, of this node or of others."""
+        return bool(self.node.workers) or any(job.state not in FINAL for job in self.node.masters.values())
+
+    def gateway_of(self, node: str) -> str:
+        """Where a node's gateway is, as far as is known; "" else."""
+        return self.node.membership.addresses.get(node, ("", ""))[1]
+
+    def credentials(self) -> tuple[str, str]:
+        """User and password of this daemon at its own broker."""
+        return credentials(self.home)
+
+    def restart(self) -> None:
+        """End, only to begin anew with what identity/ holds now; a moment later, so that who asked is answered."""
+        self.restarts = True
+        self.loop.call_later(ANSWERED, self.stopped.set)
 
     def now(self) -> float:
         """Seconds that never go back, close to those since the epoch where the clock was right at the start."""
@@ -118,7 +175,7 @@ class Daemon:
         """Content of submissions that never came, and of others' jobs, does not outlive a start; own jobs' does."""
         for owner in self.store.owners():
             job, _, master = owner.partition(".")
-            if owner != "user" and not (job in unfinished and master in ("", self.id)):
+            if owner not in ("user", MEMBERS) and not (job in unfinished and master in ("", self.id)):
                 self._release(self.store.release, owner)
 
     # -- events in, effects out
@@ -152,7 +209,12 @@ class Daemon:
     def _batch(self, effects: list[e.Effect]) -> None:
         """Carry effects out in order; a batch with a save, and whatever comes after it, waits until that is
         durable."""
-        saves = [effect for effect in effects if isinstance(effect, e.Save)]
+        saves = []
+        for effect in effects:
+            if isinstance(effect, e.Save):
+                saves.append(effect)
+            elif isinstance(effect, e.Tell):
+                self.ledger.stories.tell(effect, self.now())
         if not saves and self.saving is None:
             return self._carry_out(effects)
         self.batches.append(Batch(saves, effects))
@@ -166,7 +228,7 @@ class Daemon:
                 group = list(self.batches)
                 saves = [save for batch in group for save in batch.saves]
                 if saves:
-                    await self.ledger.save(saves)
+                    await self._durably(saves)
                 for batch in group:
                     self.batches.popleft()
                     self._carry_out(batch.effects)
@@ -177,11 +239,29 @@ class Daemon:
         finally:
             self.saving = None
 
+    async def _durably(self, saves: list[e.Save]) -> None:
+        """A full disk holds everything up until it has room again: meanwhile nothing is carried out or answered."""
+        told = False
+        while True:
+            try:
+                return await self.ledger.save(saves)
+            except LedgerFull as error:
+                if not told:
+                    told = True
+                    note(str(error))
+            await asyncio.sleep(FULL_PAUSE)
+
     def _broken(self, error: BaseException) -> None:
         """The core or the ledger is broken: end, loudly; systemd starts us anew from the ledger."""
         if self.failed is None:
             self.failed = error
         self.stopped.set()
+
+    async def look(self) -> None:
+        """Watch the portals, and return when all that they hold has come."""
+        self.ask(e.WatchRequested())
+        while not self.node.membership.knows_the_domain(self.now()):
+            await asyncio.wait([self.change])  # not awaited itself: a client that leaves must not cancel it
 
     async def durable(self) -> None:
         """Returns when everything handled so far is durable and on its way; NotDurable when it never will be."""
@@ -204,7 +284,7 @@ class Daemon:
     def _carry_out(self, effects: list[e.Effect]) -> None:
         for effect in effects:
             match effect:
-                case e.Save():
+                case e.Save() | e.Tell():  # written by now, or to be
                     continue
                 case e.Send():
                     self.mqtt.send(effect.node, effect.address, effect.message)
@@ -212,6 +292,17 @@ class Daemon:
                     self.mqtt.publish_record(effect.record)
                 case e.WatchRecords():
                     self.mqtt.watch(effect.wanted)
+                case e.KeepPortals():
+                    self.mqtt.keep(effect.portals)
+                case e.AdmitMembers():
+                    self.mqtt.part(effect.expelled)
+                    self.domain.enforce(effect.members, effect.expelled)
+                case e.FetchMembers():
+                    self.domain.fetch(effect)
+                case e.ExpelMember():
+                    self.background.start(self.domain.expel(effect.node))
+                case e.LeaveDomain():
+                    self.domain.left(effect)
                 case e.FetchJob():
                     self.tasks.fetch_job(effect)
                 case e.StartTask():
@@ -258,17 +349,28 @@ class Daemon:
 
     async def run(self, control: ControlServer) -> None:
         """Until SIGTERM, SIGINT, or a bug in the core. Requests come in by `control`."""
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            self.loop.add_signal_handler(signum, self.stopped.set)
+        service, hurry = Service(self), asyncio.Event()
+        for signum in (signal.SIGTERM, signal.SIGINT):  # who asks twice is in a hurry
+            self.loop.add_signal_handler(signum, lambda: (hurry if self.stopped.is_set() else self.stopped).set())
+        self.loop.add_signal_handler(signal.SIGHUP, service.reload)
         await self.gateway.start()
         await control.start()
+        self.background.start(self.domain.changed())  # by a command that found no daemon yet and told nobody
         self.mqtt.start()
-        self.background.start(self._sample())
-        notifier = sdnotify.SystemdNotifier()
-        notifier.notify(f"READY=1\nSTATUS={self.settings.name} in domain {self.settings.domain}")
-        note(f"node {self.settings.name} ({self.id}) is up: broker {self.address}, gateway {self.gateway_address}")
+        membership = self.node.membership
+        for work in (self._sample(), self.whereabouts.look(membership, self.mqtt.reconnect),
+                     self.whereabouts.guess(membership, self.mqtt.context)):
+            self.background.start(work)
+        if self.domain.identity.restored:
+            self.background.start(self.domain.announce(
+                self.node.admission, membership,
+                lambda message: self.mqtt.codec.encode(message, self.birth * CONNECTIONS).payload))
+        service.ready()
+        note(f"node {self.settings.name} ({self.id}) is up in domain {self.domain.members.domain}: "
+             f"broker {self.whereabouts.mqtt}, gateway {self.whereabouts.gateway}")
         await self.stopped.wait()
-        notifier.notify("STOPPING=1")
+        if self.failed is None and not self.restarts:
+            await service.drain(hurry)
         await control.close()
         await self.background.close()
         await self._say_goodbye()
@@ -298,9 +400,5 @@ class Daemon:
                 self.emit(e.VitalsMeasured(self.vitals.sample()))
             except OSError as error:  # the disk, most likely: the old vitals stay, and the next look may do better
                 note(f"vitals could not be taken: {error}")
+            FLASH.look(time.monotonic(), self.busy())
             await asyncio.sleep(SAMPLE)
-
-
-def note(text: str) -> None:
-    """A line for the journal."""
-    print(text, file=sys.stderr, flush=True)

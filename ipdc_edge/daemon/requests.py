@@ -7,23 +7,23 @@ never changes it otherwise. Clients hand over open descriptors, never paths.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..codec import frames
-from ..codec.bundle import bundle_items
-from ..codec.cid import raw_cid
 from ..codec.control import parse_block
-from ..core.events import CancelRequested, JobSubmitted, Save, WatchRequested
-from ..core.master import FINAL
-from ..core.node import spec_of
-from ..core.values import JobSpec, Json, NodeRecord
+from ..core.events import CancelRequested, DrainRequested, LeaveRequested, ResumeRequested
+from ..core.life import FINAL
+from ..core.values import Json, NodeRecord
+from ..drivers.block_index import IndexFailed
 from ..drivers.control import ControlChannel
-from ..errors import BadRequest, UnknownJob
+from ..drivers.flash import FLASH
+from ..drivers.provider import Provider
+from ..errors import BadRequest, IpdcError, UnknownJob
+from .submissions import MOST_PROVIDERS, Submissions
+from .tasks import FULL_PAUSE
 
 if TYPE_CHECKING:
     from .daemon import Daemon
@@ -34,7 +34,21 @@ SUBMISSION_LASTS = 3600.0  # seconds that content waits for its job
 SHOWN_JOBS = 200  # ended jobs that `jobs` lists
 WATCH_PAUSE = 0.2  # seconds between two pictures of a running job
 LOG_NAME = re.compile(r"([a-z0-9-]+)\.(\d+)\.(\d+)\.txt")
-MOST_PROVIDERS = 16  # peers asked for content that is not here
+LEAVE_PATIENCE = 5.0  # seconds that the authority has to take a leaving node off the list
+
+
+class NotTheOwner(IpdcError):
+    """Only this node's owner may do that: run it with sudo, or as the user that the daemon runs as."""
+
+
+class UnknownTask(IpdcError):
+    """Nothing is known of a task {task} of job {id}. `ipdc-edge story {id}` names those that something is known of."""
+
+
+class Ending(IpdcError):
+    """The daemon is about to end: it takes no work already. What shall be after its next start can be said then."""
+
+    retry = True
 
 
 class Requests:
@@ -42,6 +56,7 @@ class Requests:
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
+        self.submissions = Submissions(daemon)
 
     async def handle(
         self, request: dict[str, object], fds: list[int], channel: ControlChannel
@@ -62,7 +77,7 @@ class Requests:
         root = _text(request, "root")
         owner = "user" if request.get("keep") else _waiting(request)
         if owner != "user":  # a submission that never comes is not kept for ever; released twice does no harm
-            self.daemon.loop.call_later(SUBMISSION_LASTS, self.daemon.store.release, owner)
+            self.daemon.loop.call_later(SUBMISSION_LASTS, self._withdraw, owner)
         upload = self.daemon.store.new_import(owner)
         try:
             while True:
@@ -78,46 +93,31 @@ class Requests:
                 stored = await asyncio.to_thread(upload.finish, descriptor, root, copy)
             finally:
                 os.close(descriptor)
+        except BaseException:
+            if owner != "user":  # the client gives up: no job comes of what it has added before either
+                self.daemon.loop.call_soon(self._withdraw, owner)
+            raise
         finally:
             upload.discard()
         return {"cid": root, "size": request.get("size"), "stored": stored}
 
+    def _withdraw(self, owner: str) -> None:
+        """Let go what waits for a job; later, where the disk is too full even for that."""
+        try:
+            self.daemon.store.release(owner)
+        except IndexFailed:
+            self.daemon.loop.call_later(FULL_PAUSE, self._withdraw, owner)
+
     async def _do_cat(self, request: Json, fds: list[int], channel: ControlChannel) -> None:
         peers = self.daemon.node.membership.peers.values()
-        providers = [peer.record.gateway for peer in peers if peer.alive()][:MOST_PROVIDERS]
+        providers = [Provider(peer.record.id, peer.record.gateway) for peer in peers if peer.alive()][:MOST_PROVIDERS]
         async for _, data in self.daemon.fetcher.file_blocks(_text(request, "cid"), 0, 1 << 62, providers):
             await channel.send_data(data)
 
     # -- jobs
 
     async def _do_submit(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
-        daemon, wanted = self.daemon, request.get("spec")
-        if not isinstance(wanted, dict):
-            raise BadRequest(reason="submit without a job's description")
-        owner = _waiting(request)
-        try:
-            spec = await self._stored_spec(wanted, owner)
-            effects = daemon.ask(JobSubmitted(time.strftime("%Y%m%d-%H%M%S", time.gmtime(daemon.now())), spec))
-        except BaseException:
-            daemon.store.release(owner)
-            raise
-        job = next(effect.key for effect in effects if isinstance(effect, Save) and effect.kind == "job")
-        daemon.store.transfer(owner, job)
-        await daemon.durable()
-        return {"id": job}
-
-    async def _stored_spec(self, wanted: dict[str, Any], owner: str) -> JobSpec:
-        """The job's description, completed, checked, and kept as content."""
-        daemon = self.daemon
-        body = {"version": 1, "memory": daemon.settings.runner_memory, **wanted}
-        for item in body.get("inputs") or ():
-            if isinstance(item, dict) and item.get("size") is None:
-                item["size"] = await daemon.fetcher.file_size(_text(item, "cid"), [])
-        block = json.dumps(body, separators=(",", ":")).encode()
-        spec = spec_of(raw_cid(block), body)
-        bundle_items(body)
-        daemon.store.put(spec.cid, block, owner, durable=True)
-        return spec
+        return await self.submissions.submit(request.get("spec"), _waiting(request))
 
     def _view(self, job: str) -> dict[str, object]:
         master = self.daemon.node.masters.get(job)
@@ -165,16 +165,28 @@ class Requests:
         directory = os.path.join(self.daemon.results.directory(job), "log")
         failure = view.get("failure")
         tasks = await asyncio.to_thread(_logs, directory)
-        return {"id": job, "directory": directory if tasks else None, "tasks": tasks, "failure": failure}
+        return {"id": job, "state": view["state"], "directory": directory if tasks else None, "tasks": tasks,
+                "failure": failure}
+
+    async def _do_story(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """What was told of a job; of a task what was told of it, and of the job by the same causes."""
+        job, task = _text(request, "id"), str(request.get("task") or "")
+        view = self._view(job)
+        facts, left_out = self.daemon.ledger.stories.story(job)
+        if task:
+            causes = {fact.cause for fact in facts if fact.task == task}
+            master = self.daemon.node.masters.get(job)
+            if not causes and (master is None or task not in master.tasks.states):
+                raise UnknownTask(task=task, id=job)
+            facts = [fact for fact in facts if fact.task == task or (not fact.task and fact.cause in causes)]
+        return {"id": job, "task": task or None, "state": view["state"], "left_out": left_out,
+                "facts": [fact._asdict() for fact in facts]}
 
     # -- the node and its domain
 
     async def _do_nodes(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
-        daemon = self.daemon
-        daemon.ask(WatchRequested())
-        membership = daemon.node.membership
-        while not membership.knows_the_domain(daemon.now()):
-            await asyncio.wait([daemon.change])  # not awaited itself: a client that leaves must not cancel it
+        membership = self.daemon.node.membership
+        await self.daemon.look()
         peers = [self._node(peer.record, peer.alive()) for peer in membership.peers.values()]
         own = self._node(membership.own, True)
         return {"nodes": sorted([own, *peers], key=lambda node: (str(node["name"]), str(node["id"])))}
@@ -186,10 +198,72 @@ class Requests:
             "gateway": record.gateway, "capabilities": list(record.capabilities), "memory_total": vitals.memory_total,
             "memory_available": vitals.memory_available, "cpu_count": vitals.cpu_count, "cpu_idle": vitals.cpu_idle,
             "load": vitals.load, "speed": vitals.speed, "disk_free": vitals.disk_free,
-            "temperature": vitals.temperature, "throttled": vitals.throttled,
+            "temperature": vitals.temperature, "throttled": vitals.throttled, "undervoltage": vitals.undervoltage,
+            "throttled_before": vitals.throttled_before, "undervoltage_before": vitals.undervoltage_before,
+            "architecture": record.architecture,
             "slots": record.slots, "sandbox": record.sandbox, "version": record.version,
-            "portal": record.mqtt in self.daemon.mqtt.portals, "self": record.id == self.daemon.id,
+            "portal": record.id in self.daemon.node.membership.portals, "self": record.id == self.daemon.id,
         }
+
+    async def _do_drain(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """This node takes no more work, or with `off` takes it again: what is so then. With `wait` once more when
+        nothing runs here any more, or when somebody wants work here again."""
+        _owner(channel)
+        daemon = self.daemon
+        if daemon.stopped.is_set():
+            raise Ending
+        daemon.ask(ResumeRequested() if request.get("off") else DrainRequested(lasting=True))
+        await daemon.durable()
+        if request.get("wait"):
+            await channel.send(self._work())
+            while not daemon.node.idle() and daemon.node.membership.own.state == "draining":
+                await asyncio.wait([daemon.change])
+        return self._work()
+
+    def _work(self) -> dict[str, object]:
+        """What this node does for others and for itself."""
+        node = self.daemon.node
+        return {
+            "name": self.daemon.settings.name, "state": node.membership.own.state,
+            "tasks": sum(len(worker.tasks) for worker in node.workers.values()),
+            "held_jobs": len(node.workers), "own_jobs": sum(job.state not in FINAL for job in node.masters.values()),
+        }
+
+    async def _do_domain(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """The domain and its members; also whether the own broker answers, where that is asked for."""
+        own, members = self.daemon.domain.identity, self.daemon.domain.members
+        broker = {"broker": self.daemon.mqtt.own.connected} if request.get("broker") else {}
+        return broker | {
+            "domain": members.domain, "authority": members.authority, "version": members.version, "id": own.id,
+            "alone": own.alone, "has_authority": own.has_authority, "members": [
+                {"id": member.id, "name": member.name, "portal": member.portal, "memory": member.memory,
+                 "self": member.id == own.id} for member in members.members],
+        }
+
+    async def _do_invite(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        _owner(channel)
+        return await self.daemon.invitations.invite(str(request.get("address") or ""))
+
+    async def _do_domain_changed(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        _owner(channel)
+        restarts = await self.daemon.domain.changed()
+        return {"restarts": restarts, "broker": "reloaded" if not restarts else "restarts" if self.daemon.supervised
+                else "start it again"}
+
+    async def _do_leave(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """Ask to be taken off the list, and wait a moment for the list that says so."""
+        _owner(channel)
+        daemon = self.daemon
+        daemon.domain.leaving = True
+        try:
+            async with asyncio.timeout(LEAVE_PATIENCE):
+                await self.daemon.look()  # who holds the authority's key stands in the records
+                daemon.ask(LeaveRequested())
+                while daemon.domain.admits(daemon.id):
+                    await asyncio.wait([daemon.change])
+        except TimeoutError:
+            return {"told": False}
+        return {"told": True}
 
     async def _do_counters(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         daemon = self.daemon
@@ -197,34 +271,19 @@ class Requests:
             "gateway": dict(daemon.gateway.counters), "fetched": dict(daemon.fetcher.counters),
             "messages": dict(daemon.mqtt.counters), "store": daemon.store.stat(), "owners": daemon.store.owners(),
             "commits": daemon.ledger.commits, "events": daemon.node.handled,
+            "written_bytes": FLASH.written, "fsyncs": FLASH.fsyncs,
             "held_jobs": [worker.view() for worker in daemon.node.workers.values()],
         }
 
     async def _do_doctor(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
-        daemon, checks = self.daemon, []
+        from . import doctor  # rarely needed
 
-        def check(name: str, ok: bool | None, detail: str, advice: str = "") -> None:
-            checks.append({"check": name, "ok": ok, "detail": detail, "advice": "" if ok else advice})
+        return await doctor.checks(self.daemon)
 
-        own = daemon.mqtt.own
-        check("broker", own.connected, f"{own.address} {'connected' if own.connected else 'does not answer'}",
-              "start it: ipdc-edge broker (or ipdc-edge run --with-broker)")
-        for portal, link in daemon.mqtt.portals.items():
-            if link is not own:
-                state = "connected" if link.connected else "does not answer"
-                check("portal", link.connected or None, f"{portal} {state}",
-                      f"is that node up? `portals` in {daemon.home.conf} names it")
-        stat = daemon.store.stat()
-        check("store", stat["lost"] == 0, f"{stat['blocks']} blocks, {stat['bytes']} of {stat['quota']} bytes",
-              f"{stat['lost']} blocks were found damaged: is the disk failing? Add what was lost again")
-        sandbox = daemon.node.membership.own.sandbox
-        check("sandbox", None if sandbox == "rlimits" else True, sandbox,
-              "the user's code is held by resource limits only: run jobs of people you trust")
-        memory = daemon.node.membership.own.vitals.memory_available
-        need = daemon.settings.runner_memory
-        check("memory", memory >= need, f"{memory >> 20} MB available, a runner takes {need >> 20}",
-              "this node refuses work until there is more; end other programs or lower runner_memory")
-        return {"checks": checks}
+    async def _do_leftovers(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        from . import leftovers  # likewise
+
+        return await leftovers.domain(self.daemon)
 
 
 def _logs(directory: str) -> list[dict[str, object]]:
@@ -241,6 +300,12 @@ def _logs(directory: str) -> list[dict[str, object]]:
                 text = file.read(128 << 10)
             found.append({"task": parts[1], "attempt": [int(parts[2]), int(parts[3])], "log": text})
     return found
+
+
+def _owner(channel: ControlChannel) -> None:
+    """Nobody but root and the daemon's own user changes what the node belongs to."""
+    if channel.uid not in (0, os.geteuid()):
+        raise NotTheOwner
 
 
 def _waiting(request: Mapping[str, Any]) -> str:

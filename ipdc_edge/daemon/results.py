@@ -7,6 +7,7 @@ into place, with `job.json` and last of all `_SUCCESS`. Decides nothing; outcome
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -26,17 +27,20 @@ from ..core.events import (
     ResultPublished,
 )
 from ..core.values import Json
-from ..drivers.block_files import sync_directory
 from ..drivers.blocks import BlockStore
+from ..drivers.durable import sync_directory, sync_file
 from ..drivers.fetcher import Fetcher
+from ..drivers.flash import FLASH
+from ..drivers.provider import Provider
 from ..errors import IpdcError
-from .background import Background, report_bug
+from .background import Background, note, report_bug
 
 AT_ONCE = 4  # parts and logs that are fetched at the same time
 LOGS_LATE = 10.0  # seconds that the end of a job waits for logs
 PART = re.compile(r"part-[0-9]{5}")
 MOST_LOG = 128 << 10  # bytes kept of what one attempt printed
 MOST_LOGS = 1000  # attempts of a job whose prints are kept
+BAD_RECORDS = "bad-records"  # a job's directory of records that were set aside, a file of JSON lines for each task
 NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
@@ -68,7 +72,10 @@ class Results:
         """A job's view with its directory, and times as people write them (UTC, null for what has not come yet)."""
         names = ("submitted", "started", "ended")
         times = {name: _utc(float(view[name])) for name in names if isinstance(view[name], float)}
-        return {**view, **times, "directory": self.directory(str(view["id"]))}
+        running = [{**task, "seconds": round(self.now() - task["since"], 1)} for task in view.get("running", ())]
+        share = FLASH.job(str(view["id"]))  # None for a job that ended before this daemon began
+        return {"stored_bytes": 0, **view, **times, "running": running, "directory": self.directory(str(view["id"])),
+                "written_bytes": share and share.written, "fsyncs": share and share.fsyncs}
 
     def _begin(self, group: dict[str, list[asyncio.Task[None]]], job: str, work: Coroutine[Any, Any, None]) -> None:
         tasks = group.setdefault(job, [])
@@ -88,12 +95,12 @@ class Results:
         self._begin(self.fetching, effect.job, self._fetch_part(effect))
 
     async def _fetch_part(self, effect: FetchPart) -> None:
-        providers = [effect.gateway] if effect.gateway else []
+        providers = [Provider(effect.node, effect.gateway)]
         try:
             async with self.turn:
                 await self._receive(effect, providers)
         except IpdcError as error:
-            self.emit(PartFetchFailed(effect.job, effect.task, effect.cid, str(error)[:500]))
+            self.emit(PartFetchFailed(effect.job, effect.task, effect.cid, f"{effect.node}: {error}"[:500]))
         except OSError as error:
             self.emit(ResultFailed(effect.job, f"{self.directory(effect.job)}: {error.strerror or error}"))
         except Exception as error:
@@ -102,9 +109,14 @@ class Results:
         else:
             self.emit(PartFetched(effect.job, effect.task, effect.cid))
 
-    async def _receive(self, effect: FetchPart, providers: list[str]) -> None:
+    async def _receive(self, effect: FetchPart, providers: list[Provider]) -> None:
         """Stream a part into its file, which has its name only when it is whole."""
-        path = os.path.join(self._incoming(effect.job), f"part-{effect.index:05d}")
+        incoming = self._incoming(effect.job)
+        disk = os.statvfs(incoming)
+        if effect.size > disk.f_bavail * disk.f_frsize:  # few blocks can describe a file that fills every disk
+            reason = f"no room for {effect.task}, of which {effect.node} tells {effect.size} bytes"
+            raise OSError(errno.ENOSPC, f"{reason}. Make room there and submit again")
+        path = os.path.join(incoming, f"part-{effect.index:05d}")
         self.arrivals += 1
         arriving = f"{path}.{self.arrivals}"
         size = 0
@@ -115,6 +127,7 @@ class Results:
                     if size > effect.size:
                         break
                     await asyncio.to_thread(file.write, data)
+                    FLASH.wrote(effect.job, len(data))
             if size != effect.size:
                 raise PartNotAsTold(task=effect.task, size=size, told=effect.size)
             os.rename(arriving, path)
@@ -125,9 +138,9 @@ class Results:
     # -- logs
 
     def keep_log(self, effect: KeepLog) -> None:
-        """Put what an attempt printed into the job's `log/`."""
-        if self.logs.setdefault(effect.job, 0) < MOST_LOGS:
-            self.logs[effect.job] += 1
+        """Put what an attempt printed into the job's `log/`, or its bad records into `bad-records/`."""
+        if effect.aside or self.logs.setdefault(effect.job, 0) < MOST_LOGS:
+            self.logs[effect.job] = self.logs.get(effect.job, 0) + (not effect.aside)
             self._begin(self.writing, effect.job, self._keep_log(effect))
 
     async def _keep_log(self, effect: KeepLog) -> None:
@@ -135,15 +148,16 @@ class Results:
         try:
             if effect.cid:
                 async with self.log_turn:
-                    text += await self.fetcher.block(effect.cid, [effect.gateway] if effect.gateway else [])
-            directory = os.path.join(self.directory(effect.job), "log")
+                    text += await self.fetcher.block(effect.cid, [Provider(effect.node, effect.gateway)])
+            directory = os.path.join(self.directory(effect.job), BAD_RECORDS if effect.aside else "log")
             os.makedirs(directory, exist_ok=True)
             name = effect.task if NAME.fullmatch(effect.task) else "task"
-            path = os.path.join(directory, f"{name}.{effect.attempt.birth}.{effect.attempt.number}.txt")
-            with open(path, "wb") as file:
-                file.write(text[:MOST_LOG])
-        except (IpdcError, OSError):
-            return  # what was printed is lost with its worker; the result does not depend on it
+            attempt = "jsonl" if effect.aside else f"{effect.attempt.birth}.{effect.attempt.number}.txt"
+            with open(os.path.join(directory, f"{name}.{attempt}"), "wb") as file:
+                FLASH.wrote(effect.job, file.write(text if effect.aside else text[:MOST_LOG]))
+        except (IpdcError, OSError) as error:  # it is lost with its worker; the result does not depend on it
+            if effect.aside:
+                note(f"job {effect.job}: the bad records of {effect.task} could not be kept: {error}")
 
     # -- the end of a job
 
@@ -184,15 +198,15 @@ class Results:
                 os.remove(os.path.join(incoming, name))
         for name in names:
             with open(os.path.join(incoming, name), "rb") as file:
-                os.fsync(file.fileno())
+                sync_file(file.fileno(), job)
         for name in names:
             os.rename(os.path.join(incoming, name), os.path.join(directory, name))
         os.rmdir(incoming)
-        _write(os.path.join(directory, "job.json"), json.dumps(view, indent=1).encode() + b"\n")
-        sync_directory(directory)
-        _write(os.path.join(directory, "_SUCCESS"), b"")
-        sync_directory(directory)
-        sync_directory(self.jobs)
+        _write(os.path.join(directory, "job.json"), json.dumps(view, indent=1).encode() + b"\n", job)
+        sync_directory(directory, job)
+        _write(os.path.join(directory, "_SUCCESS"), b"", job)
+        sync_directory(directory, job)
+        sync_directory(self.jobs, job)
 
     def discard(self, effect: DiscardResult) -> None:
         """The job failed or was cancelled: keep what tells why, drop the rest."""
@@ -207,17 +221,23 @@ class Results:
         try:
             await asyncio.to_thread(self._leave_record, effect.job, self.complete(effect.view))
         except OSError as error:
-            report_bug(error)
+            note(f"job {effect.job}: its directory could not be put in order: {error}")
         finally:
             self._forget(effect.job)
             self.release(effect.job)
 
     def _leave_record(self, job: str, view: Json) -> None:
-        incoming = self._incoming(job)
-        for name in os.listdir(incoming):
-            os.remove(os.path.join(incoming, name))
-        os.rmdir(incoming)
-        _write(os.path.join(self.directory(job), "job.json"), json.dumps(view, indent=1).encode() + b"\n")
+        directory = self.directory(job)
+        os.makedirs(directory, exist_ok=True)
+        incoming = os.path.join(directory, ".parts")
+        if os.path.isdir(incoming):  # not made only to be removed: a full disk would not let us, and keep the parts
+            for name in os.listdir(incoming):
+                os.remove(os.path.join(incoming, name))
+            os.rmdir(incoming)
+        for name in sorted(os.listdir(directory)):  # _SUCCESS first
+            if name == "_SUCCESS" or PART.fullmatch(name):  # the disk failed while the result was put in place
+                os.remove(os.path.join(directory, name))
+        _write(os.path.join(directory, "job.json"), json.dumps(view, indent=1).encode() + b"\n", job)
 
     def release(self, job: str) -> None:
         """The store need not keep the job's inputs, code and description any more."""
@@ -233,11 +253,11 @@ class Results:
         await self.background.close()
 
 
-def _write(path: str, data: bytes) -> None:
+def _write(path: str, data: bytes, job: str) -> None:
     with open(path, "wb") as file:
-        file.write(data)
+        FLASH.wrote(job, file.write(data))
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno(), job)
 
 
 def _utc(seconds: float) -> str | None:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from ..codec.answers import RunnerBroken
 from ..codec.answers import TaskFailed as RunnerTaskFailed
-from ..codec.bundle import MOST_BYTES, MOST_FILE_BYTES, bundle_items
+from ..codec.bundle import bundle_items
 from ..codec.cid import BadCid, raw_cid
-from ..core.architecture import Architecture, BadSpec
+from ..codec.frames import MAX_PAYLOAD
+from ..codec.messages import CONTROL, load
+from ..codec.unixfs import BadNode
+from ..core.architecture import Architecture, BadSpec, spec_of
 from ..core.events import (
     Event,
     FetchJob,
@@ -28,19 +32,28 @@ from ..core.events import (
     TaskFinished,
     TaskProgressed,
 )
-from ..core.node import spec_of
 from ..core.values import Attempt, Failure, JobKey, JobSpec, Result
+from ..drivers.block_index import IndexFailed
 from ..drivers.blocks import BlockStore
-from ..drivers.fetcher import BlockUnavailable, Fetcher
-from ..drivers.runner import RunnerDied, RunnerProcess
+from ..drivers.fetcher import BlockUnavailable, Fetcher, FileTooBig, NoFile
+from ..drivers.flash import FLASH
+from ..drivers.provider import Provider
+from ..drivers.refusals import Refusals
+from ..drivers.runner import Runner, RunnerDied
+from ..drivers.sandbox import Sandbox
 from ..errors import IpdcError
-from .background import Background, report_bug
-from .streams import FetchFailed, Inputs, Outputs
+from .attempt_words import Aside, Progress, fitting, message
+from .background import Background, note, report_bug
+from .local_inputs import LocalInputs
+from .streams import FetchFailed, Inputs, Outputs, OutputTooBig, check_params, is_cid
 
-PROGRESS_PAUSE = 0.2  # seconds between two words of an attempt's progress
+FULL_PAUSE = 2.0  # seconds between two tries to let content go on a full disk
 FETCH_PAUSE = 2.0  # seconds before a worker says that content cannot be had: its node may be back by then
-MOST_OUTPUTS_TOLD = 1000  # sizes of partitions that fit into a message with the rest
-MOST_DETAILS = 8000  # bytes of a failure's details; they travel in one message with the rest
+BLAMED = (BadSpec, BadCid, BadNode, BlockUnavailable, FileTooBig, NoFile)  # faults of whoever gave what we work on
+MOST_TOLD = 500  # characters of a line for the journal about what a peer gave
+MOST_JSON = MAX_PAYLOAD - (256 << 10)  # bytes of a peer's JSON as a runner is given it, with room for names of code
+LEAST_OUTPUT, MOST_GROWTH = 1 << 30, 64  # bytes that any task may write, and for each byte that it has read
+MOST_TOLD_OF_RESULT = 11_000  # bytes of a result's details; they travel in one message with the rest
 
 
 def owner_of(key: JobKey) -> str:
@@ -48,24 +61,34 @@ def owner_of(key: JobKey) -> str:
     return f"{key.job}.{key.master}"
 
 
+def output_limit(spec: JobSpec) -> int:
+    """Bytes that a task of the job may write where its owner said so; 0 where he did not."""
+    options = spec.body.get("options")
+    limit = options.get("output_limit") if isinstance(options, dict) else None
+    return limit if type(limit) is int and limit > 0 else 0
+
+
 class HeldCode:
     """What a runner needs to start: the job's description and the CIDs of its code, read again for each runner."""
 
-    def __init__(self, spec: JobSpec, gateway: str) -> None:
-        self.spec, self.gateway = spec, gateway
-        self.runners: list[RunnerProcess] = []  # idle ones, ready for the next task
+    def __init__(self, spec: JobSpec) -> None:
+        self.spec = spec
+        self.runners: list[Runner] = []  # idle ones, ready for the next task
 
 
 class TaskRunner:
     """Carries out the worker's effects."""
 
     def __init__(
-        self, node_id: str, store: BlockStore, fetcher: Fetcher, architectures: Mapping[str, Architecture],
-        emit: Callable[[Event], None], scratch: str, slots: int,
-        runner: Callable[[str], RunnerProcess] = RunnerProcess,
+        self, node_id: str, node_name: str, store: BlockStore, fetcher: Fetcher,
+        architectures: Mapping[str, Architecture], emit: Callable[[Event], None], slots: int,
+        gateway_of: Callable[[str], str], local: LocalInputs, sandbox: Sandbox,
     ) -> None:
+        self.node_name = node_name
         self.node_id, self.store, self.fetcher, self.architectures = node_id, store, fetcher, architectures
-        self.emit, self.scratch, self.slots, self.runner = emit, scratch, slots, runner
+        self.emit, self.slots, self.gateway_of, self.sandbox = emit, slots, gateway_of, sandbox
+        self.local = local
+        self.refusals = Refusals(note)
         self.jobs: dict[JobKey, HeldCode] = {}
         self.background = Background()
         self.attempts: dict[tuple[JobKey, Attempt], asyncio.Task[None]] = {}
@@ -82,12 +105,14 @@ class TaskRunner:
         try:
             spec = await self._spec(effect)
         except (IpdcError, OSError) as error:
+            if isinstance(error, BLAMED):
+                self._tell(effect.key.master, f"job {effect.key.job} is not taken: {error}")
             self.emit(JobFetchFailed(effect.key, str(error)[:200]))
         except Exception as error:
             report_bug(error)
             self.emit(JobFetchFailed(effect.key, f"bug in this node: {error}"[:200]))
         else:
-            self.jobs[effect.key] = HeldCode(spec, effect.gateway)
+            self.jobs[effect.key] = HeldCode(spec)
             self.emit(JobFetched(effect.key, spec))
         finally:
             if self.fetching.get(effect.key) is asyncio.current_task():
@@ -97,18 +122,30 @@ class TaskRunner:
         releasing = self.releasing.get(effect.key)
         if releasing is not None:  # it was freed a moment ago: what that releases has the same owner
             await asyncio.wait([releasing])
-        spec = spec_of(effect.cid, _json(await self.fetcher.block(effect.cid, [effect.gateway])))
+        spec = spec_of(effect.cid, _json(await self.fetcher.block(effect.cid, self._master(effect.key))))
         if spec.app not in self.architectures:
             raise BadSpec(reason=f"no architecture {spec.app[:40]!r} here")
         self.architectures[spec.app].check(spec)
-        total = 0
-        for name, cid in bundle_items(spec.body):
-            data = await self.fetcher.read_file(cid, [effect.gateway], MOST_FILE_BYTES)
-            total += len(data)
-            if total > MOST_BYTES:
-                raise BadSpec(reason=f"its code has more than {MOST_BYTES} bytes with {name}")
-            self.store.put(raw_cid(data), data, owner_of(effect.key))  # the next runner need not ask the master again
+        for name, cid, size in bundle_items(spec.body):
+            await self._keep_code(effect.key, name, cid, size)
         return spec
+
+    async def _keep_code(self, key: JobKey, name: str, cid: str, size: int) -> None:
+        """Bring one file of a job's code here, so that the next runner need not ask the master again. BadSpec when it
+        is not as big as was said."""
+        writer = self.store.new_file(owner_of(key))
+        try:
+            async for _, data in self.fetcher.file_blocks(cid, 0, size, self._master(key)):
+                if writer.size + len(data) > size:
+                    break
+                writer.append(data)
+            else:
+                if writer.size == size:
+                    writer.commit_file()
+                    return
+            raise BadSpec(reason=f"its code file {name} has not the {size} bytes that were told")
+        finally:
+            writer.discard()
 
     def free_job(self, effect: FreeJob) -> None:
         """Drop everything that this node holds of a job as its worker."""
@@ -128,10 +165,20 @@ class TaskRunner:
         """The store lets go once nothing writes for the job any more."""
         await asyncio.gather(*running, return_exceptions=True)
         try:
-            self.store.release(owner_of(key))
+            while not self._released(owner_of(key)):
+                await asyncio.sleep(FULL_PAUSE)
         finally:
             if self.releasing.get(key) is asyncio.current_task():
                 del self.releasing[key]
+
+    def _released(self, owner: str) -> bool:
+        """False where the disk is full or fails, so that the index cannot say what is free: to be tried again."""
+        try:
+            self.store.release(owner)
+        except IndexFailed as error:
+            note(str(error))
+            return False
+        return True
 
     def release_own(self, job: str) -> None:
         """A job of this node's own has ended: what this node made for it before a restart has no other end."""
@@ -161,19 +208,30 @@ class TaskRunner:
         except asyncio.CancelledError:
             raise
         except RunnerTaskFailed as error:
-            self._failed(effect, Failure("user", _message(error.details), "", _details(error.details)))
+            kind = "hopeless" if error.details.get("type") == OutputTooBig.__name__ else "user"
+            self._failed(effect, Failure(kind, message(error.details), "", fitting(error.details)))
+        except OutputTooBig as error:
+            self._failed(effect, Failure("hopeless", str(error)))
         except (RunnerDied, RunnerBroken) as error:
-            self._failed(effect, Failure("runner", str(error)[:1000], "", _details(error.details)))
+            self._failed(effect, Failure("runner", str(error)[:1000], "", fitting(error.details)))
         except FetchFailed as error:
+            self._tell(error.node or key.master, f"job {key.job}, {effect.task}: {error}")
             await asyncio.sleep(FETCH_PAUSE)
             self._failed(effect, Failure("fetch", error.reason[:1000], error.cid))
-        except (IpdcError, OSError, BadCid) as error:
+        except (IpdcError, OSError) as error:
+            if isinstance(error, BLAMED):
+                self._tell(key.master, f"job {key.job}, {effect.task}: {error}")
             self._failed(effect, Failure("node", f"{type(error).__name__}: {error}"[:1000]))
         except Exception as error:  # a bug of ours: the journal shows it, the master hears of it, the daemon goes on
             report_bug(error)
             self._failed(effect, Failure("node", f"bug in this node: {type(error).__name__}: {error}"[:1000]))
         else:
             self.emit(TaskFinished(key, attempt, result))
+
+    def _tell(self, node: str, line: str) -> None:
+        """Name in the journal who gave us what cannot be used."""
+        line = re.sub(f"[{CONTROL}]", "?", line)
+        self.refusals.tell(node, f"{node} gave nothing that can be used: {line}"[:MOST_TOLD])
 
     def _failed(self, effect: StartTask, failure: Failure) -> None:
         self.emit(TaskFailed(effect.key, effect.attempt, failure))
@@ -182,28 +240,34 @@ class TaskRunner:
         key, held = effect.key, self.jobs[effect.key]
         params: Any = effect.params
         if "/" in params:  # too long for a message
-            params = _json(await self._block(params["/"], held.gateway))
-        inputs = Inputs(self.fetcher, params)
-        outputs = Outputs(self.store, owner_of(key), params)
+            if not is_cid(params["/"]):
+                raise BadSpec(reason="the parameters of a task are named by what is no CID")
+            params = _json(await self._block(params["/"], key))
+        check_params(params)
+        params = await self.local.expanded(params)
+        inputs = Inputs(self.fetcher, self.local, params)
+        most = output_limit(held.spec)
+        outputs = Outputs(self.store, owner_of(key), params,
+                          lambda: most or max(LEAST_OUTPUT, inputs.bytes * MOST_GROWTH))
         try:
             runner = await self._runner(key, held)
         except BaseException:
             outputs.discard()
             raise
 
-        told = 0.0
+        def tell(read: int, said: str) -> None:
+            if (key, effect.attempt) in self.attempts:
+                self.emit(TaskProgressed(key, effect.attempt, read, said))
 
-        def progress(report: dict[str, int]) -> None:
-            nonlocal told
-            now = asyncio.get_running_loop().time()
-            if now - told >= PROGRESS_PAUSE:
-                told = now
-                self.emit(TaskProgressed(key, effect.attempt, report["bytes"]))
-
+        progress, aside = Progress(tell, lambda: inputs.bytes), Aside(effect.task)
         try:
-            done = await runner.run(effect.task, params, inputs.read, outputs.write, progress)
+            told_params = _for_runner(params, self.node_name)
+            done = await runner.run(effect.task, told_params, inputs.read, outputs.write, progress.report, aside.add)
             cid, size = outputs.commit([stream["records"] for stream in done["streams"]])
-            log = self._log(key, runner)
+            texts = {"log": runner.take_output(), "aside": aside.taken()}
+            kept = {name: self._kept(key, text) for name, text in texts.items()}
+            FLASH.wrote(key.job, max(0, done["counters"].get("spilled_bytes", 0)))
+            done["counters"]["stored_bytes"] = size + sum(map(len, texts.values()))
         except RunnerTaskFailed as error:
             error.details["output"] = runner.take_output().decode("utf-8", "replace")
             raise
@@ -214,12 +278,14 @@ class TaskRunner:
                 self._keep(held, runner)
             else:
                 await runner.close()
-        details: dict[str, Any] = {"counters": done["counters"], **log}
-        if len(done["streams"]) <= MOST_OUTPUTS_TOLD:
-            details["outputs"] = [stream["bytes"] for stream in done["streams"]]
+        details: dict[str, Any] = {name: found for name, found in kept.items() if found}
+        details |= {"counters": done["counters"], "user_counters": done["user_counters"], "read": inputs.bytes}
+        outputs_told = [stream["bytes"] for stream in done["streams"]]
+        if len(json.dumps([details, outputs_told])) <= MOST_TOLD_OF_RESULT:
+            details["outputs"] = outputs_told
         return Result(self.node_id, cid, size, details)
 
-    def _keep(self, held: HeldCode, runner: RunnerProcess) -> None:
+    def _keep(self, held: HeldCode, runner: Runner) -> None:
         """A runner waits for the next task of its job; no more of them than slots, whatever the number of jobs."""
         held.runners.append(runner)
         idle = [(other, waiting) for other in self.jobs.values() for waiting in other.runners]
@@ -228,27 +294,27 @@ class TaskRunner:
             other.runners.remove(oldest)
             self.background.start(oldest.close())
 
-    async def _block(self, cid: str, gateway: str) -> bytes:
+    def _master(self, key: JobKey) -> list[Provider]:
+        """Who has the job's description, code and parameters, wherever it is now."""
+        return [Provider(key.master, self.gateway_of(key.master))]
+
+    async def _block(self, cid: str, key: JobKey) -> bytes:
         try:
-            return await self.fetcher.block(cid, [gateway])
+            return await self.fetcher.block(cid, self._master(key))
         except BlockUnavailable as error:
             raise FetchFailed(cid, str(error)) from None
 
-    async def _runner(self, key: JobKey, held: HeldCode) -> RunnerProcess:
+    async def _runner(self, key: JobKey, held: HeldCode) -> Runner:
         while held.runners:
             waiting = held.runners.pop()
             if waiting.alive:
                 return waiting
             await waiting.close()
-        code = {}
-        for name, cid in bundle_items(held.spec.body):
-            try:
-                code[name] = await self.fetcher.read_file(cid, [held.gateway], MOST_FILE_BYTES)
-            except BlockUnavailable as error:
-                raise FetchFailed(cid, str(error)) from None
-        runner = self.runner(self.scratch)
+        code = [(name, size, self._code(key, cid, size)) for name, cid, size in bundle_items(held.spec.body)]
+        architecture = self.architectures[held.spec.app]
+        runner = self.sandbox.runner(architecture.network)
         try:
-            await runner.start(dict(held.spec.body), code)
+            await runner.start(dict(held.spec.body), code, architecture.module, key.job)
         except BaseException as error:
             if isinstance(error, RunnerTaskFailed):
                 error.details["output"] = runner.take_output().decode("utf-8", "replace")
@@ -256,14 +322,27 @@ class TaskRunner:
             raise
         return runner
 
-    def _log(self, key: JobKey, runner: RunnerProcess) -> dict[str, str]:
-        """What the user's code printed, as content; nothing when it printed nothing."""
-        text = runner.take_output()
+    async def _code(self, key: JobKey, cid: str, size: int) -> AsyncIterator[bytes]:
+        """A code file in pieces, exactly `size` bytes."""
+        left = size
+        try:
+            async for _, data in self.fetcher.file_blocks(cid, 0, size, self._master(key)):
+                left -= len(data)
+                if left < 0:
+                    break
+                yield data
+        except BlockUnavailable as error:
+            raise FetchFailed(cid, str(error)) from None
+        if left:
+            raise FetchFailed(cid, f"it has not the {size} bytes that were told")
+
+    def _kept(self, key: JobKey, text: bytes) -> str:
+        """The CID of what the user's code printed or set aside, content now; "" when that is nothing."""
         if not text:
-            return {}
+            return ""
         cid = raw_cid(text)
         self.store.put(cid, text, owner_of(key))
-        return {"log": cid}
+        return cid
 
     async def close(self) -> None:
         """End every runner; nothing is reported any more."""
@@ -273,37 +352,20 @@ class TaskRunner:
                 await runner.close()
 
 
+def _for_runner(params: dict[str, Any], node: str) -> dict[str, Any]:
+    """A task's parameters as the runner gets them: paths and addresses are not its affair."""
+    inputs = [{kind: {name: value for name, value in stream.items() if name != "path"}
+               for kind, stream in item.items()} for item in params["inputs"]]
+    return {**params, "inputs": inputs, "gateways": {}, "node": node}
+
+
 def _json(block: bytes) -> Any:
+    """A peer's JSON that can be handed on to a runner: in ASCII, up to three times as long as in UTF-8."""
     try:
-        return json.loads(block)
-    except (ValueError, RecursionError) as error:
-        raise BadSpec(reason=f"a block is not JSON: {error}") from None
-
-
-def _message(details: Mapping[str, Any]) -> str:
-    return f"{details.get('type', 'error')}: {details.get('message', '')}"[:1000]
-
-
-def _details(details: Mapping[str, Any]) -> dict[str, Any]:
-    """A failure's details cut so that they fit into a message, measured as they travel: the end of a
-    traceback and of what was printed says most."""
-    cut: dict[str, Any] = {}
-    room = MOST_DETAILS
-    for name, most in (("input", 500), ("record", 1200), ("traceback", 4500), ("output", 4000)):
-        text = str(details.get(name) or "")
-        if text:
-            cut[name] = _ending(text, min(most, room))
-            room -= len(json.dumps(cut[name]))
-    if isinstance(details.get("offset"), int):
-        cut["offset"] = details["offset"]
-    return cut
-
-
-def _ending(text: str, most: int) -> str:
-    """The end of a text of which the JSON has at most so many bytes."""
-    if len(json.dumps(text)) <= most:
-        return text
-    kept = text[-most:]
-    while len(json.dumps(kept)) + 4 > most and kept:
-        kept = kept[len(kept) // 8 + 1 :]
-    return "... " + kept
+        value = load(block)
+    except ValueError as error:
+        raise BadSpec(reason=f"a block is not JSON: {str(error)[:100]}") from None
+    size = len(json.dumps(value, separators=(",", ":")))
+    if size > MOST_JSON:
+        raise BadSpec(reason=f"a block is JSON of {size} bytes; at most {MOST_JSON}")
+    return value

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.unixfs import FileBuilder
 from ipdc_edge.drivers.block_index import CONTENT_FILE, File
+from ipdc_edge.drivers.durable import sync_directory, sync_file
+from ipdc_edge.drivers.flash import FLASH
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class ContentWriter:
         self.size = 0
         self._store = store
         self._rows: list[tuple[str, int, int]] = []
-        self._path = os.path.join(store.directory, "files", name)
+        self._path = store.places.content(name)
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
 
@@ -96,8 +98,14 @@ class ContentWriter:
         offset = self.size
         self.size += len(data)  # counted at once, so that a failure below is given back with the whole file
         write_all(self._descriptor, data, offset, self._path)
+        FLASH.wrote(self.owner, len(data))
         self._rows.append((cid, len(data), offset))
         return offset
+
+    def flush(self) -> None:
+        """Have what was written on the disk before there is more."""
+        os.fdatasync(self._descriptor)
+        FLASH.synced([self.owner])
 
     def read_back(self, offset: int, size: int) -> bytes:
         """What was written there."""
@@ -124,10 +132,10 @@ class ContentWriter:
     def commit_with(self, groups: list[Group], durable: bool) -> None:
         """`commit`, and rows for blocks elsewhere in the same transaction."""
         if durable:
-            os.fsync(self._descriptor)
+            sync_file(self._descriptor, self.owner)
             directory = os.path.dirname(self._path)
-            sync_directory(directory)
-            sync_directory(os.path.dirname(directory))
+            sync_directory(directory, self.owner)
+            sync_directory(os.path.dirname(directory), self.owner)
         file = File(CONTENT_FILE, self.name, self.size)
         self._store.commit_writer(self, [(file, self._rows), *groups], durable)
         self._close()
@@ -155,23 +163,6 @@ def write_all(descriptor: int, data: Buffer, offset: int, path: str) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(wanted=len(data), path=path) from None
         raise
-
-
-def sync_directory(path: str) -> None:
-    """Make names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove(path: str) -> None:
-    """Unlink a file that may be gone already."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
 
 
 def check_owner(owner: str) -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ipdc_edge.drivers.blocks import BlockStore
 
 
+UNWRITTEN = 8 << 20  # bytes of a copy that wait for the disk: they take a small board's memory, and free none
+
+
 class BadImport(IpdcError):
     """The file cannot be added as {root}: {reason}."""
 
@@ -93,6 +96,7 @@ class FileImport:
 
     def _copy(self, fd: int, root: str, leaves: Iterator[tuple[str, int, int]]) -> None:
         done: dict[str, None] = {}
+        unwritten = 0
         for cid, size, offset in leaves:
             if cid in done:
                 continue
@@ -104,6 +108,10 @@ class FileImport:
                     reason=f"the file changed meanwhile, or its block at byte {offset} never was {cid}",
                 )
             self._content().append_block(cid, data)
+            unwritten += size
+            if unwritten >= UNWRITTEN:
+                self._content().flush()
+                unwritten = 0
 
     def _leaves(self, root: str, size: int) -> Iterator[tuple[str, int, int]]:
         """(cid, size, offset) of every leaf, or BadImport as soon as the tree turns out to be none of this

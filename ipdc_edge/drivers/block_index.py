@@ -10,19 +10,24 @@ user's file (a reference), or nowhere, when its bytes turned out to be damaged; 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from ipdc_edge.drivers.flash import FLASH
+from ipdc_edge.drivers.sqlite_disk import in_words, write_ahead
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     # blocks (cid, size, offset) that lie in one file, or with None each in a file of its own
     Group = tuple["File | None", Iterable[tuple[str, int, int]]]
 
+T = TypeVar("T")
 OWN_FILE = 0
 CONTENT_FILE = 1
 REFERENCE = 2
@@ -64,6 +69,17 @@ class StoreInUse(IpdcError):
     retry = True
 
 
+class IndexFailed(IpdcError):
+    """The index of the block store, {path}, could not be read or written ({reason}). What it held it still holds. Look
+    at the disk: dmesg says what it complains of."""
+
+    retry = True
+
+
+class IndexFull(IndexFailed):
+    """The disk is full: the index of the block store, {path}, cannot be written. Make room there."""
+
+
 class StoreDamaged(IpdcError):
     """The index of the block store, {path}, cannot be read ({reason}). Stop the daemon, move its directory
     away and start again: inputs must be added again, results under jobs/ are not touched."""
@@ -101,6 +117,28 @@ class Freed:
     size: int
 
 
+def in_doubt(error: BaseException) -> bool:
+    """Whether rows that were not told to be recorded may be found after the next start nevertheless: a commit that was
+    written and could not be synced. What they name must stay until then; where they are not found, it goes."""
+    return isinstance(error, IndexFailed) and not isinstance(error, IndexFull)
+
+
+def _told(method: Callable[..., T]) -> Callable[..., T]:
+    """The method, which raises IndexFull or IndexFailed where the disk is to blame."""
+
+    @functools.wraps(method)
+    def told(self: BlockIndex, *words: object) -> T:
+        try:
+            return method(self, *words)
+        except sqlite3.Error as error:
+            found = in_words(error, self._path, IndexFull, IndexFailed)
+            if found is None:
+                raise
+            raise found from error
+
+    return told
+
+
 class BlockIndex:
     """Rows of blocks, files, owners and holds. Times are not kept: nothing here ages."""
 
@@ -109,7 +147,7 @@ class BlockIndex:
         try:
             self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode = WAL")
+            write_ahead(self._db, path, IndexFailed)
             self._db.execute("PRAGMA cache_size = -512")
             self._db.execute("PRAGMA temp_store = MEMORY")
             self._db.executescript(_SCHEMA)
@@ -117,13 +155,12 @@ class BlockIndex:
             if version not in (0, _VERSION):
                 raise StoreDamaged(path=path, reason=f"it is of version {version}, this program knows {_VERSION}")
             self._db.execute(f"PRAGMA user_version = {_VERSION}")
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise StoreInUse(path=path) from None
-            raise StoreDamaged(path=path, reason=str(error)) from error
         except sqlite3.DatabaseError as error:
-            raise StoreDamaged(path=path, reason=str(error)) from error
+            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+                raise StoreInUse(path=path) from None
+            raise in_words(error, path, IndexFull, IndexFailed) or StoreDamaged(path=path, reason=str(error)) from error
 
+    @_told
     def locate(self, cid: str) -> Location | None:
         """Where the block is; None when it is not here or its bytes are lost."""
         row = self._db.execute(
@@ -136,16 +173,18 @@ class BlockIndex:
             return None
         return Location(row[0], os.fsdecode(row[1] or b""), row[2], row[3], bool(row[4]))
 
+    @_told
     def hold(self, owner: str, cid: str, durable: bool) -> None:
         """Keep a block that is here for `owner` too."""
         self._begin(durable)
         try:
             self._db.execute(_HOLD, (self._owner(owner), cid))
+            self._commit(owner, durable)
         except BaseException:
             self._roll_back()
             raise
-        self._db.execute("COMMIT")
 
+    @_told
     def record(self, owner: str, groups: list[Group], durable: bool) -> list[tuple[str, int]]:
         """In one transaction, keep each group's blocks for `owner`.
 
@@ -166,12 +205,13 @@ class BlockIndex:
                         )
                     self._db.execute(_RECORD, (cid, size, place, number, offset, int(durable)))
                     self._db.execute(_HOLD, (holder, cid))
+            self._commit(owner, durable)
         except BaseException:
             self._roll_back()
             raise
-        self._db.execute("COMMIT")
         return replaced
 
+    @_told
     def lose(self, cid: str, location: Location) -> None:
         """The bytes at `location` proved damaged: forget them, keep the holds."""
         self._db.execute(
@@ -179,6 +219,7 @@ class BlockIndex:
             (LOST, cid, location.place, location.offset),
         )
 
+    @_told
     def release(self, owner: str) -> Freed:
         """Forget the owner and all that only it held; say which files may go."""
         run = self._db.execute
@@ -196,46 +237,68 @@ class BlockIndex:
             run("DELETE FROM holds WHERE owner = ?", row)
             run("DELETE FROM owners WHERE id = ?", row)
             freed = self._remove_freed()
+            run("COMMIT")
         except BaseException:
             self._roll_back()
             raise
-        run("COMMIT")
         return freed
 
+    @_told
     def rename_owner(self, old: str, new: str) -> None:
         """What `old` holds is held by `new`, who holds nothing yet. Nothing to do for an unknown owner."""
         self._begin(durable=True)
         try:
             self._db.execute("UPDATE owners SET name = ? WHERE name = ?", (new, old))
+            self._commit(new, True)
         except BaseException:
             self._roll_back()
             raise
-        self._db.execute("COMMIT")
 
+    @_told
     def forget_empty_files(self) -> list[str]:
         """Forget files in which no block lies any more; the content files among them may be removed."""
         self._db.execute("DELETE FROM touched")
         self._db.execute("INSERT INTO touched SELECT id FROM files")
         return [path for path, _ in self._forget_touched()]
 
-    def forget_unused(self, path: str) -> bool:
-        """Forget this content file if no block lies in it; whether that was so."""
+    @_told
+    def forget_unused(self, path: str) -> int | None:
+        """Forget this content file if no block lies in it: its bytes, or None where some does."""
         self._db.execute("DELETE FROM touched")
         self._db.execute(
             "INSERT INTO touched SELECT id FROM files WHERE path = ? AND place = ?",
             (os.fsencode(path), CONTENT_FILE),
         )
-        return bool(self._forget_touched())
+        return next((size for _, size in self._forget_touched()), None)
 
+    @_told
     def owners(self) -> list[str]:
         """All owners, by name."""
         return [row[0] for row in self._db.execute("SELECT name FROM owners ORDER BY name")]
 
+    @_told
+    def holders(self) -> list[tuple[str | None, int]]:
+        """All owners, with the bytes of the blocks that each holds; None for blocks that nobody does."""
+        rows = self._db.execute(
+            "SELECT o.name, COALESCE(SUM(b.size), 0) FROM owners o LEFT JOIN holds h ON h.owner = o.id"
+            " LEFT JOIN blocks b ON b.id = h.block GROUP BY o.id UNION ALL SELECT NULL, SUM(size) FROM blocks b"
+            " WHERE NOT EXISTS (SELECT 1 FROM holds h WHERE h.block = b.id) HAVING COUNT(*) > 0"
+        )
+        return [(row[0], int(row[1])) for row in rows]
+
+    @_told
     def has_own_file(self, cid: str) -> bool:
         """Whether a file of its own is where this block lies."""
         row = self._db.execute("SELECT 1 FROM blocks WHERE cid = ? AND place = ?", (cid, OWN_FILE)).fetchone()
         return row is not None
 
+    @_told
+    def has_content_file(self, path: str) -> bool:
+        """Whether a content file is known."""
+        row = self._db.execute("SELECT 1 FROM files WHERE path = ? AND place = ?", (os.fsencode(path), CONTENT_FILE))
+        return row.fetchone() is not None
+
+    @_told
     def content_files(self) -> list[str]:
         """The paths of all content files."""
         return [
@@ -243,6 +306,7 @@ class BlockIndex:
             for row in self._db.execute("SELECT path FROM files WHERE place = ? ORDER BY path", (CONTENT_FILE,))
         ]
 
+    @_told
     def held_bytes(self) -> int:
         """What the store's own files take: a content file counts whole."""
         row = self._db.execute(
@@ -252,6 +316,7 @@ class BlockIndex:
         ).fetchone()
         return int(row[0])
 
+    @_told
     def count(self) -> dict[int, int]:
         """How many blocks lie in each place."""
         counts = dict.fromkeys((OWN_FILE, CONTENT_FILE, REFERENCE, LOST), 0)
@@ -268,10 +333,16 @@ class BlockIndex:
         self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         self._db.execute("BEGIN IMMEDIATE")
 
+    def _commit(self, owner: str, durable: bool) -> None:
+        self._db.execute("COMMIT")
+        if durable:
+            FLASH.synced([owner])
+
     def _roll_back(self) -> None:
         """SQLite has done so by itself where the disk is full."""
         if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # the first error says more
+                self._db.execute("ROLLBACK")
 
     def _owner(self, name: str) -> int:
         self._db.execute("INSERT OR IGNORE INTO owners(name) VALUES(?)", (name,))

@@ -29,16 +29,11 @@ from typing import TYPE_CHECKING
 
 from ipdc_edge.codec.cid import BlockMismatch, canonical, inlined, verify, verify_digest
 from ipdc_edge.codec.unixfs import MAX_BLOCK
-from ipdc_edge.drivers.block_files import (
-    BlockReader,
-    ContentWriter,
-    InlinedBlock,
-    check_owner,
-    remove,
-    sync_directory,
-    write_all,
-)
-from ipdc_edge.drivers.block_index import CONTENT_FILE, LOST, OWN_FILE, REFERENCE, BlockIndex, Location
+from ipdc_edge.drivers.block_files import BlockReader, ContentWriter, InlinedBlock, check_owner, write_all
+from ipdc_edge.drivers.block_index import CONTENT_FILE, LOST, OWN_FILE, REFERENCE, BlockIndex, Location, in_doubt
+from ipdc_edge.drivers.block_places import Places, remove, remove_all
+from ipdc_edge.drivers.durable import sync_directory, sync_file
+from ipdc_edge.drivers.flash import FLASH
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
@@ -77,10 +72,9 @@ class BlockStore:
         self._lock = threading.RLock()
         self._names = itertools.count()
         self._writers: dict[ContentWriter, str] = {}
-        os.makedirs(os.path.join(directory, "files"), exist_ok=True)
-        os.makedirs(os.path.join(directory, "new"), exist_ok=True)
+        self.places = Places(directory)
         self._index = BlockIndex(os.path.join(directory, "index.db"))
-        self._sweep()
+        self.places.sweep(self._index)
         self._held = self._index.held_bytes()
 
     def put(self, cid: str, data: Buffer, owner: str, durable: bool = False) -> None:
@@ -101,9 +95,9 @@ class BlockStore:
                 self._index.hold(owner, cid, durable)
                 return
             self._take_room(len(data))
-        temporary = os.path.join(self.directory, "new", f"{cid}.{next(self._names)}")
+        temporary = self.places.under_way(cid, next(self._names))
         try:
-            self._write_file(temporary, data, durable)
+            self._write_file(temporary, data, owner, durable)
             with self._lock:
                 self._adopt(temporary, cid, len(data), owner, durable)
         except BaseException:
@@ -211,22 +205,37 @@ class BlockStore:
             for writer in [writer for writer, holder in self._writers.items() if holder == owner]:
                 writer.discard()
             freed = self._index.release(owner)
-            for cid in freed.cids:
-                remove(self._block_path(cid))
-            self._remove_content(freed.content)
             self._held -= freed.size
-            self._remove_empty_directories([owner, *(os.path.dirname(name) for name in freed.content)])
+            paths = [*map(self.places.block, freed.cids), *map(self.places.content, freed.content)]
+            remove_all(paths)
+            self.places.remove_empty([owner, *(os.path.dirname(name) for name in freed.content)])
 
     def transfer(self, old: str, new: str) -> None:
         """What `old` holds is held by `new` from now on, durably; `new` must not hold anything yet."""
         check_owner(new)
         with self._lock:
             self._index.rename_owner(old, new)
+        FLASH.moved(old, new)
 
     def owners(self) -> list[str]:
         """Everyone who holds something, by name."""
         with self._lock:
             return self._index.owners()
+
+    def holders(self) -> list[tuple[str | None, int]]:
+        """Everyone who holds something, and the bytes of it; None for blocks that nobody holds."""
+        with self._lock:
+            return self._index.holders()
+
+    def has_content_file(self, name: str) -> bool:
+        """Whether blocks lie in that file, or are being written to it."""
+        with self._lock:
+            return any(writer.name == name for writer in self._writers) or self._index.has_content_file(name)
+
+    def has_block_file(self, cid: str) -> bool:
+        """Whether that block lies in a file of its own."""
+        with self._lock:
+            return self._index.has_own_file(cid)
 
     def stat(self) -> dict[str, int]:
         """blocks (all that can be read), bytes (of our own files), references, lost (damaged), quota."""
@@ -253,7 +262,10 @@ class BlockStore:
         """Write rows for blocks whose bytes lie on disk already."""
         with self._lock:
             for cid, size in self._index.record(owner, groups, durable):
-                remove(self._block_path(cid))
+                try:
+                    remove(self.places.block(cid))
+                except OSError:
+                    continue  # the rows are recorded whatever the disk says; the next start removes it
                 self._held -= size
 
     def commit_writer(self, writer: ContentWriter, groups: list[Group], durable: bool) -> None:
@@ -261,18 +273,21 @@ class BlockStore:
         with self._lock:
             if writer not in self._writers:
                 raise ValueError("a content file that was discarded cannot be committed")
-            self.record(writer.owner, groups, durable)
+            try:
+                self.record(writer.owner, groups, durable)
+            except BaseException as error:
+                if in_doubt(error):
+                    del self._writers[writer]  # the file stays, and counts
+                raise
             del self._writers[writer]
-            if self._index.forget_unused(writer.name):
-                self._remove_content([writer.name])
-                self._held -= writer.size
+            self._remove_unused(writer.name)
 
     def abandon_writer(self, writer: ContentWriter) -> None:
         """Forget a content file under way and give its room back."""
         with self._lock:
             if self._writers.pop(writer, None) is not None:
-                self._remove_content([writer.name])
                 self._held -= writer.size
+                remove(self.places.content(writer.name))
 
     def take_room(self, size: int) -> None:
         """Count `size` more bytes as held, or raise StoreFull."""
@@ -295,18 +310,25 @@ class BlockStore:
     def _adopt(self, temporary: str, cid: str, size: int, owner: str, durable: bool) -> None:
         """Give a written block its name and its row. Another thread may have been faster: then its bytes
         count once."""
-        path = self._block_path(cid)
+        path = self.places.block(cid)
         subdirectory = os.path.dirname(path)
         fresh = not os.path.isdir(subdirectory)
         if fresh:
             os.makedirs(subdirectory, exist_ok=True)
-        again = self._index.has_own_file(cid)
+        again = self._index.has_own_file(cid) or os.path.exists(path)
         os.rename(temporary, path)
-        if durable:
-            sync_directory(subdirectory)
-            if fresh:
-                sync_directory(self.directory)
-        self.record(owner, [(None, [(cid, size, 0)])], durable)
+        try:
+            if durable:
+                sync_directory(subdirectory, owner)
+                if fresh:
+                    sync_directory(self.directory, owner)
+            self.record(owner, [(None, [(cid, size, 0)])], durable)
+        except BaseException as error:
+            if not again and in_doubt(error):
+                self._held += size  # what the caller gives back: it stays
+            elif not again:
+                remove(path)
+            raise
         if again:
             self._held -= size
 
@@ -323,9 +345,9 @@ class BlockStore:
         if location.place == REFERENCE:
             path = location.path
         elif location.place == CONTENT_FILE:
-            path = os.path.join(self.directory, "files", location.path)
+            path = self.places.content(location.path)
         else:
-            path = self._block_path(cid)
+            path = self.places.block(cid)
         try:
             # a reference's path may lead to anything by now: never wait for a pipe to open
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -350,51 +372,24 @@ class BlockStore:
             if self._index.locate(cid) == location:
                 self._index.lose(cid, location)
                 if location.place == OWN_FILE:
-                    remove(self._block_path(cid))
+                    remove(self.places.block(cid))
                     self._held -= location.size
+                else:
+                    self._remove_unused(location.path)
 
-    def _write_file(self, path: str, data: Buffer, durable: bool) -> None:
+    def _remove_unused(self, name: str) -> None:
+        """Remove a content file if no block lies in it any more: nobody's release would."""
+        size = self._index.forget_unused(name)
+        if size is not None:
+            remove(self.places.content(name))
+            self._held -= size
+
+    def _write_file(self, path: str, data: Buffer, owner: str, durable: bool) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             write_all(descriptor, data, 0, path)
+            FLASH.wrote(owner, len(data))
             if durable:
-                os.fsync(descriptor)
+                sync_file(descriptor, owner)
         finally:
             os.close(descriptor)
-
-    def _block_path(self, cid: str) -> str:
-        return os.path.join(self.directory, cid[-2:], cid)
-
-    def _remove_content(self, names: list[str]) -> None:
-        for name in names:
-            remove(os.path.join(self.directory, "files", name))
-
-    def _remove_empty_directories(self, owners: list[str]) -> None:
-        for owner in dict.fromkeys(owners):
-            try:
-                os.rmdir(os.path.join(self.directory, "files", owner))
-            except OSError as error:
-                # another owner holds a block in one of its files, a file is under way, or there never was one
-                if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
-                    raise
-
-    def _sweep(self) -> None:
-        """Remove what an unclean end left behind: files that no row names."""
-        for entry in os.scandir(os.path.join(self.directory, "new")):
-            remove(entry.path)
-        self._remove_content(self._index.forget_empty_files())
-        known = dict.fromkeys(self._index.content_files())
-        for owner in list(os.scandir(os.path.join(self.directory, "files"))):
-            left = 0
-            for entry in list(os.scandir(owner.path)):
-                if os.path.join(owner.name, entry.name) in known:
-                    left += 1
-                else:
-                    remove(entry.path)
-            if not left:
-                os.rmdir(owner.path)
-        for subdirectory in list(os.scandir(self.directory)):
-            if len(subdirectory.name) == 2 and subdirectory.is_dir(follow_symlinks=False):
-                for entry in list(os.scandir(subdirectory.path)):
-                    if not self._index.has_own_file(entry.name):
-                        remove(entry.path)

@@ -1,8 +1,7 @@
-"""This node's own broker: finding mosquitto, writing its configuration, starting it.
+"""This node's own broker: finding mosquitto, starting it, telling it what changed.
 
-Owns mosquitto's configuration text and the process where `ipdc-edge run --with-broker` starts one. Never
-speaks MQTT (drivers/mqtt.py does) and never touches the distribution's own mosquitto instance. Options:
-mosquitto.conf(5) of mosquitto 2.0.
+Owns the process: where `ipdc-edge run --with-broker` starts one, and the signals to whichever runs. `broker_files` owns
+what mosquitto reads, `broker_client` what is said to it. Never touches the distribution's own mosquitto instance.
 """
 
 from __future__ import annotations
@@ -16,19 +15,16 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from ipdc_edge.drivers.broker_files import pid_path, redirect_log, write_access, write_all
+from ipdc_edge.drivers.identity import Identity, load
 from ipdc_edge.errors import IpdcError
 from ipdc_edge.home import Home
-from ipdc_edge.settings import Settings
+from ipdc_edge.settings import LOOPBACK, Settings
 
 if TYPE_CHECKING:
     from subprocess import Popen
 
 SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin")  # not in an ordinary user's PATH
-CONNECTIONS = 200  # clients at once: members of the domain and this node's own
-PACKET_BYTES = 32768  # a message is at most 16 kB of JSON; the rest is for topic and properties
-MEMORY_BYTES = 32 << 20  # of mosquitto's heap in all; clients beyond it are refused, so that the board is not
-QUEUED_BYTES = 1 << 20  # waiting for one client
-QUEUED_MESSAGES = 1000
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
 RESTART_PAUSE = 1.0  # seconds between two starts of a broker that dies
@@ -49,34 +45,6 @@ class AddressUnusable(IpdcError):
 
 class BrokerFailed(IpdcError):
     """mosquitto did not start: it ended with {status}. Its own words stand above."""
-
-
-class ConfigurationNotWritten(IpdcError):
-    """Cannot write mosquitto's configuration {path}: {reason}."""
-
-
-def configuration(settings: Settings) -> str:
-    """The text of mosquitto's configuration. Anonymous clients are let in because the listener is on loopback, until
-    certificates close the domain. Nothing is kept on disk: the broker is a mailbox, not a store."""
-    return f"""\
-# Written by ipdc-edge at every start; changes here are lost. Settings are in ipdc.conf.
-per_listener_settings false
-persistence false
-allow_anonymous true
-set_tcp_nodelay true
-max_packet_size {PACKET_BYTES}
-max_queued_messages {QUEUED_MESSAGES}
-max_queued_bytes {QUEUED_BYTES}
-memory_limit {MEMORY_BYTES}
-sys_interval 0
-log_dest stderr
-log_type error
-log_type warning
-log_type notice
-connection_messages false
-listener {settings.mqtt_port} {settings.listen}
-max_connections {CONNECTIONS}
-"""
 
 
 def find_mosquitto(path: str | None = None) -> str:
@@ -100,20 +68,6 @@ def mosquitto_version(program: str) -> str:
         return "unknown"
     found = re.search(rb"mosquitto version ([0-9][0-9A-Za-z.+~-]*)", said)
     return found[1].decode() if found else "unknown"
-
-
-def write_configuration(home: Home, settings: Settings) -> str:
-    """Writes mosquitto's configuration whole or not at all, and returns its path. Raises ConfigurationNotWritten."""
-    path = home.broker_conf
-    fresh = f"{path}.{os.getpid()}.new"
-    try:
-        with open(fresh, "w", encoding="ascii") as file:
-            file.write(configuration(settings))
-        os.chmod(fresh, 0o644)  # mosquitto started by root reads it again as its own user
-        os.replace(fresh, path)
-    except OSError as error:
-        raise ConfigurationNotWritten(path=path, reason=error.strerror or str(error)) from error
-    return path
 
 
 def check_port(host: str, port: int, setting: str, conf: str) -> None:
@@ -159,25 +113,83 @@ def _free_port(host: str, above: int) -> int:
     return above
 
 
-def exec_broker(home: Home, settings: Settings) -> None:
-    """Becomes mosquitto; returns only by raising MosquittoMissing, PortTaken or ConfigurationNotWritten."""
+def check_ports(home: Home, settings: Settings, identity: Identity) -> None:
+    """Whether both of the broker's ports can be listened on. Raises PortTaken, AddressUnusable."""
+    check_port(LOOPBACK, settings.local_port, "local_port", home.conf)
+    check_port(settings.bind(identity.alone), settings.mqtt_port, "mqtt_port", home.conf)
+
+
+def exec_broker(home: Home, settings: Settings, identity: Identity) -> None:
+    """Becomes mosquitto; returns only by raising MosquittoMissing, PortTaken, AddressUnusable or
+    BrokerFilesNotWritten."""
     program = find_mosquitto()
-    check_port(settings.listen, settings.mqtt_port, "mqtt_port", home.conf)
-    conf = write_configuration(home, settings)
+    check_ports(home, settings, identity)
+    conf = write_all(home, settings, identity)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(program, [program, "-c", conf])
 
 
+def running(home: Home) -> int | None:
+    """The process id of this node's broker, proven by its command line; None where none runs."""
+    try:
+        with open(pid_path(home), encoding="ascii") as file:
+            pid = int(file.read(20))
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read(65536).split(b"\0")
+    except (OSError, ValueError):
+        return None
+    ours = os.fsencode(home.broker_conf) in words and any(b"mosquitto" in os.path.basename(word) for word in words[:-2])
+    return pid if ours else None
+
+
+def update(home: Home, identity: Identity) -> bool:
+    """Gives the running broker a new member list of its domain; False where none runs. Who was expelled is silent as
+    soon as the broker has read it, within a fraction of a second; broker_client.kick waits for that. Raises
+    BrokerFilesNotWritten."""
+    write_access(home, identity)
+    return read_again(home)
+
+
+def read_again(home: Home) -> bool:
+    """Has the running broker read its files anew; False where none runs. One that is just reading them may miss it."""
+    return _signal(home, signal.SIGHUP)
+
+
+def log_to_topics(home: Home) -> bool:
+    """Has the running broker publish its log (broker_log.FILTER) instead of writing it; False where none runs. For a
+    daemon that is connected and listens. Raises BrokerFilesNotWritten."""
+    if running(home) is None:
+        return False
+    redirect_log(home)
+    return read_again(home)
+
+
+def restart(home: Home) -> bool:
+    """Ends the running broker, which whoever started it starts again, with fresh files; False where none runs."""
+    return _signal(home, signal.SIGTERM)
+
+
+def _signal(home: Home, number: int) -> bool:
+    pid = running(home)
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 class BrokerProcess:
     """mosquitto as a child of the daemon, for development and containers; installed nodes have a unit for
-    it. A broker that dies is started again by a thread that does nothing else. Where util-linux's setpriv
-    is installed, the kernel ends the broker when the daemon is killed (not where root started them:
-    mosquitto then changes its user, which makes the kernel forget)."""
+    it. A broker that ends is started again, with fresh files, by a thread that does nothing else. Where util-linux's
+    setpriv is installed, the kernel ends the broker when the daemon is killed."""
 
-    def __init__(self, home: Home, settings: Settings) -> None:
+    def __init__(self, home: Home, settings: Settings, identity: Identity) -> None:
         self._home = home
         self._settings = settings
+        self._identity = identity
         self._stopping = False
         self._process: Popen[bytes] | None = None
         self._program: list[str] = []
@@ -193,10 +205,8 @@ class BrokerProcess:
         import threading
 
         program = find_mosquitto()
-        settings = self._settings
-        check_port(settings.listen, settings.mqtt_port, "mqtt_port", self._home.conf)
-        conf = write_configuration(self._home, settings)
-        self._program = [*_die_with_parent(), program, "-c", conf]
+        check_ports(self._home, self._settings, self._identity)
+        self._program = [*_die_with_parent(), program, "-c", self._home.broker_conf]
         self._process = self._spawn()
         self._await_ready(self._process)
         threading.Thread(target=self._keep, name="broker", daemon=True).start()
@@ -219,7 +229,10 @@ class BrokerProcess:
     def _spawn(self) -> Popen[bytes]:
         import subprocess
 
-        return subprocess.Popen(self._program, cwd="/", stdin=subprocess.DEVNULL)
+        write_all(self._home, self._settings, self._identity)
+        # mosquitto would tell systemd that it is ready, which is the daemon's to say
+        environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+        return subprocess.Popen(self._program, cwd="/", stdin=subprocess.DEVNULL, env=environment)
 
     def _await_ready(self, process: Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -227,25 +240,35 @@ class BrokerProcess:
             status = process.poll()
             if status is not None:
                 raise BrokerFailed(status=_status(status))
-            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-                if probe.connect_ex((self._settings.listen, self._settings.mqtt_port)) == 0:
-                    return
+            if self._listens():
+                return
             if time.monotonic() > deadline:
                 self.stop()
                 raise BrokerFailed(status=f"no open port after {START_SECONDS:g} s")
             time.sleep(0.01)
 
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:  # the listener that mosquitto opens last
+            return probe.connect_ex((LOOPBACK, self._settings.local_port)) == 0
+
     def _keep(self) -> None:
-        """Starts the broker again whenever it ends without having been asked to."""
+        """Starts the broker again whenever it ends without stop(): when it died, or when the domain is another one."""
         while self._process is not None:
             status = self._process.wait()
             if self._stopping:
                 return
             print(f"ipdc-edge: the broker ended with {_status(status)}; starting it again", file=sys.stderr)
             time.sleep(RESTART_PAUSE)
+            try:
+                self._identity = load(self._home)
+            except IpdcError as error:  # the one before serves until somebody repairs the files
+                print(f"ipdc-edge: {error}", file=sys.stderr)
             if self._stopping:
                 return
-            self._process = self._spawn()
+            try:
+                self._process = self._spawn()
+            except (IpdcError, OSError) as error:
+                print(f"ipdc-edge: the broker does not start: {error}", file=sys.stderr)
 
 
 def _die_with_parent() -> list[str]:

@@ -193,18 +193,24 @@ class ControlServer:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            await _readable(listener)  # sock_accept may lose a connection when it is cancelled, and leave it open
             try:
-                connection, _ = await loop.sock_accept(listener)
+                connection, _ = listener.accept()
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     await asyncio.sleep(0.2)  # the backlog stays readable: without a pause this would spin
                     continue
-                if error.errno in (errno.ECONNABORTED, errno.EPERM, errno.EPROTO):
+                if error.errno in (errno.EAGAIN, errno.ECONNABORTED, errno.EPERM, errno.EPROTO):
                     continue
                 raise
             task = loop.create_task(self._serve(connection, busy=len(self._tasks) >= CONNECTIONS))
             self._tasks[task] = None
-            task.add_done_callback(lambda done: self._tasks.pop(done, None))
+            task.add_done_callback(lambda done, connection=connection: self._served(done, connection))
+
+    def _served(self, task: asyncio.Task[None], connection: socket.socket) -> None:
+        """A task that was cancelled before it began has closed nothing, and its client would wait for ever."""
+        self._tasks.pop(task, None)
+        connection.close()
 
     async def _serve(self, connection: socket.socket, busy: bool) -> None:
         """One connection from its first byte to its last."""

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from ipdc_edge.codec.cid import RAW, canonical, inlined, parse_cid
 from ipdc_edge.codec.unixfs import FILE, MAX_DEPTH, BadNode, parse_node
 from ipdc_edge.drivers.blocks import ReferenceChanged
-from ipdc_edge.drivers.provider import SMALL, ProviderFault, ProviderPool
+from ipdc_edge.drivers.provider import SMALL, Provider, ProviderFault, ProviderPool
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
     import ssl as ssl_module
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from ipdc_edge.drivers.blocks import BlockStore
 
@@ -39,7 +39,8 @@ class NoFile(IpdcError):
 
 
 class Fetcher:
-    """Blocks by CID from the own store or from providers ("host:port" of their gateways).
+    """Blocks by CID from the own store or from providers. `ssl` is that of tls.client_context; None speaks plainly and
+    believes everybody, which only tests of HTTP itself want.
 
     `patience` seconds may pass until a connection stands and between two pieces of an answer, `deadline` for
     a whole block.
@@ -48,7 +49,7 @@ class Fetcher:
     def __init__(
         self,
         store: BlockStore,
-        ssl: ssl_module.SSLContext | None = None,
+        ssl: ssl_module.SSLContext | None,
         *,
         patience: float = 10,
         deadline: float = 60,
@@ -58,9 +59,9 @@ class Fetcher:
         self._ssl = ssl
         self._patience = patience
         self._deadline = deadline
-        self._pools: dict[str, ProviderPool] = {}
+        self._pools: dict[Provider, ProviderPool] = {}
 
-    async def block(self, cid: str, providers: list[str]) -> bytes:
+    async def block(self, cid: str, providers: Sequence[Provider]) -> bytes:
         """The block, verified: from the own store, else from the first provider that gives it.
         BlockUnavailable, BadCid."""
         cid = canonical(cid)
@@ -79,7 +80,7 @@ class Fetcher:
                 data = await self._from(provider, cid)
             except ProviderFault as error:
                 self.counters["faults"] += 1
-                reasons.append(f"{provider}: {error}")
+                reasons.append(f"{provider.address}: {error}")
                 continue
             self.counters["blocks"] += 1
             self.counters["bytes"] += len(data)
@@ -87,7 +88,7 @@ class Fetcher:
         raise BlockUnavailable(cid=cid, reasons="; ".join(reasons) or "it is not here, and nobody was named who has it")
 
     async def file_blocks(
-        self, root: str, start: int, end: int, providers: list[str]
+        self, root: str, start: int, end: int, providers: Sequence[Provider]
     ) -> AsyncIterator[tuple[int, bytes]]:
         """(offset, bytes) of a UnixFS file, block after block, from the one that holds byte `start`.
 
@@ -104,13 +105,14 @@ class Fetcher:
                     return
                 if found[0] + len(found[1]) < end:
                     ahead = asyncio.ensure_future(walk.next_block())
-                yield found
+                held, found = [found], None
+                yield held.pop()  # so that the block is the caller's alone, who may let go of it before the next
         finally:
             if ahead is not None:
                 ahead.cancel()
                 await asyncio.gather(ahead, return_exceptions=True)
 
-    async def read_file(self, root: str, providers: list[str], limit: int) -> bytes:
+    async def read_file(self, root: str, providers: Sequence[Provider], limit: int) -> bytes:
         """A whole file of at most `limit` bytes. FileTooBig is raised before any of its leaves is fetched."""
         root = canonical(root)
         walk = _Walk(self, root, 0, providers)
@@ -122,7 +124,7 @@ class Fetcher:
             parts.append(found[1])
         return b"".join(parts)
 
-    async def file_size(self, root: str, providers: list[str]) -> int:
+    async def file_size(self, root: str, providers: Sequence[Provider]) -> int:
         """Bytes of a file, from its root alone. NoFile, BadNode, BlockUnavailable."""
         return await _Walk(self, canonical(root), 0, providers).open()
 
@@ -140,22 +142,30 @@ class Fetcher:
             return None
         return self._store.get(cid) if size <= SMALL else await asyncio.to_thread(self._store.get, cid)
 
-    async def _from(self, provider: str, cid: str) -> bytes:
-        pool = self._pools.get(provider)
-        if pool is None:
-            pool = self._pools[provider] = ProviderPool(provider, self._ssl, self._patience)
-        async with pool.places:
-            try:
-                async with asyncio.timeout(self._deadline):
-                    return await pool.get(cid)
-            except TimeoutError:
-                raise ProviderFault(f"the block did not arrive within {self._deadline:g} s") from None
+    async def _from(self, provider: Provider, cid: str) -> bytes:
+        pool = self._pools.get(provider) or self._new_pool(provider)
+        pool.users += 1
+        try:
+            async with pool.places:
+                try:
+                    async with asyncio.timeout(self._deadline):
+                        return await pool.get(cid)
+                except TimeoutError:
+                    raise ProviderFault(f"the block did not arrive within {self._deadline:g} s") from None
+        finally:
+            pool.users -= 1
+
+    def _new_pool(self, provider: Provider) -> ProviderPool:
+        """Makes a pool, and forgets those that serve for nothing now: addresses are others' words and have no end."""
+        self._pools = {known: pool for known, pool in self._pools.items() if not pool.unused}
+        self._pools[provider] = ProviderPool(provider, self._ssl, self._patience)
+        return self._pools[provider]
 
 
 class _Walk:
     """Walks a file's tree from an offset, fetching only the nodes on the way and then leaf by leaf."""
 
-    def __init__(self, fetcher: Fetcher, root: str, start: int, providers: list[str]) -> None:
+    def __init__(self, fetcher: Fetcher, root: str, start: int, providers: Sequence[Provider]) -> None:
         self._fetcher = fetcher
         self._root = root
         self._start = start

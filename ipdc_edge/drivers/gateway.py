@@ -1,8 +1,9 @@
 """This node's trustless gateway: gives out single blocks over HTTP to whoever asks by CID.
 
-Owns the listening socket and its connections. Never interprets a block, never takes data in, never lets one
-peer cost much: connections are bounded in all and per address, every wait has an end, and a connection holds
-at most one piece of a block, not the block. The store checks a block before its first byte is sent.
+Owns the answers and the connections of those whom `gateway_door` let in. Never interprets a block, never takes data in,
+never lets one peer cost much: connections are bounded in all and per peer, every wait has an end, and a connection
+holds at most one piece of a block, not the block. The store checks a block before its first byte is sent. Beside
+blocks there are a few pages, texts that somebody else makes when they are asked for.
 
 Source: https://specs.ipfs.tech/http-gateways/trustless-gateway/ (block responses) and path-gateway for
 headers. CAR answers are not made yet: `format=car` is answered with 501.
@@ -11,21 +12,17 @@ headers. CAR answers are not made yet: `format=car` is answered with 501.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import h11
 
 from ipdc_edge.codec.cid import BadCid, parse_cid
 from ipdc_edge.drivers.blocks import ReferenceChanged
-from ipdc_edge.drivers.gateway_http import (
-    MAX_HEADER,
-    RAW_TYPE,
-    Answer,
-    Connection,
-    matches,
-    split_target,
-    wanted_format,
-)
+from ipdc_edge.drivers.gateway_door import Door
+from ipdc_edge.drivers.gateway_http import RAW_TYPE, Answer, Connection, matches, split_target, wanted_format
+from ipdc_edge.drivers.refusals import Refusals
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
     from ipdc_edge.drivers.block_files import BlockReader
     from ipdc_edge.drivers.blocks import BlockStore
 
+LEFTOVERS = "/ipdc/leftovers"  # the page of daemon/leftovers.py
 _SMALL = 64 << 10  # bytes of a block that may be hashed in the loop: well under a millisecond on a PC, a few on a board
 _FOREVER = "public, max-age=29030400, immutable"
 
@@ -46,8 +44,11 @@ class GatewayPortTaken(IpdcError):
 class Gateway:
     """Serves `store` on host and port. Port 0 takes a free one; `port` says which once `start` has returned.
 
-    `idle` seconds may pass between two requests, `patience` for a whole request to arrive and for each piece
-    of an answer to be taken. `ssl` makes it speak TLS.
+    `ssl` is that of tls.server_context; None speaks plainly with everybody, which only tests of HTTP itself want.
+    `admits` says of a node id whether it is a member now; `note` gets a line for the journal when somebody is refused;
+    `pages` are texts by their paths.
+    `idle` seconds may pass between two requests, `patience` for a whole request to arrive and for each piece of an
+    answer to be taken.
     """
 
     def __init__(
@@ -55,10 +56,13 @@ class Gateway:
         store: BlockStore,
         host: str,
         port: int,
-        ssl: ssl_module.SSLContext | None = None,
+        ssl: ssl_module.SSLContext | None,
+        admits: Callable[[str], bool],
+        note: Callable[[str], None],
+        pages: Mapping[str, Callable[[], Awaitable[str]]] = MappingProxyType({}),
         *,
         connections: int = 64,
-        per_source: int = 32,
+        per_peer: int = 8,
         idle: float = 30,
         patience: float = 10,
     ) -> None:
@@ -66,67 +70,60 @@ class Gateway:
         self.port = port
         self.counters = {"blocks": 0, "bytes": 0, "refused": 0, "connections": 0}
         self._store = store
-        self._ssl = ssl
+        self._pages = pages
         self._connections = connections
-        self._per_source = per_source
+        self._per_peer = per_peer
         self._idle = idle
         self._patience = patience
-        self._server: asyncio.Server | None = None
-        self._open: dict[asyncio.Task[None], str] = {}
+        self._refusals = Refusals(note)
+        self._door = Door(self._let_in, ssl, admits, note, self._count_refusal)
+        self._open: dict[asyncio.Task[None], str] = {}  # and whose connection it is
 
     async def start(self) -> None:
         """Listen. GatewayPortTaken if the address cannot be had."""
-        timeouts = {} if self._ssl is None else {"ssl_handshake_timeout": 5.0, "ssl_shutdown_timeout": 2.0}
         try:
-            self._server = await asyncio.start_server(
-                self._accepted, self.host, self.port, ssl=self._ssl, limit=MAX_HEADER, backlog=64, **timeouts
-            )
+            self.port = await self._door.open(self.host, self.port)
         except OSError as error:
             raise GatewayPortTaken(host=self.host, port=self.port, reason=error.strerror or error) from None
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Stop listening and end all connections, in the middle of an answer too."""
-        if self._server is None:
-            return
-        self._server.close()
-        tasks = list(self._open)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
+        await self._door.close()
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def cut(self, nodes: Collection[str]) -> None:
+        """End all connections of these nodes now. `admits` must already say no, or they come again."""
+        for task, node in self._open.items():
+            if node in nodes:
+                task.cancel()
+
+    async def _let_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> None:
         task = asyncio.current_task()
-        peer = writer.get_extra_info("peername")
-        source = peer[0] if isinstance(peer, tuple) else str(peer)
-        if task is None or peer is None:  # it was gone before we looked
-            writer.close()
-            return
+        assert task is not None
         self.counters["connections"] += 1
-        full = len(self._open) >= self._connections or list(self._open.values()).count(source) >= self._per_source
+        full = len(self._open) >= self._connections or list(self._open.values()).count(peer) >= self._per_peer
         if full and len(self._open) >= 2 * self._connections:  # not even an answer
-            self.counters["refused"] += 1
-            writer.transport.abort()
+            self._count_refusal()
             return
         connection = Connection(reader, writer, self._patience)
-        self._open[task] = source
+        self._open[task] = peer
         try:
             if full:
-                self.counters["refused"] += 1
+                self._count_refusal()
                 text = "too many connections; try again, or ask another provider"
                 await connection.send(Answer(503, text, (("Retry-After", "5"),), close=True), True)
             else:
-                await self._serve(connection)
+                await self._serve(connection, peer)
             await connection.end()
         except (OSError, h11.ProtocolError):  # TimeoutError is an OSError
-            self.counters["refused"] += 1  # a peer that vanished or stalled in the middle of something
+            self._count_refusal()  # a peer that vanished or stalled in the middle of something
         finally:
             del self._open[task]
             connection.abort()
 
-    async def _serve(self, connection: Connection) -> None:
+    def _count_refusal(self) -> None:
+        self.counters["refused"] += 1
+
+    async def _serve(self, connection: Connection, peer: str) -> None:
         while True:
             try:
                 request = await connection.next_request(self._idle)
@@ -135,6 +132,7 @@ class Gateway:
                 answer = await self._answer(request)
             except h11.RemoteProtocolError as error:
                 self.counters["refused"] += 1
+                self._refusals.tell(peer, f"gateway: {peer} speaks no proper HTTP: {error}"[:300])
                 await connection.send_error(error)
                 return
             given = answer.block.size if answer.block is not None and request.method == b"GET" else None
@@ -166,6 +164,8 @@ class Gateway:
         if b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip(b"0"):
             return Answer(413, "a request here has no body", close=True)
         path, query = split_target(request.target)
+        if path in self._pages:
+            return Answer(200, await self._pages[path](), (("Cache-Control", "no-store"),))
         if not path.startswith("/ipfs/"):
             return Answer(404, "only /ipfs/{cid} is served here")
         text = path.removeprefix("/ipfs/")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RAW_TYPE = "application/vnd.ipld.raw"
 CAR_TYPE = "application/vnd.ipld.car"
 MAX_HEADER = 8 << 10  # bytes of a request up to its empty line
-_PIECE = 64 << 10  # bytes of a block in memory for each connection
+_PIECE = 32 << 10  # bytes of a block in memory for each connection
 _LINGER = 1 << 20  # bytes of an unwanted body that are read, so that the refusal reaches its sender
 _BINARY = (("X-Content-Type-Options", "nosniff"),)
 

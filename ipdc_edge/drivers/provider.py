@@ -1,29 +1,43 @@
 """The connections to one provider's gateway: asks for a block by HTTP and checks what comes back.
 
-Owns sockets and h11; at most two connections to a provider, kept open between blocks, closed when idle. Never
-asks anybody else when this provider fails: `fetcher` does.
+Owns sockets, TLS and h11; at most two connections to a provider, kept open between blocks, closed when idle. Asks only
+the node that was meant: whoever else answers at its address is sent nothing. Never asks anybody else when this
+provider fails: `fetcher` does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 import h11
 
 from ipdc_edge.codec.cid import BlockMismatch, verify
 from ipdc_edge.codec.unixfs import MAX_BLOCK
+from ipdc_edge.drivers.tls import peer_id
 
 if TYPE_CHECKING:
     import ssl as ssl_module
+    from collections.abc import Iterator
 
 PER_PROVIDER = 2  # connections
 SMALL = 64 << 10  # bytes of a block that may be read and hashed in the loop
 _IDLE = 15.0  # seconds an unused connection is kept; less than a gateway keeps it
 _MAX_HEADER = 16 << 10
-_PIECE = 128 << 10  # bytes read from a connection at a time
+_PIECE = 32 << 10  # bytes read from a connection at a time; what is buffered for one is twice that
 _SHOWN = 200  # characters of a provider's own words in an error
+_PIECES = 256  # of a body, and one more for each _LEAST bytes; a body of single bytes would keep the loop busy
+_LEAST = 128
+_INFORMATION = 8  # responses before the response
+
+
+class Provider(NamedTuple):
+    """A node that is said to have something: its id, and host:port of its gateway."""
+
+    node: str
+    address: str
 
 
 class ProviderFault(Exception):
@@ -31,16 +45,22 @@ class ProviderFault(Exception):
 
 
 class ProviderPool:
-    """The connections to one provider. `places` bounds how many are in use."""
+    """The connections to one provider. `places` bounds how many are in use, `users` counts who asks or waits."""
 
-    def __init__(self, provider: str, ssl: ssl_module.SSLContext | None, patience: float) -> None:
+    def __init__(self, provider: Provider, ssl: ssl_module.SSLContext | None, patience: float) -> None:
         self.places = asyncio.Semaphore(PER_PROVIDER)
+        self.users = 0
         self._provider = provider
         self._ssl = ssl
         self._patience = patience
         self._idle: list[_Connection] = []
         self._timers: dict[_Connection, asyncio.TimerHandle] = {}
         self._closed = False
+
+    @property
+    def unused(self) -> bool:
+        """Whether nothing is lost by forgetting it."""
+        return not self.users and not self._idle
 
     async def get(self, cid: str) -> bytes:
         """One block's bytes, verified. ProviderFault for all that can go wrong."""
@@ -56,6 +76,17 @@ class ProviderPool:
         except _Stale:
             raise ProviderFault("it closed the connection without an answer") from None
 
+    async def page(self, path: str, limit: int) -> bytes:
+        """What the gateway says at a path that is no block's, over a connection of its own. ProviderFault."""
+        connection = await self._connect()
+        try:
+            with self._faults():
+                return await connection.page(path, limit)
+        except _Stale:
+            raise ProviderFault("it closed the connection without an answer") from None
+        finally:
+            connection.close()
+
     def close(self) -> None:
         """Close what is idle; what is in use is closed when it comes back."""
         self._closed = True
@@ -65,7 +96,7 @@ class ProviderPool:
         self._idle.clear()
 
     async def _connect(self) -> _Connection:
-        host, _, port = self._provider.rpartition(":")
+        host, _, port = self._provider.address.rpartition(":")
         if not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
             raise ProviderFault("that is not host:port")
         try:
@@ -75,12 +106,18 @@ class ProviderPool:
             raise ProviderFault(f"no connection within {self._patience:g} s") from None
         except (OSError, UnicodeError) as error:
             raise ProviderFault(f"no connection ({getattr(error, 'strerror', None) or error})") from None
-        return _Connection(reader, writer, self._provider, self._patience)
+        if self._ssl is not None:
+            found = peer_id(writer.get_extra_info("ssl_object"))
+            if found != self._provider.node:
+                writer.transport.abort()
+                raise ProviderFault(f"another node answers there: {found or 'one without an id'}")
+        return _Connection(reader, writer, self._provider.address, self._patience)
 
     async def _ask(self, connection: _Connection, cid: str) -> bytes:
         reusable = False
         try:
-            data, whole = await connection.get(cid)
+            with self._faults():
+                data, whole = await connection.get(cid)
             if len(data) <= SMALL:
                 verify(cid, data)
             else:
@@ -89,12 +126,6 @@ class ProviderPool:
             return data
         except BlockMismatch as error:
             raise ProviderFault(f"it lied. {error}".rstrip(".")) from None
-        except TimeoutError:
-            raise ProviderFault(f"it was silent for {self._patience:g} s") from None
-        except h11.ProtocolError as error:
-            raise ProviderFault(f"no proper HTTP ({error})") from None
-        except OSError as error:
-            raise ProviderFault(f"the connection broke ({error.strerror or error})") from None
         finally:
             if reusable and not self._closed:
                 self._idle.append(connection)
@@ -102,6 +133,18 @@ class ProviderPool:
                 self._timers[connection] = loop.call_later(_IDLE, self._drop, connection)
             else:
                 connection.close()
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """What goes wrong while it is spoken with, in words: ProviderFault."""
+        try:
+            yield
+        except TimeoutError:
+            raise ProviderFault(f"it was silent for {self._patience:g} s") from None
+        except h11.ProtocolError as error:
+            raise ProviderFault(f"no proper HTTP ({str(error)[:_SHOWN]})") from None
+        except OSError as error:
+            raise ProviderFault(f"the connection broke ({error.strerror or error})") from None
 
     def _drop(self, connection: _Connection) -> None:
         del self._timers[connection]
@@ -117,11 +160,11 @@ class _Connection:
     """One HTTP connection to a gateway."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, provider: str, patience: float
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str, patience: float
     ) -> None:
         self._reader = reader
         self._writer = writer
-        self._provider = provider
+        self._address = address
         self._patience = patience
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADER)
         connected = writer.get_extra_info("socket")
@@ -130,20 +173,7 @@ class _Connection:
 
     async def get(self, cid: str) -> tuple[bytes, bool]:
         """(body, whether the connection can be used again)."""
-        request = h11.Request(
-            method="GET",
-            target=f"/ipfs/{cid}?format=raw",
-            headers=[
-                ("Host", self._provider),
-                ("Accept", "application/vnd.ipld.raw"),
-                ("User-Agent", "ipdc-edge"),
-            ],
-        )
-        response = await self._response(request)
-        if response.status_code != 200:
-            words = (await self._body(_SHOWN * 4, cut=True)).decode("utf-8", "replace")
-            words = " ".join("".join(character if character.isprintable() else " " for character in words).split())
-            raise ProviderFault(f"it answered {response.status_code} {words[:_SHOWN]}".rstrip())
+        response = await self._answered(f"/ipfs/{cid}?format=raw", "application/vnd.ipld.raw")
         for name, value in response.headers:
             if name == b"content-length" and (len(value) > 20 or int(value) > MAX_BLOCK):
                 raise ProviderFault(
@@ -154,6 +184,21 @@ class _Connection:
             return data, False
         self._http.start_next_cycle()
         return data, True
+
+    async def page(self, path: str, limit: int) -> bytes:
+        """A text of at most so many bytes."""
+        await self._answered(path, "*/*")
+        return await self._body(limit, cut=False)
+
+    async def _answered(self, target: str, accept: str) -> h11.Response:
+        """The head of an answer that is a good one; its body is still to be read."""
+        headers = [("Host", self._address), ("Accept", accept), ("User-Agent", "ipdc-edge")]
+        response = await self._response(h11.Request(method="GET", target=target, headers=headers))
+        if response.status_code != 200:
+            words = (await self._body(_SHOWN * 4, cut=True)).decode("utf-8", "replace")
+            words = " ".join("".join(character if character.isprintable() else " " for character in words).split())
+            raise ProviderFault(f"it answered {response.status_code} {words[:_SHOWN]}".rstrip())
+        return response
 
     def close(self) -> None:
         """Close at once; nothing of ours waits to be sent."""
@@ -171,32 +216,37 @@ class _Connection:
         if not data:
             raise _Stale
         self._http.receive_data(data)
+        information = 0
         while True:
             event = self._http.next_event()
             if isinstance(event, h11.Response):
                 return event
             if event is h11.NEED_DATA:
                 await self._receive()
-            elif not isinstance(event, h11.InformationalResponse):
+            elif not isinstance(event, h11.InformationalResponse) or information == _INFORMATION:
                 raise h11.RemoteProtocolError("no response")
+            else:
+                information += 1
 
     async def _body(self, limit: int, cut: bool) -> bytes:
         """The body: ProviderFault when it is over `limit`, or with `cut` its beginning."""
-        parts: list[bytes] = []
-        size = 0
+        body = bytearray()  # a list of pieces would cost 40 bytes and more for each, however small they are
+        pieces = 0
         while True:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
                 await self._receive()
             elif isinstance(event, h11.Data):
-                parts.append(bytes(event.data))
-                size += len(event.data)
-                if size > limit:
+                body += event.data
+                pieces += 1
+                if pieces > _PIECES + len(body) // _LEAST:
+                    raise ProviderFault(f"it sent {len(body)} bytes in {pieces} pieces")
+                if len(body) > limit:
                     if cut:
-                        return b"".join(parts)[:limit]
+                        return bytes(body[:limit])
                     raise ProviderFault(f"it sent more than {limit} bytes")
             else:
-                return b"".join(parts)  # EndOfMessage: h11 has checked the announced length
+                return bytes(body)  # EndOfMessage: h11 has checked the announced length
 
     async def _receive(self) -> None:
         async with asyncio.timeout(self._patience):

@@ -1,13 +1,12 @@
-"""The runner's process as the daemon sees it: start it, give it tasks, feed it, hear from it, end it.
+"""A runner as the daemon sees it: give it a job and tasks, feed it, hear from it, end it.
 
-Owns one child process, its socket, its prints and its spill files. Never runs user code here, never decides
-what a failure means, and trusts nothing that the child says: it may be the user's code that writes on the
-socket. Kinds of runners (rlimits here; systemd and bubblewrap later) differ in how the process is started and
-share the rest.
+Owns the conversation over its one socket, its prints and its spill files. Never runs user code here, never decides
+what a failure means, and trusts nothing that the runner says: it may be the user's code that writes on the socket.
+Kinds of runners differ in how the process comes and goes, and share the rest: a child under rlimits
+(`runner_child`), one in bubblewrap (`bubblewrap`), a unit of systemd's (`runner_unit`).
 
-A runner serves one job and any number of tasks, one at a time. When a task is cancelled, or one of its
-callbacks fails, the child is in the middle of something and of no more use: it is killed, `alive` says so,
-start another.
+A runner serves one job and any number of tasks, one at a time. When a task is cancelled, or one of its callbacks
+fails, the process is in the middle of something and of no more use: it is killed, `alive` says so, start another.
 """
 
 from __future__ import annotations
@@ -15,28 +14,32 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
+import weakref
 from typing import TYPE_CHECKING
 
 from ipdc_edge.codec import frames
-from ipdc_edge.codec.answers import RunnerBroken, TaskFailed, parse_count, parse_done, parse_failed
+from ipdc_edge.codec.answers import RunnerBroken, TaskFailed, parse_aside, parse_done, parse_failed, parse_progress
+from ipdc_edge.codec.open_file import ELF, not_held
 from ipdc_edge.drivers.prints import Output
+from ipdc_edge.drivers.scratch import file_size, unnamed_file, write_all
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from typing import Any
+
+    Code = list[tuple[str, int, AsyncIterator[bytes]]]
 
     Read = Callable[[int], Awaitable[bytes | None]]
     Write = Callable[[int, bytes], Awaitable[None]]
-    Progress = Callable[[dict[str, int]], None]
+    Progress = Callable[[dict[str, Any]], None]
+    Aside = Callable[[dict[str, Any]], None]
 
-CODE_PIECE = 1024 * 1024
 MOST_CONTROL = 256 * 1024  # bytes of a frame of these kinds, which a runner may repeat
-SHORT = (frames.READY, frames.READ, frames.PROGRESS, frames.DONE)
+SHORT = (frames.HELLO, frames.READY, frames.READ, frames.PROGRESS, frames.DONE, frames.ASIDE)
+RUNNERS: weakref.WeakSet[Runner] = weakref.WeakSet()  # of this process; drivers/leftovers.py asks which there are
 LEAVE_WITHIN = 2.0  # seconds between CLOSE and SIGKILL
-_SETPRIV = "/usr/bin/setpriv"  # util-linux, essential in Debian
+WATCH_AGAIN = 0.1  # seconds until it is tried again to watch a process, where there was no descriptor for it
 
 
 class RunnerDied(IpdcError):
@@ -45,34 +48,64 @@ class RunnerDied(IpdcError):
     retry = True
 
 
-class RunnerProcess:
-    """A runner held by rlimits. Use: start, run as often as wanted, close (or kill)."""
+class Runner:
+    """What all kinds share. Use: start, run as often as wanted, close (or kill)."""
 
-    kind = "rlimits"
+    kind = ""  # as the node's record says it
 
     def __init__(self, scratch: str, spill_files: int = 2, file_size: int = 1 << 30) -> None:
-        """scratch: directory for unnamed spill files; file_size: bytes that each of them may reach."""
-        self._scratch = scratch
+        """scratch: directory for unnamed spill files; file_size: bytes that each of them may reach at most, less where
+        the disk has little."""
+        self._scratch = self._programs = scratch  # the latter for programs that are to be executed
         self._spill_files = spill_files
         self._file_size = file_size
-        self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._output = Output()
         self._pipe = -1
         self._pidfd = -1
-        self._exited: asyncio.Future[int] | None = None
+        self._exited: asyncio.Future[None] | None = None
         self._header = bytearray(frames.HEADER.size)
         self._ready = False
+        self.process = 0  # its number, or that of what holds it
+        self.directory = ""  # its own in scratch, where it has one
+        RUNNERS.add(self)
+
+    # What a kind defines
+
+    def _open(self) -> list[int]:
+        """Starts the process: sets `_socket`, and what else is known of it. Gives descriptors for it that travel before
+        the spill files: the end of a pipe for its prints, or none. OSError."""
+        raise NotImplementedError
+
+    async def _greeted(self) -> None:
+        """The first word of the runner, before any of the user's code is there. RunnerBroken, Gone."""
+        kind, _ = await self._receive()
+        if kind != frames.HELLO:
+            raise RunnerBroken(reason=f"{frames.NAMES[kind]} where HELLO was due")
+
+    async def _how(self) -> str:
+        """How a process ended that nobody asked to: "exit status 3"."""
+        raise NotImplementedError
+
+    def _kill(self) -> None:
+        """SIGKILL to all its processes, at once or soon."""
+        raise NotImplementedError
+
+    async def _cleared(self) -> None:
+        """Returns when its processes are gone and what they left is too."""
+        raise NotImplementedError
+
+    # What all share
+
+    @property
+    def ended(self) -> bool:
+        """Whether its process is no more."""
+        return self._exited is not None and self._exited.done()
 
     @property
     def alive(self) -> bool:
         """Whether it may be given a task."""
         return self._ready and self._exited is not None and not self._exited.done()
-
-    @property
-    def pid(self) -> int | None:
-        """The child's process id, for the vitals."""
-        return self._process.pid if self._process is not None else None
 
     def output(self) -> bytes:
         """What the user's code printed, first and last 32 KiB."""
@@ -85,141 +118,109 @@ class RunnerProcess:
         text, self._output = self._output.text(), Output()
         return text
 
-    async def start(self, spec: dict[str, Any], code: dict[str, bytes]) -> None:
-        """Starts the child and loads the user's code. spec: the job's, with "memory" in bytes.
+    async def start(self, spec: dict[str, Any], code: Code, module: str, job: str) -> None:
+        """Starts the process and loads the user's code. spec: the job's, with "memory" in bytes; code: (name, bytes,
+        its pieces) of each file; module: the runner's side of its architecture; job: its id.
 
         TaskFailed (where: "load" or "setup") for the user's own errors; RunnerDied, RunnerBroken; OSError.
-        After any of these, close() is still due.
+        After any of these, or what the pieces of code raise, close() is still due.
         """
-        spills: list[int] = []
+        given: list[int] = []
         try:
-            for _ in range(self._spill_files):
-                spills.append(_unnamed_file(self._scratch))
-            self._spawn()
-            job: dict[str, object] = {
+            given += self._open()
+            fields: dict[str, object] = {
+                "job": job,
+                "module": module,
                 "spec": spec,
-                "code": [{"name": name, "size": len(data)} for name, data in code.items()],
-                "limits": {"memory": int(spec["memory"]), "file_size": self._file_size},
+                "code": [{"name": name, "size": size} for name, size, _ in code],
+                "limits": {"memory": int(spec["memory"]), "file_size": file_size(self._scratch, self._file_size)},
+                "prints": bool(given),
             }
-            await self._guarded(self._send_job(frames.encode_json(frames.JOB, job), code, spills))
+            for _ in range(self._spill_files):
+                given.append(unnamed_file(self._scratch))
+            await self._guarded(self._send_job(frames.encode_json(frames.JOB, fields), code, given))
         finally:
-            for descriptor in spills:
+            for descriptor in given:
                 os.close(descriptor)
         self._ready = True
 
     async def run(
-        self, task_id: str, params: dict[str, Any], read: Read, write: Write, progress: Progress
+        self, task_id: str, params: dict[str, Any], read: Read, write: Write, progress: Progress, aside: Aside
     ) -> dict[str, Any]:
-        """One task. Gives the DONE object: {"counters": {name: int}, "streams": [{"records", "bytes"}, ...]}.
+        """One task. Gives the DONE object: {"counters": {name: int}, "user_counters": {name: int}, "streams":
+        [{"records", "bytes"}, ...]}.
 
         read(stream) gives the next block of inputs[stream], at most 2 MiB (None or empty: the end);
         write(stream, data) takes the next block of output stream 0 <= stream < params["outputs"]["count"];
-        progress({"records", "bytes"}). TaskFailed with all details of the FAILED frame (the runner may be
+        progress({"records", "bytes", "status"}), the last one "" where nothing new is said; aside({...}) for each
+        record that was set aside. TaskFailed with all details of the FAILED frame (the runner may be
         used on); RunnerDied, RunnerBroken; what the callbacks raise, after which the runner is dead.
         """
         if not self.alive:
             raise RunnerDied(how="before the task", output="")
-        done: dict[str, Any] = await self._guarded(self._run(task_id, params, read, write, progress))
+        done: dict[str, Any] = await self._guarded(self._run(task_id, params, read, write, progress, aside))
         return done
 
     async def close(self) -> None:
-        """Asks the child to leave, kills it when it does not, frees everything. Safe to call twice."""
+        """Asks the process to leave, kills it when it does not, frees everything. Safe to call twice."""
         if self._socket is not None and self.alive:
             try:
                 self._socket.send(frames.encode(frames.CLOSE))
-                await asyncio.wait_for(asyncio.shield(self._exit()), LEAVE_WITHIN)
+                await asyncio.wait_for(self._exit(), LEAVE_WITHIN)
             except (OSError, TimeoutError):
                 self.kill()
         else:
             self.kill()
-        if self._process is not None:
-            await self._exit()
+        await self._cleared()
         self._release()
 
     def kill(self) -> None:
-        """SIGKILL, at once. The exit is collected by close()."""
+        """SIGKILL. The exit is collected by close()."""
         self._ready = False
-        if self._process is not None and self._exited is not None and not self._exited.done():
-            self._kill_group()
+        if self._exited is not None and not self._exited.done():
+            self._kill()
 
-    def _kill_group(self) -> None:
-        """The child leads a session of its own: what the user's code started goes with it."""
-        import signal
+    def _watch(self, pid: int) -> None:
+        """Notices the end of the process. ProcessLookupError where it has ended and been waited for; another OSError
+        where there is no descriptor to watch it by: then it is killed, and seen to be gone as soon as there is one."""
+        self.process = pid
+        self._exited = asyncio.get_running_loop().create_future()
+        if (error := self._try_to_watch(pid)) is not None:
+            raise error
 
-        assert self._process is not None
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-
-    # The process
-
-    def _command(self, descriptor: int) -> list[str]:
-        """What is started. -P, -s: neither the current directory nor a user's site is looked into."""
-        command = [sys.executable, "-P", "-s", "-m", "ipdc_edge.runner", str(descriptor)]
-        if os.access(_SETPRIV, os.X_OK):
-            # The child dies with the daemon even in a user's endless loop, and no set-uid program gives it
-            # more.
-            command = [_SETPRIV, "--pdeathsig", "KILL", "--no-new-privs", "--", *command]
-        return command
-
-    def _environment(self) -> dict[str, str]:
-        package_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        return {
-            "LANG": "C.UTF-8",
-            "PYTHONPATH": package_root,
-            "PYTHONHASHSEED": "0",  # attempts of one task shall give the same bytes
-            "PYTHONUNBUFFERED": "1",  # prints survive a crash
-            "MALLOC_ARENA_MAX": "1",
-            "MALLOC_TRIM_THRESHOLD_": "131072",
-            "MALLOC_MMAP_THRESHOLD_": "524288",  # blocks of 1 MiB go back to the system
-        }
-
-    def _spawn(self) -> None:
-        import subprocess
-
-        ours, theirs = socket.socketpair()
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        try:
-            self._process = subprocess.Popen(
-                self._command(theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-                stdout=writer,
-                stderr=writer,
-                pass_fds=(theirs.fileno(),),
-                cwd="/",
-                env=self._environment(),
-                start_new_session=True,  # a Ctrl-C at the daemon's terminal is the daemon's affair
-            )
-        except BaseException:
-            ours.close()
-            os.close(reader)
-            raise
-        finally:
-            theirs.close()
-            os.close(writer)
-        ours.setblocking(False)
-        os.set_blocking(reader, False)
-        self._socket, self._pipe = ours, reader
+    def _try_to_watch(self, pid: int) -> OSError | None:
+        assert self._exited is not None
         loop = asyncio.get_running_loop()
-        self._exited = loop.create_future()
-        self._pidfd = os.pidfd_open(self._process.pid)
-        loop.add_reader(self._pidfd, self._collect)
-        loop.add_reader(self._pipe, self._drain)
+        if self._socket is None:
+            return None  # released: nobody waits for its end
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except ProcessLookupError as error:
+            self._exited.set_result(None)
+            return error
+        except OSError as error:
+            self._kill()
+            loop.call_later(WATCH_AGAIN, self._try_to_watch, pid)
+            return error
+        loop.add_reader(self._pidfd, self._ended)
+        return None
 
-    def _collect(self) -> None:
-        """The child has ended: its status."""
-        assert self._process is not None and self._exited is not None
+    def _ended(self) -> None:
+        """The process has ended."""
+        assert self._exited is not None
         asyncio.get_running_loop().remove_reader(self._pidfd)
-        self._kill_group()  # the number is the child's until it is waited for
-        status = self._process.wait()
         self._drain()
         if not self._exited.done():
-            self._exited.set_result(status)
+            self._exited.set_result(None)
 
-    async def _exit(self) -> int:
-        assert self._exited is not None
-        return await asyncio.shield(self._exited)
+    async def _exit(self) -> None:
+        if self._exited is not None:
+            await asyncio.shield(self._exited)
+
+    def _hear_prints(self, pipe: int) -> None:
+        os.set_blocking(pipe, False)
+        self._pipe = pipe
+        asyncio.get_running_loop().add_reader(pipe, self._drain)
 
     def _drain(self) -> None:
         """Takes what was printed; at most a pipe's worth, so that a flood of prints does not hold the loop."""
@@ -249,6 +250,7 @@ class RunnerProcess:
             self._socket.close()
             self._socket = None
         if self._pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
 
@@ -264,25 +266,27 @@ class RunnerProcess:
             self.kill()
             reason = error.details["reason"] if isinstance(error, RunnerBroken) else str(error)
             raise RunnerBroken(reason=reason) from None
-        except _Gone:
-            self.kill()  # it may have closed the socket only
-            status = await self._exit()
-            raise RunnerDied(how=_how(status), output=_last_words(self.output())) from None
+        except Gone:
+            how = await self._how()
+            raise RunnerDied(how=how, output=_last_words(self.output())) from None
         except BaseException:
             self.kill()
             raise
 
-    async def _send_job(self, job: bytes, code: dict[str, bytes], spills: list[int]) -> None:
-        import array
-
-        assert self._socket is not None
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", spills))]
-        # Nothing is in the socket's buffer yet, so these few bytes and the descriptors go at once.
-        self._socket.sendmsg([job[: frames.HEADER.size]], rights if spills else [])
+    async def _send_job(self, job: bytes, code: Code, given: list[int]) -> None:
+        await self._greeted()
+        await self._send_with(job[: frames.HEADER.size], given)
         await self._send(job[frames.HEADER.size :])
-        for data in code.values():
-            for start in range(0, len(data), CODE_PIECE):
-                await self._send(frames.encode(frames.CODE, data[start : start + CODE_PIECE]))
+        big = not_held((name, size) for name, size, _ in code)
+        for name, _, pieces in code:
+            first = await anext(pieces, b"")
+            if first.startswith(ELF) or name in big:
+                await self._send_open(first, pieces)
+                continue
+            if first:
+                await self._send_code(first)
+            async for data in pieces:
+                await self._send_code(data)
         kind, payload = await self._receive()
         if kind == frames.FAILED:
             raise parse_failed(payload)
@@ -290,7 +294,7 @@ class RunnerProcess:
             raise RunnerBroken(reason=f"{frames.NAMES[kind]} where READY was due")
 
     async def _run(
-        self, task_id: str, params: dict[str, Any], read: Read, write: Write, progress: Progress
+        self, task_id: str, params: dict[str, Any], read: Read, write: Write, progress: Progress, aside: Aside
     ) -> dict[str, Any]:
         inputs, outputs = len(params["inputs"]), int(params["outputs"]["count"])
         await self._send(frames.encode_json(frames.TASK, {"id": task_id, "params": params}))
@@ -303,6 +307,7 @@ class RunnerProcess:
                 data = await read(stream) or b""
                 await self._send(frames.encode_header(frames.DATA, len(data)))
                 await self._send(data)
+                data = b""  # the runner has it now
             elif kind == frames.WRITE:
                 stream, block = frames.parse_write(payload)
                 if stream >= outputs or not block:
@@ -310,8 +315,10 @@ class RunnerProcess:
                 await write(stream, bytes(block))
                 await asyncio.sleep(0)  # a runner that always has more to say must not hold the loop
             elif kind == frames.PROGRESS:
-                fields = frames.parse_json(payload)
-                progress({"records": parse_count(fields.get("records")), "bytes": parse_count(fields.get("bytes"))})
+                progress(parse_progress(payload))
+                await asyncio.sleep(0)
+            elif kind == frames.ASIDE:
+                aside(parse_aside(payload))
                 await asyncio.sleep(0)
             elif kind == frames.DONE:
                 return parse_done(frames.parse_json(payload), outputs)
@@ -320,12 +327,58 @@ class RunnerProcess:
             else:
                 raise RunnerBroken(reason=f"a {frames.NAMES[kind]} frame within a task")
 
+    async def _send_code(self, data: bytes) -> None:
+        await self._send(frames.encode_header(frames.CODE, len(data)))
+        await self._send(data)
+
+    async def _send_open(self, first: bytes, pieces: AsyncIterator[bytes]) -> None:
+        """A file that the runner can read, or execute where it is a program, and nobody can change any more."""
+        program = first.startswith(ELF)
+        writable = unnamed_file(self._programs if program else self._scratch)
+        try:
+            write_all(writable, first)
+            async for data in pieces:
+                write_all(writable, data)
+            os.fchmod(writable, 0o555 if program else 0o444)
+            readable = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(writable)  # what is open for writing cannot be executed
+        try:
+            await self._send_with(frames.encode(frames.FILE), [readable])
+        finally:
+            os.close(readable)
+
+    async def _send_with(self, data: bytes, given: list[int]) -> None:
+        """A few bytes with descriptors on the first of them."""
+        import array
+
+        assert self._socket is not None
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", given))]
+        while True:
+            try:
+                sent = self._socket.sendmsg([data], rights if given else [])
+                break
+            except BlockingIOError:
+                await self._writable()
+            except OSError:
+                raise Gone from None
+        await self._send(data[sent:])
+
+    async def _writable(self) -> None:
+        assert self._socket is not None
+        loop, room = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_writer(self._socket, room.set)
+        try:
+            await room.wait()
+        finally:
+            loop.remove_writer(self._socket)
+
     async def _send(self, data: bytes | bytearray | memoryview) -> None:
         assert self._socket is not None
         try:
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
         except OSError:
-            raise _Gone from None
+            raise Gone from None
 
     async def _receive(self) -> tuple[int, bytearray]:
         """One frame. Its length is within bounds before memory is taken for it."""
@@ -347,35 +400,12 @@ class RunnerProcess:
             except OSError:
                 count = 0
             if not count:
-                raise _Gone
+                raise Gone
             view = view[count:]
 
 
-class _Gone(Exception):
-    """The child's end of the socket is closed."""
-
-
-def _unnamed_file(directory: str) -> int:
-    """A descriptor of a file without a name, which vanishes with its last descriptor."""
-    try:
-        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError:  # a file system without O_TMPFILE (some FUSE, old overlayfs)
-        import tempfile
-
-        descriptor, path = tempfile.mkstemp(prefix="spill-", dir=directory)
-        os.unlink(path)
-        return descriptor
-
-
-def _how(status: int) -> str:
-    import signal
-
-    if status >= 0:
-        return f"exit status {status}"
-    try:
-        return f"signal {signal.Signals(-status).name}"
-    except ValueError:
-        return f"signal {-status}"
+class Gone(Exception):
+    """The runner's end of the socket is closed."""
 
 
 def _last_words(output: bytes) -> str:

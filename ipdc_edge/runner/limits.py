@@ -15,7 +15,7 @@ LEAST_MEMORY = 8 * MEGABYTE
 SPARE = 4 * MEGABYTE  # between the soft and the hard limit: what it takes to report a MemoryError
 ADDRESS_SPACE = 256 * MEGABYTE  # beyond the budget
 PROCESSES = 512  # of the whole user; root is not bound by it
-FILES = 256
+FILES = 512  # every file of a job may travel as a descriptor
 
 
 def apply_limits(memory: int, file_size: int) -> None:

@@ -23,6 +23,11 @@ class ScratchFull(IpdcError):
     """the task's scratch files are full ({bytes} bytes): smaller splits, a combine, or more memory would help"""
 
 
+class ScratchBroken(IpdcError):
+    """this node cannot write to its scratch directory {directory}: {reason}. Make room there, or end its daemon: the
+    others do its tasks"""
+
+
 class Scratch:
     """Append-only blocks over several files, each at most `limit` bytes."""
 
@@ -33,13 +38,17 @@ class Scratch:
         self.written = 0
 
     def append(self, block: bytes) -> Segment:
-        """Where the block lies now. ScratchFull when no file has room; OSError from the disk itself."""
+        """Where the block lies now. ScratchFull when no file has room; ScratchBroken where the disk has none."""
         for number, descriptor in enumerate(self._descriptors):
             offset = self._used[number]
             if offset + len(block) <= self._limit:
                 view = memoryview(block)
-                while view:
-                    view = view[os.pwrite(descriptor, view, offset + len(block) - len(view)) :]
+                try:
+                    while view:
+                        view = view[os.pwrite(descriptor, view, offset + len(block) - len(view)) :]
+                except OSError as error:
+                    path = os.readlink(f"/proc/self/fd/{descriptor}")  # as the daemon has it
+                    raise ScratchBroken(directory=os.path.dirname(path), reason=error.strerror) from None
                 self._used[number] += len(block)
                 self.written += len(block)
                 return descriptor, offset, len(block)

@@ -67,3 +67,15 @@ def test_a_write_needs_its_stream() -> None:
     assert (stream, bytes(data)) == (2, b"hello")
     with pytest.raises(frames.BadFrame):
         frames.parse_write(b"\x00\x00")
+
+
+@pytest.mark.parametrize("char", ["x", "é", "\udcff", "\U0001f600"])
+def test_what_is_set_aside_fits_into_its_frame(char: str) -> None:
+    texts = {"where": "map", "input": char * 9000, "record": char * 500, "error": char * 5000}
+    record: dict[str, object] = {**texts, "offset": 1 << 62, "more": 1}
+    fields = frames.bounded_aside(record)
+    [(kind, payload)] = frames.Decoder().feed(frames.encode_json(frames.ASIDE, fields))
+    assert kind == frames.ASIDE and 200 < len(payload) <= frames.MAX_ASIDE
+    assert set(fields) == {"where", "input", "offset", "record", "error"}
+    assert frames.bounded_aside({"where": "reduce"}) == {
+        "where": "reduce", "input": None, "offset": None, "record": None, "error": None}  # fmt: skip

@@ -16,13 +16,16 @@ from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.node_id import node_id
 from ipdc_edge.core.messages import (
     Accept,
+    Ask,
     Cancel,
     CleanUp,
     Command,
     Download,
     Failed,
     Held,
+    Leave,
     Lost,
+    Members,
     Present,
     Received,
     Refuse,
@@ -34,16 +37,21 @@ from ipdc_edge.core.values import Attempt, Failure, NodeRecord, Result, Vitals
 
 CODEC = codec.MessageCodec(MapReduce.commands, MapReduce.reports)
 JOB, CID, NODE = "20260101-000000-abcd", raw_cid(b"x"), node_id(hashlib.sha256(b"n").digest())
-VITALS = Vitals(1 << 30, 1 << 29, 4, 0.5, 1.25, 0.9, 1 << 33, 48.5, True)
+VITALS = Vitals(1 << 30, 1 << 29, 4, 0.5, 1.25, 0.9, 1 << 33, 48.5, True, True, True, True)
 ATTEMPT = Attempt(7, 12)
 MESSAGES = [
     Present(
         NodeRecord(
-            NODE, "Küche", "ready", "10.0.0.1:18830", "[::1]:18831", "0.1.0", ("mapreduce",), 2, "rlimits", VITALS
+            NODE, "pi-2", "ready", "10.0.0.1:18830", "[::1]:18831", "0.1.0", ("mapreduce",), 2, "rlimits", VITALS, 7,
+            "armhf on aarch64",
         )
     ),
     Lost(),
+    Ask("10.0.0.1:18830", "10.0.0.1:18831"),
+    Members(7, CID, "10.0.0.1:18830", "10.0.0.1:18831", "eJwr"),
+    Leave(),
     Download(JOB, CID, "mapreduce", 24 << 20, "10.0.0.1:18830", "10.0.0.1:18831"),
+    Download(JOB, CID, "mapreduce", 24 << 20, "10.0.0.1:18830", "10.0.0.1:18831", -10),
     Accept(JOB, 2, "pi.local:18830", "pi.local:18831"),
     Refuse(JOB, "memory: 3 MB"),
     Command(JOB, "do-map", "map-00001", ATTEMPT, "buffer", {"inputs": [{"range": {"start": 0}}]}),
@@ -52,7 +60,7 @@ MESSAGES = [
     Failed(JOB, "map-00001", ATTEMPT, Failure("user", "ValueError: no", "", {"traceback": "File…", "offset": 3})),
     Failed(JOB, "reduce-00001", ATTEMPT, Failure("fetch", "gone", CID)),
     Received(JOB, "map-00001", ATTEMPT),
-    Renew(JOB, (Held("map-00001", ATTEMPT, 77), Held("map-00002", Attempt(7, 13), 0))),
+    Renew(JOB, (Held("map-00001", ATTEMPT, 77, "half \u2026 done"), Held("map-00002", Attempt(7, 13), 0))),
     Renewed(JOB, (ATTEMPT,)),
     Cancel(JOB, "by its owner"),
     CleanUp(JOB),
@@ -64,6 +72,35 @@ def test_a_message_arrives_as_it_was_sent(message: codec.Message) -> None:
     encoded = CODEC.encode(message, 42)
     assert CODEC.decode(encoded.channel, encoded.payload) == (42, message)
     assert not encoded.blocks
+
+
+def test_a_record_of_the_version_before_is_still_read() -> None:
+    """It has no architecture, and tells nothing of the board's power."""
+    record = MESSAGES[0]
+    assert isinstance(record, Present)
+    told = json.loads(CODEC.encode(record, 42).payload)
+    del told["architecture"]
+    for field in ("undervoltage", "throttled_before", "undervoltage_before"):
+        del told["vitals"][field]
+    _, message = CODEC.decode("node", json.dumps(told).encode())
+    assert isinstance(message, Present) and message.record.architecture == ""
+    assert message.record.vitals == Vitals(1 << 30, 1 << 29, 4, 0.5, 1.25, 0.9, 1 << 33, 48.5, True)
+
+
+@pytest.mark.parametrize("said", [7, None, [], "a\x1b[2J", "x" * 65, "two\nlines"], ids=ascii)
+def test_an_architecture_is_a_short_line(said: object) -> None:
+    told = json.loads(CODEC.encode(MESSAGES[0], 42).payload)
+    with pytest.raises(codec.BadMessage, match="architecture"):
+        CODEC.decode("node", json.dumps({**told, "architecture": said}).encode())
+
+
+@pytest.mark.parametrize("said", [1, "yes", [True], None], ids=ascii)
+def test_what_is_no_truth_value_warns_of_nothing(said: object) -> None:
+    told = json.loads(CODEC.encode(MESSAGES[0], 42).payload)
+    told["vitals"].update(undervoltage=said, throttled_before=said)
+    _, message = CODEC.decode("node", json.dumps(told).encode())
+    assert isinstance(message, Present)
+    assert (message.record.vitals.undervoltage, message.record.vitals.throttled_before) == (False, False)
 
 
 def test_every_kind_of_message_is_among_those_tried() -> None:
@@ -87,6 +124,25 @@ def test_long_parameters_become_a_block_of_content() -> None:
 def test_a_message_over_the_limit_is_our_bug() -> None:
     with pytest.raises(codec.MessageTooLong):
         CODEC.encode(Failed(JOB, "map-00001", ATTEMPT, Failure("user", "x" * 20000)), 1)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [{"counters": [[7]]}, {"counters": {"x": "1"}}, {"counters": {"x": True}}, {"user_counters": {"x": 1.5}},
+     {"user_counters": {"x": 1 << 63}}, {"user_counters": {"\x1b[2J": 1}},
+     {"counters": {str(n): n for n in range(101)}}, {"read": -1}, {"read": "9"}, {"aside": "../x"}, {"log": "../x"}])
+def test_what_a_master_reads_of_a_results_details_is_checked(details: dict[str, object]) -> None:
+    """Or a lying worker's nonsense would be summed, shown at a terminal, or fetched."""
+    report = Report(JOB, "buffer", "map-00001", ATTEMPT, Result(NODE, CID, 1, details))
+    with pytest.raises(codec.BadMessage):
+        CODEC.decode("buffer", CODEC.encode(report, 1).payload)
+
+
+@pytest.mark.parametrize("priority", [11, -11, 1 << 70, 1.5, True, "high", None])
+def test_the_priority_of_an_offer_is_bounded(priority: object) -> None:
+    offer = json.loads(CODEC.encode(Download(JOB, CID, "mapreduce", 1, "10.0.0.1:1", "10.0.0.1:2"), 1).payload)
+    with pytest.raises(codec.BadMessage):
+        CODEC.decode("download", json.dumps(offer | {"priority": priority}).encode())
 
 
 def test_unknown_fields_are_ignored() -> None:

@@ -18,12 +18,13 @@ from ipdc_edge.codec import frames
 from ipdc_edge.codec.cid import verify
 from ipdc_edge.codec.control import parse_block
 from ipdc_edge.drivers.control import ControlChannel, ControlServer
-from ipdc_edge.errors import UnknownOperation
+from ipdc_edge.errors import BadRequest
 from ipdc_edge.home import Home
 
 
 class StandIn:
-    """`answers[operation]` is a dict, an exception, bytes, or a list of events and the answer."""
+    """`answers[operation]` is a dict, an exception, bytes, a list of events and the answer, or a function that takes
+    the request to one of these."""
 
     def __init__(self, home: Home) -> None:
         self.home = home
@@ -55,7 +56,9 @@ class StandIn:
         operation = request["operation"]
         if operation == "add":
             return await self._add(request, fds, channel)
-        answer = self.answers.get(operation, UnknownOperation(operation=operation))
+        answer = self.answers.get(operation, BadRequest(reason=f"unknown operation {operation!r}"))
+        if callable(answer):
+            answer = answer(request)
         if isinstance(answer, Exception):
             raise answer
         if isinstance(answer, bytes):

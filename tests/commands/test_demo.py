@@ -13,13 +13,15 @@ from ipdc_edge.__main__ import main
 from ipdc_edge.commands import demo
 from ipdc_edge.commands.laboratory import Lab
 from ipdc_edge.commands.processes import running
-from ipdc_edge.commands.program import Program
+from ipdc_edge.commands.program import Files
+from ipdc_edge.commands.steps import python_steps
 
 
 def test_the_word_count_that_is_shipped_passes_submits_own_checks() -> None:
     directory = os.path.join(os.path.dirname(demo.__file__), "wordcount")
-    program = Program(os.path.join(directory, "Map.py"), os.path.join(directory, "Reduce.py"))
-    assert (program.map, program.reduce) == ("Map.py", "Reduce.py")
+    files = Files()
+    steps = python_steps([os.path.join(directory, name) for name in ("Map.py", "Reduce.py")], (), files)
+    assert steps == [{"map": "Map.py", "reduce": "Reduce.py"}] and list(files.paths) == ["Map.py", "Reduce.py"]
 
 
 def test_without_the_text_it_says_what_to_install(

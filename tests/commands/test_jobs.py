@@ -1,4 +1,4 @@
-"""status, jobs, nodes, logs, cancel, result: ids by their beginning, what is shown, what JSON holds."""
+"""status, jobs, logs, cancel, result: ids by their beginning, what is shown, what JSON holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from ipdc_edge.__main__ import main
+from ipdc_edge.commands import logs
 from ipdc_edge.commands.choose import choose
+from ipdc_edge.commands.display import LAST_FAILURE
+from ipdc_edge.commands.status import text
+from ipdc_edge.commands.watch import success_text
 from ipdc_edge.errors import AmbiguousId, UnknownJob
 from ipdc_edge.home import Home
 
@@ -37,9 +41,10 @@ def _job(job: str, state: str, **more: Any) -> dict[str, Any]:
 @pytest.fixture
 def jobs(daemon: Any) -> Any:
     daemon.answers = {
-        "jobs": {"jobs": [_job(NEW, "running"), _job(OLD, "succeeded", ended="2026-11-23T01:04:08Z")]},
+        "jobs": {"jobs": [_job(NEW, "running", local="/var/*.csv"),
+                          _job(OLD, "succeeded", ended="2026-11-23T01:04:08Z")]},
         "status": _job(NEW, "running"),
-        "cancel": {},
+        "cancel": {"id": NEW, "state": "cancelled"},
     }
     return daemon
 
@@ -108,6 +113,76 @@ def test_status_of_a_failed_job(jobs: Any, capsys: pytest.CaptureFixture[str]) -
         assert words in out, words
 
 
+def test_a_job_of_which_nothing_came_says_what_functions_and_programs_have_to_do() -> None:
+    done = _job(NEW, "succeeded", ended="2026-11-23T01:04:08Z", input_bytes=7)
+    for written, told in ((0, True), (1, False)):
+        assert ("functions yield pairs" in success_text({**done, "output_bytes": written}, "")) is told
+    assert "functions yield" not in success_text({**done, "input_bytes": 0, "output_bytes": 0}, ""), "nothing was read"
+
+
+def test_a_failure_that_others_mended_is_told_as_such() -> None:
+    failure = {"type": "user", "message": "ValueError: bad", "name": "node2", "task": "map-1"}
+    assert LAST_FAILURE not in text(_job(NEW, "failed", error="map-1 failed", failure=failure))
+    assert f"{LAST_FAILURE}\nValueError: bad" in text(_job(NEW, "running", failure=failure))
+    assert "ValueError" not in text(_job(NEW, "succeeded", failure=failure))
+    assert "== the job failed" in logs.text({"state": "failed", "failure": failure})
+    assert "== the job failed" not in logs.text({"state": "succeeded", "failure": failure})
+
+
+STAGES = [
+    {"name": "maps", "total": 4, "done": 4, "began": 1795395724.0, "ended": 1795395732.5},
+    {"name": "reduces", "total": 2, "done": 1, "began": 1795395732.5, "ended": 0},
+    {"name": "reduces 2", "total": 2, "done": 0, "began": 0, "ended": 0},
+]
+
+
+def test_status_explains_where_the_time_went_and_why_anything_waits() -> None:
+    job = _job(
+        NEW, "running", stages=STAGES, waiting=["1 task waits for node2, which is lost"], shuffle_bytes=3 << 20,
+        shuffle_done=1 << 20, bad_records=3, output_bytes=12, counters={"words": 12000, "bad: lines": 3},
+        running=[{"task": "reduce-00001", "node": "node1", "seconds": 3.14, "bytes_done": 2048, "status": "key\nx"},
+                 {"task": "reduce-00002", "node": "node2", "seconds": 0, "bytes_done": 0, "status": ""}],
+        nodes=[{"name": "node1", "state": "working", "tasks_done": 3, "holds": 1}],
+        placement=[{"name": "node1", "score": 0.5, "reasons": ["1.9 idle cores at speed 1.00", "512 MB available",
+                                                               "holds the input", "throttled"]}],
+    )
+    found = text(job, now=1795395740.0)
+    for words in (
+        "shuffle    1.0 MB of 3.0 MB fetched",
+        "time       1.0 s  waiting for a node\n"
+        "           8.5 s  maps (4 of 4 tasks)\n"
+        "           7.5 s  reduces (1 of 2 tasks)\n",
+        "waits      1 task waits for node2, which is lost",
+        "running    reduce-00001 on node1 for 3.1 s, 2.0 kB: key x\n           reduce-00002 on node2 for 0.0 s\n",
+        "counters   12000  words\n               3  bad: lines\n",
+        f"bad        3 records set aside in /jobs/{NEW}/bad-records",
+        "nodes      node1 working, 3 tasks done, holds 1",
+        "placement  node1 0.50: 1.9 idle cores at speed 1.00, 512 MB available, holds the\n"
+        "             input, throttled",
+    ):
+        assert words in found, found
+    assert "reduces 2" not in found and max(map(len, found.splitlines())) <= 80
+
+
+def test_status_tells_what_was_written_for_a_job() -> None:
+    assert "flash" not in text(_job(NEW, "running", written_bytes=None, fsyncs=None))
+    found = text(_job(NEW, "running", written_bytes=4 << 20, fsyncs=1, stored_bytes=1 << 20, spilled_bytes=1 << 20))
+    assert ("flash      4.0 MB written and 1 fsync for it on this node\n"
+            "           2.0 MB written by its tasks on all nodes, 1.0 MB of it spilled") in found
+
+
+def test_status_of_a_job_that_has_ended() -> None:
+    ended = [{**stage, "began": 1795395724.0 + 10 * number, "ended": 1795395734.0 + 10 * number}
+             for number, stage in enumerate(STAGES)]
+    job = _job(NEW, "succeeded", stages=ended, waiting=["never shown"], ended=1795395755.5, local="/var/log/*.csv")
+    found = text(job)
+    assert "10.0 s  reduces 2 (0 of 2 tasks)\n            1.5 s  fetching results\n" in found
+    assert "never shown" not in found and "input      /var/log/*.csv on each node" in found
+    assert "fetching" not in text({**job, "state": "failed"})
+    queued = _job(NEW, "queued", stages=[{**stage, "began": 0, "ended": 0} for stage in STAGES])
+    assert "time       2.0 s  waiting for a node\n" in text(queued, now=1795395725.0) + "\n"
+
+
 @pytest.mark.outside("unix socket")
 def test_status_and_jobs_before_the_first_job(daemon: Any, capsys: pytest.CaptureFixture[str]) -> None:
     daemon.answers = {"jobs": {"jobs": []}}
@@ -125,58 +200,9 @@ def test_jobs_oldest_first(jobs: Any, capsys: pytest.CaptureFixture[str]) -> Non
     heading, first, second = capsys.readouterr().out.splitlines()
     assert heading.split()[:4] == ["ID", "STATE", "MAPS", "REDUCES"]
     assert first.split()[:3] == [OLD, "succeeded", "1/4"] and first.endswith("2:05")
-    assert second.split()[:2] == [NEW, "running"]
+    assert second.split()[:5] == [NEW, "running", "1/4", "0/0", "local"]
     assert main(["jobs", "--json"]) == 0
     assert [job["id"] for job in json.loads(capsys.readouterr().out)] == [OLD, NEW]
-
-
-@pytest.mark.outside("unix socket")
-def test_nodes_this_one_first(daemon: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    daemon.answers = {
-        "nodes": {
-            "nodes": [
-                {
-                    "id": "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG",
-                    "name": "a",
-                    "state": "ready",
-                    "slots": 2,
-                    "cpu_idle": 0.5,
-                    "cpu_count": 4,
-                    "load": 1.234,
-                    "speed": 1,
-                    "memory_available": 64 << 20,
-                    "memory_total": 128 << 20,
-                    "sandbox": "rlimits",
-                    "version": "0.1.0",
-                    "portal": True,
-                },
-                {"id": "Qm2", "name": "z", "state": "lost", "self": True},
-            ]
-        }
-    }
-    assert main(["nodes"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split()[:4] == ["z", "Qm2", "this", "lost"]
-    assert lines[2].split() == [
-        "a",
-        "..79ojWnPbdG",
-        "portal",
-        "ready",
-        "2",
-        "50%",
-        "of",
-        "4",
-        "1.23",
-        "1.00",
-        "64.0",
-        "MB",
-        "128",
-        "MB",
-        "rlimits",
-        "0.1.0",
-    ]
-    assert main(["nodes", "--json"]) == 0
-    assert [node["name"] for node in json.loads(capsys.readouterr().out)] == ["z", "a"]
 
 
 @pytest.mark.outside("unix socket")
@@ -214,6 +240,23 @@ def test_cancel(jobs: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is failed already" in capsys.readouterr().err
 
 
+@pytest.mark.outside("unix socket")
+def test_a_cancel_that_comes_too_late_says_so(jobs: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for state, told in (("running", "is as good as done"), ("succeeded", "is succeeded already")):
+        jobs.answers["cancel"] = {"id": NEW, "state": state}
+        assert main(["cancel", "efgh"]) == 1
+        assert told in capsys.readouterr().err
+
+
+def test_status_shows_priority_and_the_time_that_is_left() -> None:
+    job = _job(NEW, "running", priority=-2, timeout=90, submitted="2026-11-23T01:03:00Z")
+    shown = text(job, now=1795395810.0).splitlines()  # half a minute later
+    assert "priority   -2" in shown and "timeout    1:30 after its submission, 1:00 left" in shown
+    ended = text({**job, "state": "failed", "ended": "2026-11-23T01:04:30Z"}).splitlines()
+    assert "timeout    1:30 after its submission" in ended
+    assert not any(line.startswith(("priority", "timeout")) for line in text(_job(NEW, "running")).splitlines())
+
+
 def _finished(home: Home, job: str, **parts: bytes) -> Path:
     directory = Path(home.job(job))
     directory.mkdir(parents=True)
@@ -245,3 +288,12 @@ def test_result_needs_no_daemon_and_keeps_the_order_of_parts(
 def test_result_of_a_running_job_says_so(jobs: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["result", "efgh"]) == 1
     assert f"Job {NEW} has no result: it is running. More: ipdc-edge status {NEW}" in capsys.readouterr().err
+
+
+@pytest.mark.outside("unix socket")
+def test_result_of_a_job_that_failed_says_so(daemon: Any, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(home.job(NEW)).mkdir(parents=True)
+    for state, told in (("failed", "it failed"), ("cancelled", "it was cancelled")):
+        daemon.answers = {"status": {"id": NEW, "state": state}, "jobs": {"jobs": [{"id": NEW}]}}
+        assert main(["result", NEW]) == 1
+        assert f"has no result: {told}. More: " in capsys.readouterr().err

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ipdc_edge import settings
 from ipdc_edge.__main__ import main
-from ipdc_edge.commands import processes
-from ipdc_edge.commands.laboratory import Lab, LabNode, NodeDied, OtherLab, free_ports
+from ipdc_edge.commands import change, processes
+from ipdc_edge.commands.laboratory import Lab, LabNode, NodeDied, OtherLab, OtherSandbox, free_ports
+from ipdc_edge.drivers import authority, identity
 from ipdc_edge.home import SocketPathTooLong
 from tests.waiting import eventually
 
@@ -95,19 +98,44 @@ def test_free_ports_are_different_and_free() -> None:
         probe.bind(("127.0.0.1", ports[0]))
 
 
-def test_make_writes_settings_that_lead_the_nodes_to_each_other(directory: str) -> None:
+def test_make_writes_settings_that_keep_the_nodes_on_loopback_and_apart(directory: str) -> None:
     lab = Lab(directory)
     lab.make(5)
     read = [settings.load(node.home.conf) for node in Lab(directory).nodes]
     assert [each.name for each in read] == [f"node{number}" for number in range(1, 6)]
-    assert all(each.portals == tuple((each.listen, other.mqtt_port) for other in read[:3]) for each in read)
-    assert [each.is_portal for each in read] == [True, True, True, False, False]
-    assert len({port for each in read for port in (each.mqtt_port, each.gateway_port)}) == 10
+    assert {(each.listen, each.address, each.portals) for each in read} == {("127.0.0.1", "127.0.0.1", ())}
+    assert len({getattr(each, port) for each in read for port in settings.PORTS}) == 20
     before = [Path(node.home.conf).read_text() for node in lab.nodes]
     Lab(directory).make(5)
     assert [Path(node.home.conf).read_text() for node in lab.nodes] == before
     with pytest.raises(OtherLab, match="has 5 nodes, not 4"):
         Lab(directory).make(4)
+
+
+def test_a_lab_that_is_there_has_the_sandbox_that_is_asked_for_or_says_so(directory: str) -> None:
+    Lab(directory).make(2, "rlimits")
+    for sandbox in ("", "rlimits"):
+        Lab(directory).make(2, sandbox)
+    with pytest.raises(OtherSandbox, match="`sandbox = rlimits`, not bubblewrap"):
+        Lab(directory).make(2, "bubblewrap")
+
+
+def test_the_first_node_makes_the_domain_once(directory: str) -> None:
+    lab = Lab(directory)
+    lab.make(2)
+    first, second = lab.nodes
+    authority.ensure(first.home, "node1", 1 << 30)  # alone, as a node that was started before it was in a domain
+    assert change.present(second.home) is None
+    members = first.found()
+    assert first.found() == members == Lab(directory).nodes[0].found()
+    assert first.belongs(members) and not second.belongs(members)
+    request = authority.signing_request(second.home)
+    members = authority.admit(first.home, request, "node2", 1 << 30).members
+    assert not second.belongs(members)  # it is expected, and does not know yet
+    authority.create_domain(second.home, "other", node_name="node2", memory=1)
+    assert not second.belongs(members)  # a member, who went elsewhere
+    assert not first.belongs(replace(members, members=()))  # as one that was expelled
+    assert identity.load(first.home).domain == "lab"
 
 
 def test_purge_removes_what_was_made_and_nothing_else(
@@ -146,7 +174,7 @@ def test_a_taken_port_is_named_and_nothing_keeps_running(
     lab.make(1)
     read = settings.load(lab.nodes[0].home.conf)
     with socket.socket() as listener:
-        listener.bind((read.listen, read.gateway_port))
+        listener.bind(("127.0.0.1", read.gateway_port))
         listener.listen()
         assert main(["lab", "up", "--nodes", "1", "--dir", directory]) == 1
     assert f"Port {read.gateway_port} of 127.0.0.1 is taken by" in capsys.readouterr().err
@@ -189,3 +217,31 @@ def test_up_is_idempotent_and_down_ends_everything(
     assert main(["lab", "down", "--dir", directory]) == 0
     assert capsys.readouterr().out.startswith("2 nodes ended.")
     assert pids() == [None] * 4
+
+
+def test_the_nodes_are_in_one_domain_and_a_half_made_lab_is_completed(
+    directory: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def versions() -> list[tuple[str, int, int]]:
+        found = [identity.load(node.home) for node in Lab(directory).nodes]
+        return [(now.authority, now.members.version, len(now.members.members)) for now in found]
+
+    words = ["lab", "up", "--nodes", "3", "--dir", directory]
+    assert main(words) == 0
+    assert len({authority for authority, _, _ in versions()}) == 1
+    assert versions()[0][1:] == (3, 3)
+    key = Path(directory, "node2", "identity", "key.pem").read_bytes()
+    assert main(["lab", "down", "--dir", directory]) == 0
+    shutil.rmtree(Path(directory, "node3", "identity"))  # as if the lab had been interrupted before node3 joined
+    assert main(words) == 0
+    assert versions()[0][1:] == (4, 4) and versions()[2] == versions()[0]
+    assert Path(directory, "node2", "identity", "key.pem").read_bytes() == key
+    assert main(words) == 0
+    assert versions()[0][1:] == (4, 4)
+
+
+def test_a_lab_of_ten_nodes_comes_up(directory: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "up", "--nodes", "10", "--timeout", "300", "--dir", directory, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["nodes"]) == 10
+    assert len({identity.load(node.home).authority for node in Lab(directory).nodes}) == 1
+    assert main(["lab", "down", "--dir", directory, "--purge"]) == 0

@@ -10,12 +10,15 @@ import pytest
 
 from ipdc_edge import __version__
 from ipdc_edge.__main__ import COMMANDS, main
+from ipdc_edge.drivers import authority
+from ipdc_edge.home import Home
 
 TOP = Path(__file__).resolve().parents[2]
 
 
 def test_the_commands_of_the_contract_are_there() -> None:
-    contract = "run broker submit status jobs nodes result logs cancel add cat lab demo run-inline doctor"
+    contract = ("run broker submit status jobs nodes result logs cancel add cat lab demo run-inline doctor "
+                "domain invite join leave expel drain story")
     assert set(COMMANDS) == set(contract.split())
 
 
@@ -52,8 +55,10 @@ def test_an_unknown_command_is_usage_and_names_the_nearest(capsys: pytest.Captur
 @pytest.mark.parametrize(
     "words",
     [
-        ["submit"],
+        ["submit", "--jsno"],
         ["status", "a", "b"],
+        ["story"],
+        ["story", "a", "b", "c"],
         ["nodes", "--jsno"],
         ["lab"],
         ["run", "--x"],
@@ -78,6 +83,8 @@ def test_a_wrong_command_line_is_usage(words: list[str], capsys: pytest.CaptureF
         ["status", "x"],
         ["cancel", "x"],
         ["logs", "x"],
+        ["story", "x"],
+        ["story", "x", "map-00000"],
         ["cat", "bafkqaaa"],
         ["add", __file__],
     ],
@@ -163,13 +170,14 @@ def test_a_command_loads_neither_asyncio_nor_the_daemon_nor_others(tmp_path: Pat
 
 
 @pytest.mark.outside("starts Python as a process")
-def test_run_loads_no_argparse(tmp_path: Path) -> None:
+def test_run_loads_neither_argparse_nor_what_makes_an_identity(tmp_path: Path) -> None:
+    authority.ensure(Home({"IPDC_HOME": str(tmp_path)}), "n", 1 << 30)  # only a first start makes it
     code = (
         "import sys, types\nmain = types.ModuleType('ipdc_edge.daemon.main')\n"
-        "main.run = lambda home, settings: 7\nimport ipdc_edge.daemon\n"
+        "main.run = lambda home, settings, supervised: 7\nimport ipdc_edge.daemon\n"
         "sys.modules['ipdc_edge.daemon.main'] = ipdc_edge.daemon.main = main\n"
         "from ipdc_edge.__main__ import main\ncode = main(['run'])\n"
-        "print(code, *({'argparse', 'subprocess', 'json', 'difflib'} & set(sys.modules)))"
+        "print(code, *({'argparse', 'subprocess', 'cryptography', 'difflib'} & set(sys.modules)))"
     )
     environ = {"IPDC_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     result = subprocess.run(

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ipdc_edge.codec import bundle
 from ipdc_edge.commands import program as module
-from ipdc_edge.commands.program import FileUnreadable, FunctionMissing, NameTwice, Program, ProgramBroken, ProgramTooBig
+from ipdc_edge.commands.program import CannotTravel, Files, FileUnreadable, FunctionMissing, NameTwice, ProgramBroken
+from ipdc_edge.commands.steps import python_steps
 
 MAP = "def map(key, line):\n    yield line, 1\n"
 REDUCE = "def reduce(key, values):\n    yield key, sum(values)\n"
@@ -21,9 +23,17 @@ def _write(directory: Path, **files: str) -> None:
         path.write_text(text)
 
 
+class Program:
+    """What MAP and REDUCE become."""
+
+    def __init__(self, *words: str) -> None:
+        files = Files()
+        (step,) = python_steps(words, (), files)
+        self.files, self.map, self.reduce = files.paths, step["map"], step.get("reduce")
+
+
 def _program(directory: Path, map_name: str = "Map.py", reduce_name: str | None = None) -> Program:
-    reduce_path = None if reduce_name is None else str(directory / reduce_name)
-    return Program(str(directory / map_name), reduce_path)
+    return Program(*(str(directory / name) for name in (map_name, reduce_name) if name is not None))
 
 
 def test_two_files(tmp_path: Path) -> None:
@@ -82,8 +92,15 @@ def test_missing_functions(tmp_path: Path) -> None:
         _program(tmp_path)
     with pytest.raises(FunctionMissing, match="It defines nothing"):
         _program(tmp_path, "Empty.py")
-    with pytest.raises(FunctionMissing, match=r"Reduce\.py defines no reduce\(key, values\)"):
+    with pytest.raises(FunctionMissing, match=r"Reduce\.py defines no reduce\(key, values\)") as told:
         _program(tmp_path, "Reduce.py", "Reduce.py")
+    assert "--mapper" not in str(told.value)
+
+
+def test_a_program_of_standard_input_is_no_map(tmp_path: Path) -> None:
+    _write(tmp_path, Map="import sys\nfor line in sys.stdin: print(line)\n")
+    with pytest.raises(FunctionMissing, match=r"reads standard input: --mapper 'python3 FILE'"):
+        _program(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -170,24 +187,69 @@ def test_a_missing_file_is_named_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(FileUnreadable, match=r"zzz\.py: No such file or directory\.$"):
         _program(tmp_path, "zzz.py")
     with pytest.raises(FileUnreadable, match="Is a directory"):
-        Program(str(tmp_path), None)
+        Program(str(tmp_path))
 
 
 def test_a_name_that_no_node_takes_is_refused_here(tmp_path: Path) -> None:
     path = tmp_path / "k\u00fcche.py"
     path.write_text(MAP)
-    with pytest.raises(module.ProgramTooBig, match="ASCII"):
-        module.Program(str(path), None)
+    with pytest.raises(CannotTravel, match="ASCII"):
+        Program(str(path))
 
 
 def test_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(tmp_path, Map=MAP + "#" * 100, Many="import a, b\n" + MAP, a="", b="")
     monkeypatch.setattr(module, "MOST_FILES", 2)
-    with pytest.raises(ProgramTooBig, match="more than 2 files"):
+    with pytest.raises(CannotTravel, match="more than 2 files"):
         _program(tmp_path, "Many.py")
-    monkeypatch.setattr(module, "MOST_FILE_BYTES", 50)
-    with pytest.raises(ProgramTooBig, match="at most 50 bytes"):
+    monkeypatch.setattr(module, "MOST_PYTHON_BYTES", 50)
+    with pytest.raises(CannotTravel, match="at most 50 bytes"):
         _program(tmp_path)
+    monkeypatch.setattr(module, "MOST_BYTES", 250)
+    files = Files()
+    files.ship(str(tmp_path / "Map.py"))
+    (tmp_path / "data").write_bytes(b"x" * 200)
+    with pytest.raises(CannotTravel, match="more than 250 bytes; give big data as --input"):
+        files.ship(str(tmp_path / "data"))
+
+
+def test_a_native_program_may_be_bigger_than_python_may(tmp_path: Path) -> None:
+    for name in ("prog", "big.py", "huge"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(bundle.MOST_PYTHON_BYTES + 1 if name != "huge" else bundle.MOST_FILE_BYTES + 1)
+    files = Files()
+    assert files.ship(str(tmp_path / "prog")) == "prog"
+    for name in ("big.py", "huge"):
+        with pytest.raises(CannotTravel, match="more than"):
+            files.ship(str(tmp_path / name))
+
+
+def test_directories_travel_by_relative_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("data/words.txt", "data/deep/er/x", "data/.hidden", "data/__pycache__/a.pyc", "one.bin"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    for path, names in {
+        "data": ["data/deep/er/x", "data/words.txt"],
+        "data/": ["data/deep/er/x", "data/words.txt"],
+        str(tmp_path / "data" / "deep"): ["deep/er/x"],
+        ".": ["data/deep/er/x", "data/words.txt", "one.bin"],
+        "./one.bin": ["one.bin"],
+    }.items():
+        files = Files()
+        files.ship_all(path)
+        assert sorted(files.paths) == names, path
+        assert all(os.path.samefile(files.paths[name], tmp_path / name.replace("deep/er", "data/deep/er").replace(
+            "data/data", "data")) for name in names)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "hollow").mkdir()
+    for path, error, words in (
+        ("pipe", CannotTravel, "not a regular file"),
+        ("nothing", FileUnreadable, "No such file"),
+        ("hollow", FileUnreadable, "without a file"),
+    ):
+        with pytest.raises(error, match=words):
+            Files().ship_all(path)
 
 
 def test_nothing_of_it_runs(tmp_path: Path) -> None:

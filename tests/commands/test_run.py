@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ipdc_edge.commands.laboratory import free_ports
 from ipdc_edge.commands.run import serve
+from ipdc_edge.drivers import identity
 from ipdc_edge.drivers.broker import PortTaken
 from ipdc_edge.home import Home
 from ipdc_edge.settings import BadSetting, Settings
@@ -16,25 +18,20 @@ from ipdc_edge.settings import BadSetting, Settings
 
 def _connects(settings: Settings) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex((settings.listen, settings.mqtt_port)) == 0
+        return probe.connect_ex(("127.0.0.1", settings.mqtt_port)) == 0
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
+@pytest.mark.outside("makes the identity in a child")
 def test_the_daemon_gets_its_home_and_settings_and_its_code_is_returned(tmp_path: Path) -> None:
     (tmp_path / "ipdc.conf").write_text("name = here\n")
     seen = []
 
     def daemon(home: Home, settings: Settings) -> int:
-        seen.append((home.state, settings.name, os.path.isdir(home.jobs)))
+        seen.append((home.state, settings.name, os.path.isdir(home.jobs), identity.load(home).alone))
         return 5
 
     assert serve(Home({"IPDC_HOME": str(tmp_path)}), daemon, with_broker=False) == 5
-    assert seen == [(str(tmp_path), "here", True)]
+    assert seen == [(str(tmp_path), "here", True, True)]
 
 
 def test_an_unreadable_conf_comes_before_anything_else(tmp_path: Path) -> None:
@@ -47,7 +44,8 @@ def test_an_unreadable_conf_comes_before_anything_else(tmp_path: Path) -> None:
 @pytest.mark.outside("starts mosquitto")
 def test_with_broker_it_runs_as_long_as_the_daemon_also_when_that_fails(tmp_path: Path) -> None:
     home = Home({"IPDC_HOME": str(tmp_path)})
-    Path(home.conf).write_text(f"mqtt_port = {_free_port()}\n")
+    mqtt, local = free_ports(2)
+    Path(home.conf).write_text(f"mqtt_port = {mqtt}\nlocal_port = {local}\n")
     seen = []
 
     def daemon(home: Home, settings: Settings) -> int:

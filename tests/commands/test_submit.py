@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -15,7 +16,7 @@ import pytest
 
 from ipdc_edge.__main__ import main
 from ipdc_edge.codec.cid import raw_cid
-from ipdc_edge.commands.display import Progress
+from ipdc_edge.commands.progress import Progress
 from ipdc_edge.errors import IpdcError, NotPlaced
 from ipdc_edge.home import Home
 
@@ -106,7 +107,7 @@ def test_the_job_reaches_the_daemon_whole(
         "app": "mapreduce",
         "workers": 2,
         "arguments": {"least": 3},
-        "options": {"map": "Map.py", "reduce": "Reduce.py"},
+        "options": {"steps": [{"map": "Map.py", "reduce": "Reduce.py"}]},
         "code": {
             name: {"cid": raw_cid(text.encode()), "size": len(text)}
             for name, text in {"Map.py": MAP, "words.py": "", "Reduce.py": REDUCE}.items()
@@ -137,11 +138,119 @@ def test_the_job_reaches_the_daemon_whole(
     assert f"ipdc-edge result {ID}" in out
 
 
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["Map.py:map", "Reduce.py:reduce", "--step", "-", "Reduce.py"],
+         {"options": {"steps": [{"map": "Map.py:map", "reduce": "Reduce.py:reduce"}, {"reduce": "Reduce.py"}]}}),
+        (["Map.py", "Reduce.py", "--partition", "reduce", "--sort-values", "--output-format", "json", "--input-format",
+          "csv", "--skip-bad", "7", "--no-queue", "--memory", "64M", "--sort-budget", "16M"],
+         {"memory": 64 << 20,
+          "options": {"steps": [{"map": "Map.py", "reduce": "Reduce.py", "partition": "Reduce.py:reduce"}],
+                      "sort_values": True, "output_format": "json", "input_format": "csv", "skip_bad": 7,
+                      "sort_budget": 16 << 20, "no_queue": True}}),
+        (["--mapper", "python3 words.py logs/2.txt", "--combiner", "cat", "--reducer", "uniq -c"],
+         {"options": {"steps": [{"mapper": ["python3", "words.py", "2.txt"], "combiner": ["cat"],
+                                 "reducer": ["uniq", "-c"]}]}}),
+        (["Map.py", "--priority", "-5", "--timeout", "15m"],
+         {"priority": -5, "timeout": 900, "options": {"steps": [{"map": "Map.py"}]}}),
+        (["--mapper", "cat", "--reducer", "NONE"], {"options": {"steps": [{"mapper": ["cat"]}]}}),
+    ],
+)
+def test_options_reach_the_daemon(words: list[str], expected: dict[str, Any], daemon: Any, files: Path) -> None:
+    _answers(daemon)
+    assert main(["submit", *words, "--input", "book.txt"]) == 0
+    spec = daemon.requests("submit")[0]["spec"]
+    steps = spec["options"]["steps"]
+    named = {str(word).partition(":")[0] for step in steps for value in step.values()
+             for word in (value if isinstance(value, list) else [value])}
+    always = ("app", "workers", "grows", "arguments", "code", "inputs")
+    assert {key: value for key, value in spec.items() if key not in always} == expected
+    assert named & {"Map.py", "Reduce.py", "words.py", "2.txt"} <= set(spec["code"])
+
+
+def test_files_travel_with_either_kind_of_program(daemon: Any, files: Path) -> None:
+    _answers(daemon)
+    for words, code in ((["Map.py"], {"Map.py", "words.py"}), (["--mapper", "cat"], set())):
+        assert main(["submit", *words, "--file", "logs", "book.txt", "--input", "book.txt"]) == 0
+        spec = daemon.requests("submit")[-1]["spec"]
+        assert set(spec["code"]) == code | {"logs/2.txt", "logs/empty", "logs/sub/1.txt", "book.txt"}
+        assert spec["code"]["book.txt"] == {"cid": raw_cid(b"a book\n"), "size": 7}
+
+
+def test_where_the_data_lies_there_are_no_inputs(daemon: Any, files: Path) -> None:
+    _answers(daemon)
+    assert main(["submit", "Map.py", "--input-local", "/var/log/*.csv"]) == 0
+    spec = daemon.requests("submit")[0]["spec"]
+    assert (spec["local"], spec["inputs"], spec["workers"]) == ({"pattern": "/var/log/*.csv"}, [], 2)
+
+
+def test_another_architecture_needs_no_map(daemon: Any, files: Path) -> None:
+    _answers(daemon)
+    assert main(["submit", "--app", "search", "--args", '{"first": 0}', "-k", "2"]) == 0
+    assert daemon.requests("submit")[0]["spec"] == {
+        "app": "search", "workers": 2, "arguments": {"first": 0}, "options": {}, "code": {}, "inputs": []}
+
+
+def test_compressed_and_standard_input(
+    daemon: Any, files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _answers(daemon)
+    (files / "book.gz").write_bytes(gzip.compress(b"a book"))
+    with (files / "book.txt").open("rb") as book:
+        before = os.dup(0)
+        os.dup2(book.fileno(), 0)
+        try:
+            assert main(["submit", "Map.py", "--input", "book.gz", "-"]) == 0
+        finally:
+            os.dup2(before, 0)
+            os.close(before)
+    packed, given = daemon.requests("submit")[0]["spec"]["inputs"]
+    assert (packed["name"], packed["compression"]) == ("book.gz", "gz")
+    assert given == {"name": "standard-input", "cid": raw_cid(b"a book\n"), "size": 7}
+    assert {item["name"]: item["copy"] for item in daemon.requests("add")}["standard-input"]
+    err = capsys.readouterr().err
+    assert err.count("book.gz is compressed: one task reads all of it") == 1 and "were copied" not in err
+
+
+@pytest.mark.parametrize("nodes, words", [(2, "only 2 nodes can take part now"), (1, "only 1 node"), (0, "no node")])
+def test_more_workers_than_fit_nodes_are_told(
+    nodes: int, words: str, daemon: Any, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _answers(daemon)
+    unfit = [{"state": "draining"}, {"state": "ready", "capabilities": ["search"]},
+             {"state": "ready", "memory_available": 30 << 20}]
+    fit = {"state": "ready", "capabilities": ["mapreduce"], "memory_available": 32 << 20}
+    daemon.answers["nodes"] = {"nodes": [*unfit, *[fit] * nodes]}
+    assert main(["submit", "Map.py", "--input", "book.txt", "-k", "3", "--memory", "32M"]) == 0
+    assert f"-k 3, but {words}" in capsys.readouterr().err
+    assert daemon.requests("submit")[0]["spec"]["workers"] == 3
+    assert main(["submit", "Map.py", "--input", "book.txt", "-k", "1", "--memory", "32M"]) == 0
+    assert ("-k 1, but" in capsys.readouterr().err) == (nodes == 0)
+
+
+def test_the_closing_block(daemon: Any, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _answers(daemon, _job("succeeded", 4, 2, shuffle_bytes=3 << 20, output_bytes=2048, bad_records=1,
+                          counters={"words": 12000, "lines": 7}))
+    assert main(["submit", "Map.py", "--input", "book.txt"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"job {ID} succeeded in 12.0 s: 4.0 MB read, 341 kB/s",
+        "shuffled   3.0 MB",
+        "written    2.0 kB",
+        "counters   12000  words",
+        "               7  lines",
+        f"bad        1 record set aside in /jobs/{ID}/bad-records",
+        f"results    /jobs/{ID}",
+        f"read them  ipdc-edge result {ID} | head",
+        f"look back  ipdc-edge status {ID}",
+    ]
+
+
 def test_workers_are_as_many_as_nodes_are_ready(daemon: Any, files: Path) -> None:
     _answers(daemon)
     assert main(["submit", "Map.py", "--input", "book.txt"]) == 0
     (request,) = daemon.requests("submit")
-    assert (request["spec"]["workers"], request["spec"]["options"]["reduce"]) == (2, None)
+    assert (request["spec"]["workers"], request["spec"]["options"]) == (2, {"steps": [{"map": "Map.py"}]})
 
 
 def test_id_only_prints_the_id_and_does_not_wait(
@@ -172,14 +281,14 @@ def test_progress_as_lines_and_as_json(daemon: Any, files: Path, capsys: pytest.
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["queued", "running", "succeeded"]
     assert lines[0].split("  ")[-2] == "no node has accepted yet"
-    assert lines[1].startswith("running  maps 1/4  reduces 0/2  1.0 MB of 4.0 MB  1 node  ")
+    assert lines[1].startswith("running  maps 1/4  1.0 MB of 4.0 MB  reduces 0/2  1 node  ")
     assert main(["submit", "Map.py", "--input", "book.txt", "--json"]) == 0
     captured = capsys.readouterr()
     assert [json.loads(line) for line in captured.out.splitlines()] == jobs
     assert captured.err == ""
 
 
-def test_progress_at_a_terminal_is_one_line_that_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_at_a_terminal_that_is_narrow_goes_on_below_and_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -191,9 +300,8 @@ def test_progress_at_a_terminal_is_one_line_that_is_cleared(monkeypatch: pytest.
     progress.tick()
     progress.end()
     text = stream.getvalue()
-    assert text.count("\r") == 3 and "\n" not in text
-    assert text.startswith("\rrunning  maps 1/4  reduces 0/\x1b[K")
-    assert text.endswith("\r\x1b[K")
+    assert text.startswith("\rrunning  maps 1/4\x1b[J\n  1.0 MB of 4.0 MB")
+    assert text.endswith("\r\x1b[J")
 
 
 FAILURE = {
@@ -237,7 +345,7 @@ def test_a_cancelled_job_is_a_failure(daemon: Any, files: Path, capsys: pytest.C
     [
         {
             "started": None,
-            "error": "nobody is fit",
+            "error": "not placed: nobody is fit",
             "placement": [
                 {
                     "node": "Qm1",
@@ -320,6 +428,22 @@ def test_a_daemon_that_goes_away_is_3_and_the_job_goes_on(
         (["Map.py", "--input", "book.txt", "--args", "[1]"], "not an object", 2),
         (["map.py", "--input", "book.txt"], "Did you mean Map.py?", 1),
         (["words.py", "--input", "book.txt"], "words.py defines no map(key, line)", 1),
+        ([], "which program? Give MAP", 2),
+        (["--input", "book.txt"], "which program? Give MAP", 2),
+        (["Map.py"], "which input? Give --input PATH", 2),
+        (["Map.py", "--input", "book.txt", "--input-local", "/a"], "--input and --input-local", 2),
+        (["Map.py", "--input-local", "a/*"], "give an absolute path", 2),
+        (["Map.py", "--mapper", "cat", "--input", "book.txt"], "Map.py and --mapper: a step is either Python", 2),
+        (["--reducer", "NONE", "--input", "book.txt"], "give --mapper COMMAND, --reducer COMMAND", 2),
+        (["--mapper", "ctt", "--input", "book.txt"], "--mapper: there is no program 'ctt'", 1),
+        (["--mapper", "cat", "--partition", "f", "--reducer", "cat", "--input", "book.txt"], "programs in Python", 2),
+        (["Map.py", "--step", "a", "b", "c", "--input", "book.txt"], "a step has one or two words", 2),
+        (["--app", "search", "Map.py"], "MAP is for Map-Reduce; --app search is told by --args", 2),
+        (["--app", "search", "--sort-values"], "--sort-values is for Map-Reduce", 2),
+        (["Map.py", "--input", "book.txt", "--memory", "2M"], "--memory 2.0 MB: a runner needs at least 16.0 MB", 2),
+        (["Map.py", "--input", "*.nothing"], "*.nothing matches no file here", 1),
+        (["Map.py", "--input", "book.gz"], "book.gz is named .gz but does not begin as such a file does", 1),
+        (["Map.py", "--file", "nothing", "--input", "book.txt"], "Cannot read nothing", 1),
         (["Map.py", "--input", "hollow"], "hollow is a directory without a file in it", 1),
         (["Map.py", "--input", "pipe"], "pipe is not a regular file", 2),
     ],
@@ -329,5 +453,24 @@ def test_mistakes_are_told_before_the_daemon_is_asked(
 ) -> None:
     (files / "hollow").mkdir()
     os.mkfifo(files / "pipe")
+    (files / "book.gz").write_text("plain")
     assert main(["submit", *words]) == code  # no daemon runs: it would be exit code 3
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--priority", "11"), ("--priority", "-11"), ("--priority", "1.5"),
+                                               ("--timeout", "0"), ("--timeout", "-1"), ("--timeout", "2w"),
+                                               ("--timeout", "999999999d"), ("--timeout", "soon")])
+def test_a_priority_and_a_time_are_bounded(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["submit", "Map.py", "--input", "book.txt", option, value])
+    assert ended.value.code == 2
+    assert f"argument {option}: '{value}' is not a" in capsys.readouterr().err
+
+
+def test_inputs_without_their_option_are_told_where_they_belong(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, told in ((["book.txt"], True), (["--inputs", "book.txt"], False)):
+        with pytest.raises(SystemExit, match="2"):
+            main(["submit", "Map.py", "Reduce.py", *words])
+        err = capsys.readouterr().err
+        assert f"unrecognized arguments: {words[0]}" in err and ("Inputs stand after --input: " in err) is told

@@ -19,6 +19,7 @@ import pytest
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.unixfs import CHUNK, directory_block
 from ipdc_edge.drivers.importer import Importer, import_file
+from tests.content.npm import installed
 
 pytestmark = pytest.mark.npm
 
@@ -70,20 +71,7 @@ next()
 @pytest.fixture(scope="session")
 def modules():
     """A directory with PACKAGES in its node_modules."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    directory = os.path.join(cache, "ipdc-edge", "npm")
-    stamp = os.path.join(directory, "stamp")
-    wanted = " ".join(PACKAGES)
-    if not os.path.exists(stamp) or open(stamp).read() != wanted:
-        os.makedirs(directory, exist_ok=True)
-        with open(os.path.join(directory, "package.json"), "w") as file:
-            json.dump({"private": True, "type": "module"}, file)
-        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *PACKAGES]
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        with open(stamp, "w") as file:
-            file.write(wanted)
-    return directory
+    return installed("npm", tuple(PACKAGES))
 
 
 def pack(modules, *paths, wrap=False):

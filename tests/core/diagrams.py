@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import re
 
-from ipdc_edge.core import master, participant, tasks, worker
+from ipdc_edge.core import life, participant, tasks, worker
 from ipdc_edge.core.machine import Transitions
 
-DOCUMENT = os.path.join(os.path.dirname(os.path.abspath(master.__file__)), "PROTOCOL.md")
+DOCUMENT = os.path.join(os.path.dirname(os.path.abspath(life.__file__)), "PROTOCOL.md")
 MACHINES: dict[str, Transitions] = {
-    "job": master.JOB,
+    "job": life.JOB,
     "participant": participant.PARTICIPANT,
     "task": tasks.TASK,
     "held job": worker.HELD_JOB,

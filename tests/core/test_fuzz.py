@@ -17,21 +17,28 @@ from ipdc_edge.apps.mapreduce.plan import MapReduce
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.core import events as e
 from ipdc_edge.core import messages as m
-from ipdc_edge.core.master import FINAL
+from ipdc_edge.core.admission import AUTHORITY
+from ipdc_edge.core.architecture import spec_of
+from ipdc_edge.core.life import FINAL
 from ipdc_edge.core.membership import CONNECTIONS
 from ipdc_edge.core.node import Node
 from ipdc_edge.core.values import Attempt, Failure, JobKey, Result
-from tests.core.scenario import MB, VITALS, ident, job_spec, record
+from tests.core.hunt import ARCHITECTURES, hunt
+from tests.core.scenario import MB, VITALS, held_list, ident, job_spec, member_list, record
 
 STEPS = 2500  # of one life; a fuzzed job rarely lives longer
-NAMES = ("me", "w1", "w2", "w3", "stranger")
+NAMES = ("me", "w1", "w2", "w3", "stranger", "outsider")
+MEMBERS = NAMES[:-1]
 IDS = {name: ident(name) for name in NAMES}
 RECORDS = {(name, state): record(name, 2, state=state) for name in NAMES for state in ("ready", "draining", "gone")}
-TASKS = ("map-00000", "map-00001", "map-00002", "reduce-00000", "reduce-00001", "map-99999", "nonsense")
+TASKS = ("map-00000", "map-00001", "map-00002", "reduce-00000", "reduce-00001", "map-99999", "nonsense", "a", "c")
 CIDS = [raw_cid(b"output %d" % n) for n in range(6)]
-KINDS = ("user", "runner", "fetch", "fetch", "node", "dropped", "odd")
+REPORTS = (*MapReduce.reports, "prey")
+KINDS = ("user", "runner", "fetch", "fetch", "node", "hopeless", "dropped", "odd")
 HELD = "20260101-000000-held"  # a job that others are masters of
-SPECS = [job_spec(3, 2), job_spec(3, 2, False), job_spec(1, 1), job_spec(0, 2)]
+SPECS = [job_spec(3, 2), job_spec(3, 2, False), job_spec(1, 1), job_spec(0, 2),
+         hunt(2, "a:0", "b:0:w1", "c:0", "d:1::a", "e:1::b", "f:2:me")]
+SPECS.append(spec_of(SPECS[0].cid, SPECS[0].body | {"priority": 3, "timeout": 60, "grows": True}))
 
 
 class Fuzz:
@@ -40,6 +47,8 @@ class Fuzz:
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.now, self.birth = 100.0, 7
+        capabilities = (*ARCHITECTURES, *((AUTHORITY,) if self.random.random() < 0.5 else ()))
+        self.own, self.members = record("me", 2, capabilities=capabilities), member_list(5, MEMBERS, ("me", "w1"))
         self.saves: list[e.Save] = []
         self.ended: set[str] = set()
         self.orders: deque[tuple[str, m.Command]] = deque(maxlen=30)
@@ -52,13 +61,14 @@ class Fuzz:
             self.order_answered, self.order_answered, self.order_answered, self.part, self.report, self.failed,
             self.renew, self.renew, self.accept, self.accept, self.refuse, self.loss, self.present, self.time,
             self.time, self.time, self.from_master, self.from_master, self.from_master, self.own_work, self.own_work,
-            self.peer_restarts, self.doubled, self.doubled, self.rare,
+            self.peer_restarts, self.doubled, self.doubled, self.rare, self.domain,
         ]
 
     # -- the node
 
     def start(self, saved: list[e.Save]) -> Node:
-        node = Node(record("me", 2), self.birth, self.random, {"mapreduce": MapReduce()}, saved=saved, now=self.now)
+        node = Node(self.own, held_list(self.members), self.birth, self.random,
+                    ARCHITECTURES, saved=saved, now=self.now)
         node.check()
         return node
 
@@ -76,7 +86,7 @@ class Fuzz:
         effects = self.node.handle(event, self.now)
         self.node.check()
         for effect in effects:
-            if isinstance(effect, e.Save):
+            if isinstance(effect, e.Save) and effect.kind != "peer":
                 self.saves.append(effect)
                 job = effect.key.partition("/")[0]
                 assert job not in self.ended, f"{effect.kind} of {effect.key} is saved after the job's end"
@@ -86,7 +96,11 @@ class Fuzz:
                 self.ordered(effect.node, effect.message)
             elif isinstance(effect, e.FetchPart):
                 self.parts.append(effect)
-        assert self.node.next_wakeup(self.now) > float("-inf")
+            elif isinstance(effect, e.AdmitMembers):
+                assert effect.members.version > self.members.version, "the list went back"
+                self.members = effect.members
+        least = self.now if isinstance(event, e.TimePassed) else float("-inf")
+        assert self.node.next_wakeup(self.now) > least, "what was due is due still: a daemon would not rest"
 
     def ordered(self, node: str, order: m.Command) -> None:
         self.orders.append((node, order))
@@ -111,7 +125,8 @@ class Fuzz:
         return Attempt(self.birth + self.random.choice((0, 0, 0, -1, -2, 1)), self.random.randrange(1, 9))
 
     def result(self, node: str) -> Result:
-        details = self.random.choice(({}, {"log": CIDS[0]}, {"outputs": "odd", "counters": 3}))
+        details = self.random.choice(({}, {"log": CIDS[0]}, {"outputs": "odd", "counters": 3}, {"read": "odd"},
+                                      {"counters": {"found": 1}}, {"counters": {"bites": 1}, "user_counters": {}}))
         return Result(node, self.random.choice(CIDS), self.random.choice((0, 10, 1 << 62)), details)
 
     def failure(self) -> Failure:
@@ -134,7 +149,7 @@ class Fuzz:
         return self.heard(sender, m.Failed(order.job, order.task, order.attempt, self.failure()))
 
     def report(self) -> e.Event:
-        sender, channel = self.peer(), self.random.choice(MapReduce.reports)
+        sender, channel = self.peer(), self.random.choice(REPORTS)
         result = self.result(self.random.choice((sender, sender, self.peer())))
         return self.heard(sender, m.Report(self.job(), channel, self.random.choice(TASKS), self.attempt(), result))
 
@@ -208,6 +223,19 @@ class Fuzz:
     def doubled(self) -> e.Event | None:
         return self.random.choice(self.past) if self.past else None
 
+    def domain(self) -> e.Event:
+        """Lists, portals and addresses that come and go."""
+        version = self.members.version + self.random.choice((-1, 0, 1, 1, 3))
+        names = ("me", *(name for name in MEMBERS[1:] if self.random.random() < 0.95))
+        events: list[e.Event] = [
+            e.MembersAdopted(held_list(member_list(version, names, ("me", "w1")))),
+            self.heard(self.peer(), m.Members(version, CIDS[0], "host:1", "host:2", "")),
+            self.heard(self.peer(), m.Ask("host:1", "host:2")), self.heard(self.peer(), m.Leave()),
+            e.PeerFound(self.peer(), "host:3"), e.PortalJoined(IDS["w1"]), e.PortalLeft(IDS["w1"]),
+            e.OwnAddressChanged(f"host{version}:1", "host:2"), e.LeaveRequested(),
+        ]
+        return self.random.choice(events)
+
     def rare(self) -> e.Event | None:
         kind, job = self.random.randrange(40), self.job()
         if kind == 0:
@@ -224,6 +252,10 @@ class Fuzz:
             return self.random.choice((e.PortalLeft("portal"), e.RecordsListed("portal", kind % 2)))
         elif kind < 24 and sum(master.state not in FINAL for master in self.node.masters.values()) < 2:
             return e.JobSubmitted("20260101-000000", self.random.choice(SPECS))
+        elif kind == 24:
+            return e.DrainRequested(self.random.random() < 0.5)
+        elif kind < 28:
+            return e.ResumeRequested()
         return None
 
     def play(self) -> set[str]:
@@ -239,6 +271,7 @@ class Fuzz:
             if isinstance(event, e.MessageReceived):
                 self.past.append(event)
             seen.update(master.state for master in self.node.masters.values())
+            seen.update(task.state for master in self.node.masters.values() for task in master.tasks.states.values())
             for master in self.node.masters.values():
                 seen.update(participant.state for participant in master.participants.by_node.values())
         return seen
@@ -254,5 +287,5 @@ def test_the_core_keeps_its_rules_whatever_is_said(first: int) -> None:
             error.add_note(f"seed {seed}")
             raise
     missed = {"queued", "running", "collecting", "publishing", "succeeded", "failed", "offered", "working", "refused",
-              "silent", "lost"} - seen
+              "silent", "lost", "skipped", "committed"} - seen
     assert not missed, f"the fuzz never came to {missed}"

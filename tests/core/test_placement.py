@@ -28,6 +28,15 @@ def test_throttled_and_hot_nodes_count_half() -> None:
     assert judge(with_vitals("a", temperature=60.0), SPEC, "").score == score
 
 
+def test_who_works_for_other_jobs_of_this_node_comes_later() -> None:
+    """Its vitals tell of that only seconds later; three jobs in a row would all go to the same node."""
+    records = [record(name, slots=2) for name in "ab"]
+    first, second = rank(records, SPEC, "job", "")
+    later, now_first = rank(records, SPEC, "job", "", {first.node: 1})[::-1]
+    assert (later.node, now_first.node) == (first.node, second.node) and later.score == round(first.score / 1.5, 2)
+    assert "has 1 task of other jobs of this node" in later.reasons
+
+
 def test_who_holds_the_input_is_a_little_better() -> None:
     verdict = judge(with_vitals("a"), SPEC, ident("a"))
     assert verdict.score > judge(with_vitals("a"), SPEC, "").score and "holds the input" in verdict.reasons

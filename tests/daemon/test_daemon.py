@@ -4,7 +4,9 @@ that need not."""
 from __future__ import annotations
 
 import asyncio
+import io
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,8 +14,11 @@ from ipdc_edge import settings as conf
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.core import events as e
 from ipdc_edge.core.messages import CleanUp
+from ipdc_edge.daemon import main as daemon_main
+from ipdc_edge.daemon.background import note, report_bug
 from ipdc_edge.daemon.daemon import Daemon, NotDurable
 from ipdc_edge.daemon.requests import Requests
+from ipdc_edge.drivers import identity
 from ipdc_edge.home import Home
 from tests.waiting import eventually_async
 
@@ -22,7 +27,9 @@ def daemon_in(directory: str) -> Daemon:
     home = Home({"IPDC_HOME": directory})
     os.makedirs(directory, exist_ok=True)
     home.prepare()
-    return Daemon(home, conf.load(home.conf))
+    with open(home.conf, "w", encoding="utf-8") as file:
+        file.write("sandbox = rlimits\n")  # what this machine has says a line
+    return Daemon(home, conf.load(home.conf), identity.ensure(home, "node"))
 
 
 def test_a_save_is_durable_before_anything_of_its_batch_or_after_it_is_sent(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -57,6 +64,23 @@ def test_saves_that_come_together_are_one_commit(tmp_path) -> None:  # type: ign
         return daemon.ledger.commits
 
     assert asyncio.run(main()) == 1
+
+
+def test_a_fact_of_a_story_costs_no_commit_and_holds_nothing_up(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    async def main() -> list[int]:
+        daemon, commits = daemon_in(str(tmp_path)), []
+        daemon._batch([e.Tell("job", "accepted")])
+        assert daemon.saving is None, "nothing waits for it"
+        await daemon.durable()
+        commits.append(daemon.ledger.commits)
+        assert [fact.kind for fact in daemon.ledger.stories.story("job")[0]] == ["accepted"]
+        daemon._batch([e.Tell("job", "lost", node="w1"), e.Save("task", "job/map-00000", {})])
+        await daemon.durable()
+        commits.append(daemon.ledger.commits)
+        assert daemon.ledger.stories.tales["job"].pending == [], "all of it went with the save"
+        return commits
+
+    assert asyncio.run(main()) == [0, 1]
 
 
 def test_a_commit_that_fails_is_told_to_whoever_waits_for_it(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -142,4 +166,51 @@ def test_what_was_left_over_is_freed_at_the_start_but_not_what_people_added(tmp_
         return daemon_in(str(tmp_path)).store.owners()
 
     asyncio.run(first())
-    assert asyncio.run(second()) == ["user"]
+    assert asyncio.run(second()) == ["members", "user"]
+
+
+def test_a_broker_that_is_not_there_to_read_a_new_list_is_named(tmp_path, capfd) -> None:  # type: ignore[no-untyped-def]
+    async def main() -> None:
+        daemon = daemon_in(str(tmp_path))
+        await daemon.domain._update_broker(())
+
+    asyncio.run(main())
+    assert "no broker was found that could read the new member list" in capfd.readouterr().err
+
+
+def test_a_broker_that_cannot_begin_anew_with_its_domain_is_named(tmp_path, capfd, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """The node changes its domain once, and no broker runs."""
+    home = Home({"IPDC_HOME": str(tmp_path)})
+    home.prepare()
+    lives = [SimpleNamespace(restarts=True, failed=None), SimpleNamespace(restarts=False, failed=None)]
+
+    async def live(*_: object) -> SimpleNamespace:
+        return lives.pop(0)
+
+    monkeypatch.setattr(daemon_main, "_live", live)
+    assert daemon_main.run(home, conf.load(home.conf)) == 0
+    assert "no broker was found that could begin anew with the new domain" in capfd.readouterr().err
+
+
+def test_of_a_result_that_could_not_be_put_in_place_nothing_stays(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """A disk that failed after _SUCCESS was written, say: the job has failed, and must not look as if it had not."""
+    async def main() -> list[str]:
+        daemon = daemon_in(str(tmp_path))
+        directory = daemon.results.directory("job")
+        os.makedirs(os.path.join(directory, "log"))
+        for name in ("part-00000", "_SUCCESS", "job.json"):
+            with open(os.path.join(directory, name), "w") as file:
+                file.write(name)
+        daemon.results._leave_record("job", {"id": "job", "state": "failed"})
+        return sorted(os.listdir(directory))
+
+    assert asyncio.run(main()) == ["job.json", "log"]
+
+
+def test_a_journal_on_a_full_disk_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True)
+    with pytest.raises(OSError, match="No space"):
+        full.write("this is what it says")
+    monkeypatch.setattr("sys.stderr", full)
+    note("a line")
+    report_bug(ValueError("a bug"))

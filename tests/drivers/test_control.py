@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import grp
 import os
 import socket
 import stat
@@ -262,6 +264,39 @@ def test_closing_the_server_ends_what_waits(tmp_path: Path) -> None:
     _run(tmp_path, test)
 
 
+def _let_go(connection: socket.socket) -> bool:
+    """Whether the other side ended the connection, with an answer or without."""
+    connection.settimeout(5)
+    try:
+        while connection.recv(65536):
+            pass
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("ticks", range(8))
+def test_whoever_comes_while_the_server_closes_is_let_go(tmp_path: Path, ticks: int) -> None:
+    """The daemon may begin anew in the same process: a connection that nobody knows of would stay open for ever."""
+    async def test(home: Home, daemon: Daemon, server: ControlServer) -> None:
+        await asyncio.sleep(0)  # it listens in its own task
+        with socket.socket(socket.AF_UNIX) as late:
+            late.connect(home.control_socket)
+            late.sendall(frames.encode_json(frames.REQUEST, {"operation": "wait"}))
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            await server.close()
+            assert _let_go(late), "its connection is still open"
+
+    gc.disable()
+    try:
+        _run(tmp_path, test)
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize(
     "first, words",
     [
@@ -376,3 +411,13 @@ def test_without_the_right_to_connect_the_error_says_which_line_helps(tmp_path: 
 
     with pytest.raises(NotAllowed, match=r"You may not use .*control\.sock.*sudo usermod -aG \w+ \w+"):
         _ask(tmp_path, ask)
+
+
+def test_who_was_taken_into_the_group_after_the_login_is_told_to_log_in_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = client.user_name()
+    monkeypatch.setattr(grp, "getgrnam", lambda name: grp.struct_group((name, "x", 4242, [user])))
+    text = str(client.not_allowed(str(tmp_path), groups=[1]))
+    assert f"{user} is in it, but this session began before" in text and "usermod" not in text
+    assert "usermod" in str(client.not_allowed(str(tmp_path), groups=[4242])), "it has the group, and is refused"

@@ -14,11 +14,19 @@ from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.fetcher import BlockUnavailable, Fetcher, FileTooBig, NoFile
 from ipdc_edge.drivers.gateway import Gateway
 from ipdc_edge.drivers.importer import Importer, import_file
+from ipdc_edge.drivers.provider import Provider, ProviderFault, ProviderPool
 from tests.waiting import eventually_async
 
 DATA = b"hello world"
 CID = raw_cid(DATA)
-NOWHERE = "127.0.0.1:1"
+
+
+def at(address):
+    """A provider that is asked plainly: who it is does not matter. test_tls.py is about that."""
+    return Provider("Qm", address)
+
+
+NOWHERE = at("127.0.0.1:1")
 
 
 @pytest.fixture()
@@ -34,18 +42,37 @@ def run(stores, check, gateway_options=None, **options):
     """`check(fetcher, gateways, providers)` with a gateway for each store but the first."""
 
     async def main():
-        gateways = [Gateway(store, "127.0.0.1", 0, **(gateway_options or {})) for store in stores[1:]]
+        everybody = (None, lambda node: True, lambda line: None)
+        gateways = [Gateway(store, "127.0.0.1", 0, *everybody, **(gateway_options or {})) for store in stores[1:]]
         for gateway in gateways:
             await gateway.start()
-        fetcher = Fetcher(stores[0], **options)
+        fetcher = Fetcher(stores[0], None, **options)
         try:
-            return await check(fetcher, gateways, [f"127.0.0.1:{gateway.port}" for gateway in gateways])
+            return await check(fetcher, gateways, [at(f"127.0.0.1:{gateway.port}") for gateway in gateways])
         finally:
             await fetcher.close()
             for gateway in gateways:
                 await gateway.close()
 
     return asyncio.run(main())
+
+
+def test_a_page_of_a_gateway_and_what_is_wrong_with_it(stores):
+    async def page():
+        return "x" * 1000
+
+    async def check(fetcher, gateways, providers):
+        pool = ProviderPool(providers[0], None, 5)
+        assert await pool.page("/page", 2000) == b"x" * 1000 + b"\n"
+        with pytest.raises(ProviderFault, match="more than 500 bytes"):
+            await pool.page("/page", 500)
+        with pytest.raises(ProviderFault, match="404"):
+            await pool.page("/none", 500)
+        with pytest.raises(ProviderFault, match="no connection"):
+            await ProviderPool(NOWHERE, None, 5).page("/page", 500)
+        assert pool.unused
+
+    run(stores, check, {"pages": {"/page": page}})
 
 
 def put(store, data):
@@ -97,7 +124,7 @@ def test_the_next_provider_is_asked_when_one_fails(stores):
     put(stores[2], DATA)
 
     async def check(fetcher, gateways, providers):
-        assert await fetcher.block(CID, [NOWHERE, "nonsense", "127.0.0.1:99999", *providers]) == DATA
+        assert await fetcher.block(CID, [NOWHERE, at("nonsense"), at("127.0.0.1:99999"), *providers]) == DATA
         assert gateways[0].counters["refused"] == 1 and gateways[1].counters["blocks"] == 1
         assert fetcher.counters["faults"] == 4
 
@@ -107,11 +134,11 @@ def test_the_next_provider_is_asked_when_one_fails(stores):
 def test_when_nobody_has_it_every_reason_is_named(stores):
     async def check(fetcher, gateways, providers):
         with pytest.raises(BlockUnavailable) as caught:
-            await fetcher.block(CID, [NOWHERE, "nonsense", providers[0], providers[0]])
+            await fetcher.block(CID, [NOWHERE, at("nonsense"), providers[0], providers[0]])
         message = str(caught.value)
         assert CID in message and caught.value.retry
         assert "127.0.0.1:1: no connection" in message and "nonsense: that is not host:port" in message
-        assert f"{providers[0]}: it answered 404 this block is not here" in message
+        assert f"{providers[0].address}: it answered 404 this block is not here" in message
         assert gateways[0].counters["connections"] == 1  # named twice, asked once
         with pytest.raises(BlockUnavailable, match="nobody was named"):
             await fetcher.block(CID, [])
@@ -157,7 +184,7 @@ async def provider(answer):
 
     server = await asyncio.start_server(accepted, "127.0.0.1", 0)
     async with server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield at(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
 
 async def silent(reader, writer):
@@ -177,6 +204,19 @@ async def endless(reader, writer):
     writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     while True:
         writer.write(b"10000\r\n" + bytes(65536) + b"\r\n")
+        await writer.drain()
+
+
+async def crumbs(reader, writer):
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"1\r\nx\r\n" * 10_000)
+        await writer.drain()
+
+
+async def always_continuing(reader, writer):
+    while True:
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
         await writer.drain()
 
 
@@ -207,6 +247,8 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n"
         (silent, "silent for 1 s"),
         (dripping, "within 1 s"),
         (endless, "more than 2097152 bytes"),
+        (crumbs, r"sent 259 bytes in 259 pieces"),
+        (always_continuing, "no proper HTTP"),
     ],
     ids=lambda value: getattr(value, "__name__", ascii(value)[:30]),
 )
@@ -281,7 +323,8 @@ def test_a_cancelled_call_leaves_no_half_read_connection(stores):
             await reader.readuntil(b"\r\n\r\n")
             writer.write(HEAD + b"hello")
             asked.set()
-            await reader.read()
+            with contextlib.suppress(ConnectionResetError):  # what was sent may not have been read
+                await reader.read()
             left.set()
 
         async with provider(begins) as mute:
@@ -293,6 +336,27 @@ def test_a_cancelled_call_leaves_no_half_read_connection(stores):
             assert fetcher._pools[mute]._idle == []
             assert not fetcher._pools[mute].places.locked()
             await eventually_async(left.is_set, "the connection is closed")
+
+    run(stores, check)
+
+
+def test_addresses_that_serve_for_nothing_are_forgotten(stores):
+    put(stores[1], DATA)
+
+    async def check(fetcher, gateways, providers):
+        await fetcher.block(CID, providers[:1])
+        async with provider(silent) as mute:
+            call = asyncio.ensure_future(fetcher.block(CID, [mute]))
+            await eventually_async(lambda: mute in fetcher._pools, "it is asked")
+            for port in range(50):
+                with pytest.raises(BlockUnavailable):
+                    await fetcher.block(CID, [at(f"127.0.0.1:{port}x")])
+            # one has a connection, one is being asked, one is the last
+            assert set(fetcher._pools) == {providers[0], mute, at("127.0.0.1:49x")}
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+        await fetcher.block(CID, providers[:1])
+        assert gateways[0].counters["connections"] == 1
 
     run(stores, check)
 
@@ -312,6 +376,36 @@ def test_a_file_is_read_from_any_offset(stores):
         assert [found async for found in fetcher.file_blocks(root, 1000, 2000, providers)] == []
 
     run(stores, check)
+
+
+def test_a_block_is_its_readers_alone(stores):
+    """While a runner works on it, a daemon on a small board holds the one that is read ahead and no other."""
+    from ipdc_edge.daemon.local_inputs import LocalInputs
+    from ipdc_edge.daemon.streams import Inputs
+
+    data = os.urandom(30)
+    root = put_file(stores[1], data, 10)
+
+    def held(generator):
+        return [value for value in generator.ag_frame.f_locals.values() if data[:10] in (value, *_parts(value))]
+
+    async def check(fetcher, gateways, providers):
+        blocks = fetcher.file_blocks(root, 0, 30, providers)
+        assert await anext(blocks) == (0, data[:10])
+        assert not held(blocks)
+        await blocks.aclose()
+        params = {"inputs": [{"range": {"cid": root, "start": 0, "end": 30}}],
+                  "gateways": {providers[0].node: providers[0].address}}
+        inputs = Inputs(fetcher, LocalInputs([]), params)
+        assert await inputs.read(0) == data[:10]
+        assert not held(inputs.streams[0])
+        await inputs.close()
+
+    run(stores, check)
+
+
+def _parts(value):
+    return value if isinstance(value, tuple | list) else ()
 
 
 def test_only_the_needed_blocks_are_fetched(stores):

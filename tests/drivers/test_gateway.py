@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import socket
-import ssl
 import subprocess
 
 import pytest
@@ -32,11 +31,16 @@ def store(tmp_path):
     store.close()
 
 
+def plain(store, port=0, **options):
+    """A gateway for whoever speaks HTTP; who is let in is test_gateway_door.py's."""
+    return Gateway(store, "127.0.0.1", port, None, lambda node: True, lambda line: None, **options)
+
+
 def serve(store, check, **options):
     """Run `check(gateway)` against a gateway; a plain function runs in a thread, so that it may block."""
 
     async def main():
-        gateway = Gateway(store, "127.0.0.1", 0, **options)
+        gateway = plain(store, **options)
         await gateway.start()
         try:
             if asyncio.iscoroutinefunction(check):
@@ -66,6 +70,31 @@ def put(store, data):
     cid = raw_cid(data)
     store.put(cid, data, "user")
     return cid
+
+
+# --- pages
+
+
+def test_a_page_is_made_when_it_is_asked_for_and_is_at_its_path_only(store):
+    made = []
+
+    async def page():
+        made.append(1)
+        return f"page {len(made)}"
+
+    def check(gateway):
+        client = http.client.HTTPConnection("127.0.0.1", gateway.port)
+        found = []
+        for target in ("/ipdc/page", "/ipdc/page", "/ipdc/page/more", "/ipdc"):
+            client.request("GET", target)
+            answer = client.getresponse()
+            found.append((answer.status, answer.read().decode().strip(), answer.getheader("Cache-Control")))
+        client.close()
+        return found
+
+    first, second, *others = serve(store, check, pages={"/ipdc/page": page})
+    assert (first, second) == ((200, "page 1", "no-store"), (200, "page 2", "no-store"))
+    assert [status for status, _, _ in others] == [404, 404] and len(made) == 2
 
 
 # --- what the specification says
@@ -293,7 +322,7 @@ def test_a_peer_that_does_not_take_its_answer_is_dropped_and_stops_nobody(store)
     serve(store, check, patience=1)
 
 
-def test_connections_are_bounded_in_all_and_by_address(store):
+def test_connections_are_bounded_in_all_and_by_peer(store):
     probe = b"GET /ipfs/bafkqaaa?format=raw HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
     async def check(gateway):
@@ -311,7 +340,7 @@ def test_connections_are_bounded_in_all_and_by_address(store):
         for _, writer in held:
             writer.close()
 
-    serve(store, check, per_source=3)
+    serve(store, check, per_peer=3)
     serve(store, check, connections=3)
 
 
@@ -340,7 +369,7 @@ def test_close_ends_answers_in_the_middle(store):
     cid = put(store, os.urandom(CHUNK))
 
     async def main():
-        gateway = Gateway(store, "127.0.0.1", 0)
+        gateway = plain(store)
         await gateway.start()
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1024)
         writer.write(f"GET /ipfs/{cid}?format=raw HTTP/1.1\r\nHost: a\r\n\r\n".encode() * 10)
@@ -349,7 +378,7 @@ def test_close_ends_answers_in_the_middle(store):
         await gateway.close()
         assert gateway._open == {}
         writer.close()
-        again = Gateway(store, "127.0.0.1", gateway.port)
+        again = plain(store, gateway.port)
         await again.start()
         await again.close()
 
@@ -359,45 +388,9 @@ def test_close_ends_answers_in_the_middle(store):
 def test_a_taken_port_says_what_to_change(store):
     async def check(gateway):
         with pytest.raises(GatewayPortTaken, match=rf"{gateway.port}.*gateway_port"):
-            await Gateway(store, "127.0.0.1", gateway.port).start()
+            await plain(store, gateway.port).start()
 
     serve(store, check)
-
-
-def test_tls_is_only_another_argument(store, tmp_path):
-    cid = put(store, os.urandom(CHUNK))
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-keyout",
-            tmp_path / "key",
-            "-out",
-            tmp_path / "certificate",
-            "-subj",
-            "/CN=node",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-        ],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
-
-    def check(gateway):
-        url = f"https://127.0.0.1:{gateway.port}/ipfs/{cid}?format=raw"
-        command = ["curl", "-sS", "--cacert", tmp_path / "certificate", "-o", tmp_path / "block", url]
-        subprocess.run(command, check=True)
-        assert raw_cid((tmp_path / "block").read_bytes()) == cid
-
-    serve(store, check, ssl=context)
 
 
 # --- the pure parts

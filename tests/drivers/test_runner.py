@@ -1,23 +1,31 @@
-"""The runner: a real child process, what it computes, how it fails, and what it cannot do to the daemon."""
+"""The runner: a real child process, what it computes, how it fails, and what it cannot do to the daemon.
+
+Every test with a runner runs for each kind of child: under rlimits, and in bubblewrap where that works.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
 import os
 import select
 import signal
 import socket
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ipdc_edge.codec import frames
-from ipdc_edge.drivers.runner import Output, RunnerBroken, RunnerDied, RunnerProcess, TaskFailed
+from ipdc_edge.drivers.runner import Output, RunnerBroken, RunnerDied, TaskFailed
+from ipdc_edge.drivers.runner_bubblewrap import RunnerBubblewrap
+from ipdc_edge.drivers.runner_child import RunnerProcess
 from ipdc_edge.frame_socket import FrameSocket
+from tests.drivers.bubblewrap import needs_bubblewrap
 from tests.waiting import eventually_async
 
 MEGABYTE = 1 << 20
@@ -31,12 +39,38 @@ def combine(key, values):
 
 reduce = combine
 """
+PEAK = b"""
+def map(key, line):
+    with open("/proc/self/status") as status:
+        yield "peak", next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+"""
+MODULE = "ipdc_edge.apps.mapreduce.task"
 MAP_RUNS = {"stage": "map", "index": 0, "outputs": {"kind": "runs", "count": 2}}
 MAP_FILE = {"stage": "map", "index": 0, "outputs": {"kind": "files", "count": 1}}
 
 
+KINDS: list[type[RunnerProcess]] = [RunnerProcess, RunnerBubblewrap]
+Kind: type[RunnerProcess] = RunnerProcess  # of the test that runs
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "tmp_path" in metafunc.fixturenames:  # as every test with a runner has
+        metafunc.parametrize("sandbox", KINDS, ids=[kind.kind for kind in KINDS], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def sandbox(request: pytest.FixtureRequest) -> Iterator[None]:
+    global Kind
+    Kind = getattr(request, "param", RunnerProcess)
+    if Kind is RunnerBubblewrap:
+        needs_bubblewrap()
+    yield
+    Kind = RunnerProcess
+
+
 def spec(map_file: str = "Map.py", reduce_file: str | None = None, **more: Any) -> dict[str, Any]:
-    options = {"map": map_file, "reduce": reduce_file, **more.pop("options", {})}
+    step = {"map": map_file} if reduce_file is None else {"map": map_file, "reduce": reduce_file}
+    options = {"steps": [step], **more.pop("options", {})}
     return {
         "version": 1,
         "app": "mapreduce",
@@ -47,11 +81,22 @@ def spec(map_file: str = "Map.py", reduce_file: str | None = None, **more: Any) 
     }
 
 
+def in_pieces(code: dict[str, bytes]) -> list[tuple[str, int, AsyncIterator[bytes]]]:
+    """Code as the daemon hands it on: a chunk at a time."""
+
+    async def pieces(data: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(data), MEGABYTE):
+            yield data[start : start + MEGABYTE]
+
+    return [(name, len(data), pieces(data)) for name, data in code.items()]
+
+
 @asynccontextmanager
 async def runner(path: Path, code: dict[str, bytes] | bytes, job: dict[str, Any] | None = None, **options: Any) -> Any:
-    process = RunnerProcess(str(path), **options)
+    process = Kind(str(path), **options)
     try:
-        await process.start(job or spec(), code if isinstance(code, dict) else {"Map.py": code})
+        files = code if isinstance(code, dict) else {"Map.py": code}
+        await process.start(job or spec(), in_pieces(files), MODULE, "job")
         yield process
     finally:
         await process.close()
@@ -64,7 +109,8 @@ class Streams:
     def __init__(self, inputs: list[list[bytes]]) -> None:
         self.inputs = [iter(blocks) for blocks in inputs]
         self.written: dict[int, list[bytes]] = {}
-        self.told: list[dict[str, int]] = []
+        self.told: list[dict[str, Any]] = []
+        self.aside: list[dict[str, Any]] = []
 
     async def read(self, stream: int) -> bytes | None:
         return next(self.inputs[stream], None)
@@ -83,7 +129,9 @@ async def do(
             entries.append({"range": {"name": f"in{number}.txt", "start": 0, "end": sum(map(len, blocks))}})
     else:
         entries = [{"run": {}} for _ in inputs]
-    done = await process.run("task", {**params, "inputs": entries}, streams.read, streams.write, streams.told.append)
+    done = await process.run(
+        "task", {**params, "inputs": entries}, streams.read, streams.write, streams.told.append, streams.aside.append
+    )
     return done, streams
 
 
@@ -210,10 +258,116 @@ def map(key, line):
             return b"".join(streams.written[0])
 
     text = asyncio.run(main()).decode()
-    assert "SECRET" not in text and "HOME" not in text
-    assert "cwd\t/\n" in text and "core\t[0,0]" in text
+    assert "SECRET" not in text and ("HOME" in text) == (Kind is RunnerBubblewrap)
+    place = "/mnt\n" if Kind is RunnerBubblewrap else f"{tmp_path}/runner-"
+    assert f"cwd\t{place}" in text and "core\t[0,0]" in text
     descriptors = text.split("descriptors\t")[1].split("\n")[0]
     assert descriptors.count("socket") == 1 and descriptors.count("pipe") == 2 and descriptors.count("/dev/null") == 1
+
+
+def test_context_status_counters_and_what_is_set_aside_reach_the_daemon(tmp_path: Path) -> None:
+    code = b"""
+def map(key, line, context):
+    context.status(f"at {line} of {context.input}, {context.task} of {context.job}\\n")
+    context.count("lines")
+    context.counters["odd: bytes"] += len(line)
+    yield line, 1 // int(line)
+"""
+
+    async def main() -> tuple[dict[str, Any], Streams]:
+        async with runner(tmp_path, code, spec(options={"skip_bad": 2})) as process:
+            first = await do(process, MAP_FILE, [[b"1\n0\nxyz\n"]])
+            again, _ = await do(process, MAP_FILE, [[b"1\n"]])
+            assert again["user_counters"] == {"lines": 1, "odd: bytes": 1}
+            return first
+
+    done, streams = asyncio.run(main())
+    assert done["user_counters"] == {"lines": 3, "odd: bytes": 5} and done["counters"]["bad_records"] == 2
+    assert streams.told[0]["status"] == "at 1 of in0.txt, task of job"
+    assert [(aside["where"], aside["input"], aside["offset"], aside["record"]) for aside in streams.aside] == [
+        ("map", "in0.txt", 2, "0"),
+        ("map", "in0.txt", 4, "xyz"),
+    ]
+    assert "ZeroDivisionError" in streams.aside[0]["error"] and "xyz" in streams.aside[1]["error"]
+
+
+def test_programs_find_their_files_in_the_runners_directory(tmp_path: Path) -> None:
+    script = b"#!/bin/sh\nwhile read line; do echo \"$line\t2\"; done\ncat suffix.txt\n"
+    code = {"twice.sh": script, "suffix.txt": b"end"}
+    job = {**spec(), "options": {"steps": [{"mapper": ["twice.sh"]}]}, "workers": 1}
+
+    async def main() -> bytes:
+        async with runner(tmp_path, code, job) as process:
+            _, streams = await do(process, MAP_FILE, [[b"a\nb"]])
+            return b"".join(streams.written[0])
+
+    assert asyncio.run(main()) == b"a\t2\nb\t2\nend\n"
+
+
+def test_programs_find_nothing_of_earlier_tasks(tmp_path: Path) -> None:
+    """Which tasks a runner does is chance; the files that their programs leave may not show in a result."""
+    job = spec(options={"steps": [{"mapper": ["sh", "-c", "mkdir -p d; cat >> d/seen; cat table d/seen"]}]})
+
+    async def main() -> list[bytes]:
+        async with runner(tmp_path, {"table": b"t\n"}, job) as process:
+            tasks = [await do(process, MAP_FILE, inputs) for inputs in ([[b"1\n"], [b"2\n"]], [[b"3\n"]])]
+            return [b"".join(streams.written[0]) for _, streams in tasks]
+
+    assert asyncio.run(main()) == [b"t\n1\nt\n2\n", b"t\n3\n"]
+
+
+def test_python_finds_files_beside_it_too(tmp_path: Path) -> None:
+    code = {
+        "Map.py": b"stop = open('stop words.txt').read().split()\ndef map(key, line):\n"
+        b"    yield line, [line in stop, open('data/more.txt').read()]\n",
+        "stop words.txt": b"a b",
+        "data/more.txt": b"",
+    }
+
+    async def main() -> bytes:
+        async with runner(tmp_path, code) as process:
+            _, streams = await do(process, MAP_FILE, [[b"a\nc"]])
+            return b"".join(streams.written[0])
+
+    assert asyncio.run(main()) == b'a\t[true,""]\nc\t[false,""]\n'
+
+
+def test_files_that_travel_are_held_once(tmp_path: Path) -> None:
+    """They come before the limits are set, so nothing else would hold their copies in bounds."""
+    most = 16 if Kind is RunnerProcess else 3  # megabytes; a sandbox has room for 4
+
+    async def peak(megabytes: int) -> int:
+        async with runner(tmp_path, {"Map.py": PEAK, "table": os.urandom(megabytes * MEGABYTE)}) as process:
+            _, streams = await do(process, MAP_FILE, [[b"a\n"]])
+            return int(b"".join(streams.written[0]).partition(b"\t")[2]) // 1024
+
+    async def main() -> int:
+        return await peak(most) - await peak(0)
+
+    assert asyncio.run(main()) < most * 1.5
+
+
+def test_a_user_s_own_connection_error_is_told_as_such(tmp_path: Path) -> None:
+    """Only the daemon's leaving ends a runner in silence."""
+    details = failure(tmp_path, b"def map(key, line):\n    raise ConnectionResetError('far away')\n")
+    assert (details["type"], details["message"]) == ("ConnectionResetError", "far away")
+    details = failure(tmp_path, b"def map(key, line):\n    raise EOFError('no more')\n")
+    assert (details["type"], details["message"]) == ("EOFError", "no more")
+
+
+def seen_from_here(leader: int, number: int) -> int:
+    """The number here of a process that has another one in its own namespace; proc(5), NSpid."""
+    parents, inner = {}, {}
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError), open(f"/proc/{name}/status") as status:
+            fields = dict(line.split(":\t", 1) for line in status if ":\t" in line)
+            parents[int(name)], inner[int(name)] = int(fields["PPid"]), int(fields["NSpid"].split()[-1])
+
+    def below(pid: int) -> bool:
+        return pid == leader or pid in parents and below(parents[pid])
+
+    (found,) = (pid for pid in inner if inner[pid] == number and below(pid))
+    return found
 
 
 # How it fails
@@ -236,7 +390,7 @@ def test_an_exception_shows_the_users_lines_and_the_record(tmp_path: Path) -> No
     ("code", "where", "kind", "words"),
     [
         (b"def map(key, line)\n    pass\n", "load", "SyntaxError", "':'"),
-        (b"import not_there\n", "load", "ModuleNotFoundError", "not_there"),
+        (b"import not_there\n", "load", "ModuleNotFoundError", "Modules of your own lie beside the program"),
         (b"x = 1\n", "load", "FunctionMissing", "map(key, line)"),
         (
             b"def setup(args):\n    raise RuntimeError('no luck')\ndef map(key, line): pass\n",
@@ -245,8 +399,17 @@ def test_an_exception_shows_the_users_lines_and_the_record(tmp_path: Path) -> No
             "no luck",
         ),
         (b"import sys\ndef map(key, line):\n    sys.exit(3)\n", "map", "SystemExit", "exit(3)"),
-        (b"def map(key, line):\n    yield line\n", "map", "ValueError", "(key, value)"),
+        (b"def map(key, line):\n    yield line\n", "map", "NoPair", "`yield key, value`"),
+        (b"def map(key, line):\n    return line, 1\n", "map", "NoPair", "`yield key, value`"),
+        (b"def map(key, line):\n    open('stop.txt')\n", "map", "FileNotFoundError", "travel with the job by --file"),
         (b"def map(key, line):\n    return 5\n", "map", "TypeError", "must yield"),
+        (b"def map(key, line):\n    raise OSError(97, 'no INET')\n", "map", "OSError", "no network"),
+        (
+            b"import urllib.error\ndef map(key, line):\n    raise urllib.error.URLError(OSError(-3, 'far'))\n",
+            "map",
+            "URLError",
+            "no network",
+        ),
         (b"def map(key, line):\n    yield line, {1}\n", "map", "ValueNotCarried", "type set"),
         (
             b"class Odd(Exception):\n    def __str__(self): return 1/0\ndef map(key, line):\n    raise Odd\n",
@@ -277,7 +440,7 @@ def test_a_file_with_the_name_of_a_loaded_module_is_told(tmp_path: Path) -> None
 
 def test_a_missing_reduce_is_told(tmp_path: Path) -> None:
     details = failure(tmp_path, b"def map(key, line): pass\n", job=spec(reduce_file="Map.py"))
-    assert details["message"] == "Map.py defines no reduce(key, values)"
+    assert details["message"] == "Map.py defines no reduce(key, values). It defines map."
 
 
 def test_a_failure_in_combine_names_its_key(tmp_path: Path) -> None:
@@ -306,6 +469,88 @@ def map(key, line):
     assert result == b"3\t3\n"
 
 
+@pytest.mark.parametrize(
+    "text", [b"x", b"x" * 99 + "\U0001f600".encode(), "ä".encode()], ids=["ascii", "wide", "utf-8"]
+)
+def test_a_line_as_long_as_the_memory_allows_is_mapped(tmp_path: Path, text: bytes) -> None:
+    line = text * (3 * MEGABYTE // len(text))
+    blocks = [line[at : at + MEGABYTE] for at in range(0, len(line), MEGABYTE)]
+    code = b"def map(key, line):\n    yield key, len(line)\n"
+
+    async def main() -> bytes:
+        async with runner(tmp_path, code) as process:
+            _, streams = await do(process, MAP_FILE, [[*blocks, b"\nlast"]])
+            return b"".join(streams.written[0])
+
+    assert asyncio.run(main()) == b"0\t%d\n%d\t4\n" % (len(line.decode()), len(line) + 1)
+
+
+@pytest.mark.parametrize("kind", ["lines", "json", "csv", "whole-file"])
+def test_a_line_of_200_mb_is_refused_with_its_place_and_the_runner_goes_on(tmp_path: Path, kind: str) -> None:
+    size = 200 * MEGABYTE
+
+    async def main() -> tuple[dict[str, Any], int, bytes]:
+        code = b"def map(key, value):\n    yield str(value)[:9], 1\n"
+        async with runner(tmp_path, code, spec(options={"input_format": kind})) as process:
+            given = [0]
+
+            async def read(stream: int) -> bytes | None:
+                given[0] += 1
+                return b"1\n" if given[0] == 1 else b"7" * MEGABYTE if given[0] <= 200 else None
+
+            streams = Streams([])
+            params = {**MAP_FILE, "inputs": [{"range": {"name": "in.txt", "start": 0, "end": size}}]}
+            with pytest.raises(TaskFailed) as caught:
+                await process.run("t", params, read, streams.write, streams.told.append, streams.aside.append)
+            _, streams = await do(process, MAP_FILE, [[b"5\n"]])
+            return caught.value.details, given[0], b"".join(streams.written[0])
+
+    details, blocks, result = asyncio.run(main())
+    assert details["where"] == "input" and details["input"] == "in.txt" and blocks < 10
+    if kind == "whole-file":
+        assert details["type"] == "FileRefused" and "6291456 bytes" in details["message"] and result.startswith(b"b'5")
+    else:
+        assert "in.txt, byte offset 2: a line of more than 3145728" in details["message"]
+        assert details["type"] == "LineRefused" and details["offset"] == 2 and b"5" in result
+
+
+@pytest.mark.parametrize("kind", ["xz", "bz2", "gz"])
+def test_big_whole_files_and_windows_fit_into_the_memory(tmp_path: Path, kind: str) -> None:
+    import bz2
+    import gzip
+    import lzma
+
+    text = bytes(range(256)) * (6 * MEGABYTE // 256)
+    packed = {"xz": lzma.compress, "bz2": bz2.compress, "gz": gzip.compress}[kind](text)
+    code = b"def map(name, data):\n    yield name, [len(data), data[-1]]\n"
+
+    async def main() -> bytes:
+        async with runner(tmp_path, code, spec(options={"input_format": "whole-file"})) as process:
+            streams = Streams([[packed]])
+            entry = {"name": "f", "start": 0, "end": len(packed), "compression": kind}
+            params = {**MAP_FILE, "inputs": [{"range": entry}]}
+            await process.run("t", params, streams.read, streams.write, streams.told.append, streams.aside.append)
+            return b"".join(streams.written[0])
+
+    assert asyncio.run(main()) == b"f\t[6291456,255]\n"
+
+
+def test_a_plain_job_imports_nothing_that_costs(tmp_path: Path) -> None:
+    code = b"import sys\ndef map(key, line):\n    yield 'modules', sorted(sys.modules)\nreduce = combine = map\n"
+
+    async def main() -> bytes:
+        async with runner(tmp_path, code, spec(reduce_file="Map.py")) as process:
+            _, streams = await do(process, MAP_FILE, [[b"a\n"]])
+            return b"".join(streams.written[0])
+
+    modules = set(json.loads(asyncio.run(main()).partition(b"\t")[2]))
+    own = {name for name in modules if name.startswith("ipdc_edge.apps.mapreduce.")}
+    assert "ipdc_edge.apps.mapreduce.task" in own
+    assert not {name.rpartition(".")[2] for name in own} & {"command", "compressed", "formats", "skipping", "plan"}
+    assert modules & {"inspect", "asyncio", "dataclasses", "subprocess", "tempfile", "traceback", "csv",
+                          "bz2", "lzma", "gzip", "ssl", "ipdc_edge.codec.sorted_values"} == set()  # fmt: skip
+
+
 def test_a_runner_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
     async def main(code: bytes) -> RunnerDied:
         async with runner(
@@ -332,7 +577,7 @@ def test_what_the_code_started_ends_with_the_runner(tmp_path: Path) -> None:
         )
         async with runner(tmp_path, code) as process:
             await eventually_async(lambda: process.output().endswith(b"\n"), "the child's number")
-            pidfd = os.pidfd_open(int(process.output()))
+            pidfd = os.pidfd_open(seen_from_here(process.pid, int(process.output())))
             assert not select.select([pidfd], [], [], 0)[0], "it lives"
         assert select.select([pidfd], [], [], 20)[0], "it has ended"
         os.close(pidfd)
@@ -362,7 +607,9 @@ def test_a_flood_of_words_holds_nobody_up(tmp_path: Path) -> None:
             beside = asyncio.create_task(others())
             streams = Streams([[b"a\n"]])
             params = {**MAP_FILE, "inputs": [{"range": {"name": "in", "start": 0, "end": 2}}]}
-            await process.run("task", params, streams.read, streams.write, lambda report: told.append(turn))
+            await process.run(
+                "task", params, streams.read, streams.write, lambda report: told.append(turn), streams.aside.append
+            )
             beside.cancel()
         return told
 
@@ -400,10 +647,11 @@ def test_a_cancelled_task_and_a_failing_callback_end_the_runner(tmp_path: Path) 
         streams = Streams([])
         async with runner(tmp_path, WORDS) as process:
             with pytest.raises(LookupError, match="no provider"):
-                await process.run("t", params, fails, streams.write, streams.told.append)
+                await process.run("t", params, fails, streams.write, streams.told.append, streams.aside.append)
             assert not process.alive
         async with runner(tmp_path, WORDS) as process:
-            task = asyncio.create_task(process.run("t", params, waits, streams.write, streams.told.append))
+            running = process.run("t", params, waits, streams.write, streams.told.append, streams.aside.append)
+            task = asyncio.create_task(running)
             await reading.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -417,7 +665,7 @@ def test_a_cancelled_task_and_a_failing_callback_end_the_runner(tmp_path: Path) 
 
 
 SOCKET = b"""
-import os, socket, struct, sys
+import json, os, socket, struct, sys
 paths = {n: f'/proc/self/fd/{n}' for n in range(3, 30)}
 link = next(n for n, path in paths.items() if os.path.lexists(path) and os.readlink(path)[0] == 's')
 def send(kind, payload=b'', length=None):
@@ -439,9 +687,11 @@ WRITE_BEYOND = b"send(18, struct.pack('>I', 5) + b'x')"
         (b"send(17, b'{\"stream\": true}')", "READ of a stream"),
         (b"send(17, b'[' * 100000)", "not JSON"),
         (b'send(19, b\'{"records": -1, "bytes": 0}\')', "a count"),
-        (b'send(20, b\'{"counters": [], "streams": []}\')', "without counters"),
+        (b'send(20, b\'{"counters": [], "streams": [{}]}\')', "without counters"),
         (b'send(20, b\'{"counters": {}, "streams": []}\')', "without its streams"),
         (b'send(20, b\'{"counters": {"x": 1.5}, "streams": [{}]}\')', "a count"),
+        (b'send(20, json.dumps({"counters": {}, "user_counters": {f"{n:02d}" + chr(128512) * 78: 1 for n in range(50)},'
+         b' "streams": [{}]}).encode())', "more than 11264 bytes"),
         (b"send(16, b'{}')", "READY frame within a task"),
         (b"send(1, b'{}')", "JOB frame within a task"),
     ],
@@ -501,12 +751,13 @@ def test_the_file_size_limit_holds(tmp_path: Path) -> None:
 
 def test_the_child_leaves_when_the_daemon_is_gone(tmp_path: Path) -> None:
     async def main() -> None:
-        process = RunnerProcess(str(tmp_path))
-        await process.start(spec(), {"Map.py": WORDS})
+        process = Kind(str(tmp_path))
+        await process.start(spec(), in_pieces({"Map.py": WORDS}), MODULE, "job")
         assert process._socket is not None
         process._socket.shutdown(socket.SHUT_RDWR)
-        assert await process._exit() == 0
+        await process._exit()
         await process.close()
+        assert process._process is not None and process._process.returncode == 0
 
     asyncio.run(main())
 
@@ -515,15 +766,43 @@ def test_a_close_that_is_not_heeded_becomes_a_kill(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("ipdc_edge.drivers.runner.LEAVE_WITHIN", 0.1)
 
     async def main() -> int:
-        process = RunnerProcess(str(tmp_path))
-        await process.start(spec(), {"Map.py": WORDS})
+        process = Kind(str(tmp_path))
+        await process.start(spec(), in_pieces({"Map.py": WORDS}), MODULE, "job")
         assert process.pid is not None
         os.kill(process.pid, signal.SIGSTOP)
         await process.close()
         await process.close()
-        return await process._exit()
+        assert process._process is not None
+        return process._process.returncode
 
     assert asyncio.run(main()) == -signal.SIGKILL
+
+
+def test_a_child_that_cannot_be_watched_is_killed_and_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has not ended because this process has no descriptor left to see it by."""
+    refused = []
+    really = os.pidfd_open
+
+    def none_left(pid: int) -> int:
+        if len(refused) < 3:
+            refused.append(pid)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return really(pid)
+
+    async def main() -> int | None:
+        monkeypatch.setattr(os, "pidfd_open", none_left)
+        process = Kind(str(tmp_path))
+        with pytest.raises(OSError, match="Too many open files"):
+            await process.start(spec(), in_pieces({"Map.py": WORDS}), MODULE, "job")
+        assert not process.alive
+        await process.close()
+        assert process._process is not None
+        return process._process.returncode
+
+    assert asyncio.run(main()) is not None, "nobody waited for it"
+    assert len(refused) == 3
 
 
 # The blocking end of frames

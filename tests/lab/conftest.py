@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -45,12 +46,29 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = 30.0) -
     return waiting.eventually(condition, what, seconds)
 
 
+def difference(found: bytes, expected: bytes) -> str:
+    """Empty when both have the same lines in the same order; else the first that differs. pytest's own account of
+    a million lines would take longer than the test."""
+    if found == expected:
+        return ""
+    ours, theirs = found.split(b"\n"), expected.split(b"\n")
+    place = next((n for n, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
+    shown = [lines[place][:200] if place < len(lines) else None for lines in (ours, theirs)]
+    return f"line {place + 1} of {len(ours)} is {shown[0]!r}, not {shown[1]!r} (of {len(theirs)})"
+
+
+def in_order(text: bytes) -> bytes:
+    """A text's lines as `LC_ALL=C sort` orders them. A text that ends in a newline gets an empty line in front, so a
+    newline that is missing at the end shows."""
+    return b"\n".join(sorted(text.split(b"\n")))
+
+
 class Lab:
     """Nodes under one directory, numbered from 1."""
 
-    def __init__(self, directory: str, nodes: int) -> None:
+    def __init__(self, directory: str, nodes: int, *options: str) -> None:
         self.directory, self.nodes = directory, nodes
-        ipdc("lab", "up", "--nodes", str(nodes), "--dir", directory)
+        ipdc("lab", "up", "--nodes", str(nodes), "--dir", directory, *options)
 
     def home(self, node: int) -> str:
         return os.path.join(self.directory, f"node{node}")
@@ -61,9 +79,9 @@ class Lab:
     def json(self, node: int, *words: str) -> Any:
         return json.loads(self.run(node, *words, "--json").stdout)
 
-    def submit(self, node: int, *words: str) -> str:
+    def submit(self, node: int, *words: str, **options: Any) -> str:
         """Submit, wait for success, and give the job's id."""
-        lines = self.run(node, "submit", *words, "--json").stdout.splitlines()
+        lines = self.run(node, "submit", *words, "--json", **options).stdout.splitlines()
         last = json.loads(lines[-1])
         assert last["state"] == "succeeded"
         return str(last["id"])
@@ -72,6 +90,17 @@ class Lab:
         """The lines of the result, sorted as bytes."""
         text = self.run(node, "result", job).stdout.encode("utf-8", "surrogateescape")
         return [line.decode("utf-8", "surrogateescape") for line in sorted(text.splitlines())]
+
+    def parts(self, node: int, job: str) -> list[bytes]:
+        """The parts of the result, byte for byte, in their order."""
+        directory = os.path.join(self.home(node), "jobs", job)
+        names = sorted(name for name in os.listdir(directory) if name.startswith("part-"))
+        assert names == [f"part-{number:05d}" for number in range(len(names))], names
+        found = []
+        for name in names:
+            with open(os.path.join(directory, name), "rb") as file:
+                found.append(file.read())
+        return found
 
     def ask(self, node: int, operation: str, **fields: object) -> dict[str, Any]:
         """The control socket's own answer, for figures that no command prints."""
@@ -85,9 +114,36 @@ class Lab:
         """Whether no node holds anything of any job."""
         for node in range(1, self.nodes + 1):
             found = self.ask(node, "counters")
-            if found["held_jobs"] or [owner for owner in found["owners"] if owner != "user"]:
+            if found["held_jobs"] or [owner for owner in found["owners"] if owner not in ("user", "members")]:
                 return False
         return True
+
+    def left_over(self) -> list[dict[str, Any]]:
+        """What `doctor --domain` finds of jobs and members that are no more, on any node that answers."""
+        found = json.loads(self.run(1, "doctor", "--domain", "--json", check=False).stdout)
+        return [dict(check) for check in found if check["ok"] is False]
+
+    def in_runners(self) -> set[int]:
+        """The processes of this lab's runners and of what they started, whatever kind of sandbox holds them."""
+        daemons = set()
+        for node in range(1, self.nodes + 1):
+            with suppress(OSError), open(os.path.join(self.home(node), "run", "daemon.pid")) as file:
+                daemons.add(int(file.read().split()[0]))
+        scratch = tuple(os.path.join(self.home(node), "scratch") for node in range(1, self.nodes + 1))
+        parents, words, found = {}, {}, set()
+        for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+            with suppress(OSError):  # where it has ended meanwhile
+                with open(f"/proc/{pid}/stat", "rb") as stat, open(f"/proc/{pid}/cmdline", "rb") as line:
+                    words[pid], parents[pid] = line.read(), int(stat.read().rpartition(b")")[2].split()[1])
+                if os.readlink(f"/proc/{pid}/cwd").startswith(scratch):
+                    found.add(pid)
+
+        def in_runner(pid: int, seen: bool = False) -> bool:
+            seen = seen or b"\0ipdc_edge.runner\0" in words.get(pid, b"")
+            return pid in parents and (seen and parents[pid] in daemons or in_runner(parents[pid], seen))
+
+        found |= {pid for pid in parents if in_runner(pid)}
+        return {pid for pid in found if b"/usr/bin/bwrap\0" not in words[pid]}  # which waits for them
 
     def down(self) -> None:
         ipdc("lab", "down", "--dir", self.directory)
@@ -101,6 +157,7 @@ def lab() -> Iterator[Lab]:
     try:
         yield made
         eventually(made.idle, "clean-up of every job on every node")
+        assert made.left_over() == []
     finally:
         made.down()
         shutil.rmtree(directory)

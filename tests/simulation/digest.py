@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tests.simulation.world import STORM, World
 
-NODES, MASTERS, JOBS, SPLITS, WORKERS, SEED = 100, 5, 20, 500, 12, 20261123
+NODES, MASTERS, JOBS, SPLITS, WORKERS, SEED = 100, 5, 20, 800, 12, 20261123
 
 
 def storm(seed: int = SEED) -> World:

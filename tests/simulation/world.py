@@ -1,10 +1,10 @@
 """A domain in one process: many nodes, one event heap, a virtual clock, one seed.
 
-Owns what stands in for sockets, brokers, runners and disks; the nodes themselves are the daemon's own
-`core.node.Node`, and their messages go through the real codec. A network is a `Weather`: a named object that
-says what is dropped, doubled and delayed; since every copy draws its own delay, messages overtake each other.
-Content is real too: outputs are named by the CID of what they stand for, so a result is right only if it was
-made from the right pieces. After every step (or every n-th) the node's `check()` runs.
+Owns time, chance, the trace of what happened, and what is promised to people: a job that was accepted ends, its result
+is exactly right, and then nobody holds anything of it. The nodes are the daemon's own `core.node.Node` (`node.py` has
+what stands in for sockets, runners and disks), and their messages go through the real codec and a `Network` that may
+lose, double, delay and cut. Content is real too: outputs are named by the CID of what they stand for, so a result is
+right only if it was made from the right pieces. After every step (or every n-th) the node's `check()` runs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import heapq
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -22,272 +22,185 @@ from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.messages import MessageCodec
 from ipdc_edge.codec.node_id import node_id
 from ipdc_edge.core import events as e
-from ipdc_edge.core.membership import CONNECTIONS
-from ipdc_edge.core.messages import Lost, Present
-from ipdc_edge.core.node import Node, spec_of
-from ipdc_edge.core.values import Attempt, Failure, JobKey, NodeRecord, Result, Vitals
+from ipdc_edge.core.architecture import spec_of
+from ipdc_edge.core.machine import require
+from ipdc_edge.core.messages import Command, Received, Report
+from ipdc_edge.core.values import Member, MemberList
+from tests.simulation.connections import NO_ROOM
+from tests.simulation.network import CALM, STORM, WORSE, Network, Weather
+from tests.simulation.node import MB, SimNode
 
-MB = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Weather:
-    """What the network does to messages: shares from 0 to 1, delays in seconds."""
-
-    drop: float = 0.0
-    double: float = 0.0
-    delay: tuple[float, float] = (0.001, 0.02)
+__all__ = ["CALM", "STORM", "WORSE", "SimNode", "Weather", "World"]
+SPLIT = 16 * MB
 
 
-CALM = Weather()
-STORM = Weather(drop=0.05, double=0.05, delay=(0.001, 1.5))
+class NotRight(AssertionError):
+    """What people were promised did not come true."""
 
 
-class SimNode:
-    """One node of the world: its core, what it saved, its content, and what its broker retains if it is a portal."""
+@dataclass
+class Job:
+    """A job that somebody submitted, by its number in the world."""
 
-    def __init__(self, world: World, number: int, speed: float) -> None:
-        self.world, self.number, self.speed = world, number, speed
-        self.id, self.address, self.gateway = (
-            node_id(hashlib.sha256(b"node %d" % number).digest()),
-            f"sim:{number}",
-            f"gate:{number}",
-        )
-        self.saved: list[e.Save] = []
-        self.births = 0
-        self.watching = False
-        self.retained: dict[str, tuple[int, NodeRecord]] = {}
-        self.content: dict[str, tuple[JobKey | None, Any]] = {}
-        self.up = False
-        self.start()
-
-    def start(self) -> None:
-        """Boot from what was saved last."""
-        self.births += CONNECTIONS
-        self.up, self.watching = True, False
-        random = self.world.random
-        vitals = Vitals(512 * MB, int((100 + 300 * random.random()) * MB), 4, random.random(), 0.5, self.speed, 10**9)
-        record = NodeRecord(
-            self.id, f"n{self.number}", "ready", self.address, self.gateway, "0", ("mapreduce",), 2, "none", vitals
-        )
-        self.node = Node(
-            record,
-            self.births // CONNECTIONS,
-            Random(random.random()),
-            {"mapreduce": MapReduce()},
-            saved=self.saved,
-            now=self.world.now,
-        )
-        self.wake = float("inf")
-        self.handle(e.VitalsMeasured(vitals))
-
-    def crash(self) -> None:
-        """Lose all that was not saved; the brokers tell of it by the last will."""
-        self.up = False
-        self.content = {cid: item for cid, item in self.content.items() if item[0] is None}
-        birth = self.births
-        for other in self.world.nodes:
-            if other is not self:
-                self.world.after(0.05, self.world.deliver, other, e.OWN, self.id, birth, Lost())
-
-    def handle(self, event: e.Event) -> None:
-        """Through the one door, then carry the effects out."""
-        if not self.up:
-            return
-        world = self.world
-        effects = self.node.handle(event, world.now)
-        world.observe(self, event, effects)
-        if world.steps % world.check_every == 0:
-            self.node.check()
-        for effect in effects:
-            getattr(self, "do_" + type(effect).__name__)(effect)
-        due = self.node.next_wakeup(world.now)
-        if due < self.wake:
-            self.wake = due
-            world.after(max(0.001, due - world.now), self.woken)
-
-    def woken(self) -> None:
-        self.wake = float("inf")
-        self.handle(e.TimePassed())
-
-    # -- effects
-
-    def do_Save(self, effect: e.Save) -> None:
-        self.saved.append(effect)
-
-    def do_Send(self, effect: e.Send) -> None:
-        encoded = self.world.codec.encode(effect.message, self.births)
-        for cid, block in encoded.blocks:
-            self.content[cid] = (None, json.loads(block))
-        self.world.carry(self, effect.address, encoded.channel, encoded.payload)
-
-    def do_PublishRecord(self, effect: e.PublishRecord) -> None:
-        for portal in self.world.portals():
-            self.world.after(0.01, self.world.retain, portal, self, self.births, effect.record)
-
-    def do_WatchRecords(self, effect: e.WatchRecords) -> None:
-        self.watching = effect.wanted
-        if effect.wanted:
-            portals = self.world.portals()
-            for portal in portals:
-                for birth, record in list(portal.retained.values()):
-                    self.world.after(0.01, self.world.deliver, self, portal.address, record.id, birth, Present(record))
-                outstanding = portals[-1] is not portal
-                self.world.after(0.02, self.handle, e.RecordsListed(portal.address, int(outstanding)))
-
-    def do_FetchJob(self, effect: e.FetchJob) -> None:
-        body = self.world.fetch(effect.gateway, effect.cid)
-        if body is None:
-            self.later(0.1, e.JobFetchFailed(effect.key, "not there"))
-        else:
-            self.later(0.02, e.JobFetched(effect.key, spec_of(effect.cid, body)))
-
-    def do_StartTask(self, effect: e.StartTask) -> None:
-        params: Any = effect.params
-        if "/" in params:
-            params = self.world.fetch(self.world.by_id[effect.key.master].gateway, params["/"])
-        seconds = (0.2 + self.world.random.random()) / self.speed
-        if params is None:
-            self.later(seconds, e.TaskFailed(effect.key, effect.attempt, Failure("node", "no params")))
-        else:
-            self.later(seconds / 2, e.TaskProgressed(effect.key, effect.attempt, 1000))
-            self.world.after(seconds, self.work, effect.key, effect.attempt, params)
-
-    def work(self, key: JobKey, attempt: Attempt, params: Any) -> None:
-        """Make the output that stands for the work: a map's is its split, a reduce's is the list of all splits."""
-        if not self.up:
-            return
-        if params["stage"] == "map":
-            split = params["inputs"][0]["range"]
-            output: Any = [key.job, split["start"], split["end"]]
-        else:
-            output = [key.job, params["index"]]
-            for item in params["inputs"]:
-                run = item["run"]
-                content = self.world.fetch(params["gateways"].get(run["node"], ""), run["manifest"])
-                if content is None:
-                    return self.handle(e.TaskFailed(key, attempt, Failure("fetch", "run is gone", run["manifest"])))
-                output.append(content)
-        if self.world.fails(self):
-            return self.handle(e.TaskFailed(key, attempt, Failure("runner", "died")))
-        cid = raw_cid(json.dumps(output).encode())
-        self.content[cid] = (key, output)
-        self.handle(e.TaskFinished(key, attempt, Result(self.id, cid, 1000, {})))
-
-    def do_StopTask(self, effect: e.StopTask) -> None:
-        """The work under way ends by itself; the core must ignore what comes of it."""
-
-    def do_FreeJob(self, effect: e.FreeJob) -> None:
-        self.content = {cid: item for cid, item in self.content.items() if item[0] != effect.key}
-
-    def do_FetchPart(self, effect: e.FetchPart) -> None:
-        content = self.world.fetch(effect.gateway, effect.cid)
-        if content is None:
-            self.later(0.1, e.PartFetchFailed(effect.job, effect.task, effect.cid, "gone"))
-        else:
-            self.world.parts.setdefault(effect.job, {})[effect.index] = content
-            self.later(0.05, e.PartFetched(effect.job, effect.task, effect.cid))
-
-    def do_PublishResult(self, effect: e.PublishResult) -> None:
-        self.later(0.05, e.ResultPublished(effect.job))
-
-    def do_DiscardResult(self, effect: e.DiscardResult) -> None:
-        self.world.parts.pop(effect.job, None)
-
-    def do_KeepLog(self, effect: e.KeepLog) -> None: ...
-    def do_ReleaseJob(self, effect: e.ReleaseJob) -> None: ...
-    def do_Note(self, effect: e.Note) -> None: ...
-
-    def later(self, seconds: float, event: e.Event) -> None:
-        births = self.births
-        self.world.after(seconds, lambda: self.handle(event) if self.births == births else None)
+    number: int
+    id: str
+    master: SimNode
+    splits: int
+    workers: int
+    accepted: bool = False  # whether its owner was told the id
+    cancelled: bool = False
 
 
 class World:
     """All nodes, the heap of what is to happen, and the trace of what has."""
 
     def __init__(
-        self,
-        nodes: int,
-        seed: int,
-        weather: Weather = CALM,
-        failing: float = 0.0,
-        check_every: int = 1,
+        self, nodes: int, seed: int, weather: Weather = CALM, failing: float = 0.0, check_every: int = 1,
+        tracing: bool = True, slots: int = 2, unlike: bool = False, sample: float = 0.0, clocks: float = 0.0,
+        work: float = 1.0, tell: Callable[[str], object] | None = None,
     ) -> None:
-        self.check_every = check_every
-        self.random, self.weather, self.failing = Random(seed), weather, failing
+        """`unlike`: whether two attempts at a task make outputs of different CIDs; `sample`: seconds between two looks
+        at a node's vitals, 0 for one at its start; `clocks`: seconds that clocks differ by at most; `work`: seconds
+        that a task takes, about; `tracing`: whether the trace is kept, each line of which `tell` is told."""
+        self.check_every, self.tracing, self.tell = check_every, tracing, tell
+        self.random, self.failing, self.slots = Random(seed), failing, slots
+        self.unlike, self.sample, self.clocks, self.work = unlike, sample, clocks, work
         self.now, self.sequence, self.steps = 0.0, 0, 0
         self.heap: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
         self.codec = MessageCodec(MapReduce.commands, MapReduce.reports)
+        self.network = Network(self, weather)
         self.trace = hashlib.sha256()
+        self.jobs: dict[str, Job] = {}
         self.parts: dict[str, dict[int, Any]] = {}
         self.ended: dict[str, Any] = {}
+        self.excuses: dict[str, None] = {}  # errors that a job may fail with
+        self.reports: dict[tuple[str, Any], str] = {}  # (job, attempt) -> task, of every report that a master heard
+        self.issued: dict[tuple[str, Any], tuple[str, str]] = {}  # (job, attempt) -> (task, node)
+        self.begun: dict[tuple[str, str], int] = {}  # (job, task) -> how often it was begun
+        self.watching: list[Callable[[SimNode], None]] = []  # called after every step
+        self.portal_count = min(3, nodes)
+        self.ids = [sim_id(number) for number in range(nodes)]
+        self.members = MemberList(
+            "sim", sim_id(-1), 1,
+            tuple(Member(self.ids[n], f"n{n}", 512 * MB, n < self.portal_count, f"{n:x}") for n in range(nodes)),
+        )
         self.nodes: list[SimNode] = []
+        self.by_id: dict[str, SimNode] = {}
+        self.by_gateway: dict[str, SimNode] = {}
+        self.by_address: dict[str, SimNode] = {}
         for number in range(nodes):
-            self.nodes.append(SimNode(self, number, 0.25 + self.random.random()))
-        self.by_id = {node.id: node for node in self.nodes}
-        self.by_gateway = {node.gateway: node for node in self.nodes}
-        self.by_address = {node.address: node for node in self.nodes}
+            node = SimNode(self, number)
+            self.nodes.append(node)
+            self.by_id[node.id] = self.by_gateway[node.gateway] = self.by_address[node.address] = node
 
-    def portals(self) -> list[SimNode]:
-        return self.nodes[:3]
+    # -- time and chance
 
     def after(self, seconds: float, call: Callable[..., Any], *arguments: Any) -> None:
         self.sequence += 1
         heapq.heappush(self.heap, (self.now + seconds, self.sequence, call, arguments))
 
+    def between(self, bounds: tuple[float, float]) -> float:
+        low, high = bounds
+        return low + (high - low) * self.random.random()
+
+    def clock(self) -> float:
+        """How far a node's clock is ahead."""
+        return self.clocks * (2 * self.random.random() - 1) if self.clocks else 0.0
+
+    def list_cid(self, members: MemberList) -> str:
+        """Stands for the CID of a signed list: there is one of each version."""
+        return raw_cid(b"list %d" % members.version)
+
+    def fails(self, node: SimNode, effect: e.StartTask) -> bool:
+        """Whether this attempt's runner dies."""
+        return self.failing > 0 and self.random.random() < self.failing
+
+    # -- what is seen
+
     def observe(self, node: SimNode, event: e.Event, effects: list[e.Effect]) -> None:
         """One line of the trace for each event: when, where, what, and what came of it."""
         self.steps += 1
-        self.trace.update(f"{self.now:.9f} {node.number} {event!r} -> {effects!r}\n".encode())
-        for effect in effects:
-            if isinstance(effect, e.Save) and effect.kind == "ended":
-                self.ended[effect.key] = effect.value
+        if self.tracing:
+            line = f"{self.now:.9f} {node.number} {event!r} -> {effects!r}\n"
+            self.trace.update(line.encode())
+            if self.tell is not None:
+                self.tell(line)
+        if type(event) is e.MessageReceived and type(event.message) is Report:
+            self.reports[event.message.job, event.message.attempt] = event.message.task
+        for watch in self.watching:
+            watch(node)
 
-    def carry(self, sender: SimNode, address: str, channel: str, payload: bytes) -> None:
-        """One message through the weather."""
-        receiver, weather = self.by_address[address], self.weather
-        copies = 0 if self.random.random() < weather.drop else 1 + (self.random.random() < weather.double)
-        for _ in range(copies):
-            low, high = weather.delay
-            birth, message = self.codec.decode(channel, payload)
-            self.after(
-                low + (high - low) * self.random.random(), self.deliver, receiver, e.OWN, sender.id, birth, message
-            )
+    def durable(self, node: SimNode, save: e.Save) -> None:
+        """A save reached a disk: from now on it is a promise."""
+        if save.kind == "job" and save.key in self.jobs:
+            self.jobs[save.key].accepted = True
+        elif save.kind == "ended":
+            self.ended[save.key] = save.value
 
-    def deliver(self, receiver: SimNode, broker: str, sender: str, birth: int, message: Any) -> None:
-        receiver.handle(e.MessageReceived(broker, sender, birth, message))
+    def promised(self, node: SimNode, to: str, message: Command | Received) -> None:
+        """A master's word leaves its node: what it rests on must outlive a crash, and an attempt has one meaning."""
+        job, attempt, rows = message.job, message.attempt, node.disk.rows
+        if isinstance(message, Command):
+            meant = self.issued.setdefault((job, attempt), (message.task, to))
+            require(meant == (message.task, to), f"{attempt} of {job} is {meant} and then {message.task} at {to}")
+            require(("job", job) in rows or ("ended", job) in rows, f"{job} is worked on before it is durable")
+        elif (job, attempt) in self.reports:
+            kept = ("task", f"{job}/{self.reports[job, attempt]}") in rows or ("ended", job) in rows
+            require(kept, f"{job} {attempt} was received before it was durable")
 
-    def retain(self, portal: SimNode, sender: SimNode, birth: int, record: NodeRecord) -> None:
-        portal.retained[sender.id] = (birth, record)
-        for node in self.nodes:
-            if node.watching and node.up:
-                self.deliver(node, portal.address, sender.id, birth, Present(record))
+    def began(self, node: SimNode, effect: e.StartTask) -> None:
+        """A runner began."""
+        key = effect.key.job, effect.task
+        self.begun[key] = self.begun.get(key, 0) + 1
 
-    def fetch(self, gateway: str, cid: str) -> Any:
-        """Content of a node's gateway, None when the node is down or does not hold it."""
-        node = self.by_gateway.get(gateway)
-        return node.content[cid][1] if node is not None and node.up and cid in node.content else None
+    def published(self, job: str) -> None:
+        """A result is in its place: it is right, now and whenever it is looked at."""
+        self.assert_exact(job)
 
-    def fails(self, node: SimNode) -> bool:
-        return self.random.random() < self.failing
+    # -- jobs
 
-    def submit(self, master: SimNode, splits: int, workers: int) -> None:
-        """A job over so many splits, on this node."""
-        size = splits * 16 * MB
+    def submit(self, master: SimNode, splits: int, workers: int, **more: Any) -> None:
+        """A job over so many splits of 16 MB, on this node, as soon as it is up and takes it; `more` stands in its
+        description."""
+        if master.left:
+            return
+        if not master.up or master.disk.full:
+            return self.after(1.0, lambda: self.submit(master, splits, workers, **more))
+        size = splits * SPLIT
+        text = raw_cid(b"%d" % size)
         body = {
-            "version": 1,
-            "app": "mapreduce",
-            "workers": workers,
-            "memory": 24 * MB,
-            "arguments": {},
+            "version": 1, "app": "mapreduce", "workers": workers, "memory": 24 * MB, "arguments": {},
             "code": {"Map.py": {"cid": raw_cid(b"code"), "size": 4}},
-            "options": {"map": "Map.py", "reduce": "Map.py"},
-            "inputs": [{"name": "text", "cid": raw_cid(b"%d" % size), "size": size}],
+            "options": {"steps": [{"map": "Map.py", "reduce": "Map.py"}]},
+            "inputs": [{"name": "text", "cid": text, "size": size}], **more,
         }
         cid = raw_cid(json.dumps(body).encode())
-        master.content[cid] = (None, body)
-        master.handle(e.JobSubmitted(f"20260101-{int(self.now):06d}", replace(spec_of(cid, body))))
+        before = set(master.node.masters)
+        master.handle(e.JobSubmitted(f"20260101-{int(self.now):06d}", spec_of(cid, body)))
+        (job,) = set(master.node.masters) - before
+        master.keep(cid, body, job)
+        master.keep(text, "the input", job)
+        self.jobs[job] = Job(len(self.jobs) + 1, job, master, splits, workers)
+
+    def excuse(self, error: str) -> None:
+        """A job may fail with this very error."""
+        self.excuses[error] = None
+
+    def numbered(self, number: int) -> Job | None:
+        """The n-th job that was submitted."""
+        return next((job for job in self.jobs.values() if job.number == number), None)
+
+    def assert_exact(self, job: str) -> None:
+        """The result has every split once, in order, in each part."""
+        told, parts = self.jobs[job], self.parts.get(job, {})
+        for index in range(told.workers):
+            wanted = expected(job, told.splits, told.workers, index)
+            if parts.get(index) != wanted:
+                raise NotRight(f"{job}: part {index} is {parts.get(index)}, not {wanted}")
+        if len(parts) != told.workers:
+            raise NotRight(f"{job} has {len(parts)} parts, not {told.workers}")
+
+    # -- running
 
     def run(self, until: Callable[[], bool], most_steps: int = 10_000_000) -> None:
         """Let time pass until the condition holds; an AssertionError when it does not within so many events."""
@@ -297,13 +210,77 @@ class World:
             self.now, _, call, arguments = heapq.heappop(self.heap)
             call(*arguments)
 
+    def run_to(self, moment: float) -> None:
+        """Let time pass until then."""
+        heap = self.heap
+        while heap and heap[0][0] <= moment:
+            self.now, _, call, arguments = heapq.heappop(heap)
+            call(*arguments)
+        self.now = moment
+
     def holding(self) -> list[str]:
         """Nodes that still hold something of a job as workers."""
         return [f"n{node.number}: {key.job}" for node in self.nodes if node.up for key in node.node.workers]
 
+    def unsettled(self) -> list[str]:
+        """What is not yet as it must be at the end: every job ended, and nobody holding what nobody needs."""
+        found = [f"job {job.number} has not ended" for job in self.jobs.values() if self._owed(job)]
+        for node in self.nodes:
+            if node.up and not node.left:
+                found += [f"n{node.number} {what}" for what in leftovers(node)]
+        return found
+
+    def _owed(self, job: Job) -> bool:
+        return job.accepted and job.id not in self.ended and job.master.up and not job.master.left
+
+    def assert_right(self) -> None:
+        """Every job ended as it must."""
+        for job in self.jobs.values():
+            view = self.ended.get(job.id)
+            if view is None or not job.accepted:
+                continue
+            if view["state"] == "succeeded":
+                self.assert_exact(job.id)
+            elif view["state"] != "cancelled" or not job.cancelled:
+                if not self._excused(job, view):
+                    raise NotRight(f"job {job.number} {view['state']}: {view['error']}")
+
+    def _excused(self, job: Job, view: Any) -> bool:
+        """Whether it had to fail: its scenario says so, or a disk was full and nobody else could do the work."""
+        error = view["error"]
+        if NO_ROOM not in error or error in self.excuses:
+            return error in self.excuses
+        if error.startswith((f"jobs/{job.id}: ", "its parameters")):
+            return job.master.disk.was_full
+        worked = [self.nodes[int(node["name"][1:])] for node in view["nodes"] if node["state"] in ("working", "aside")]
+        return bool(worked) and all(node.disk.was_full for node in worked)
+
+
+def leftovers(node: SimNode) -> list[str]:
+    """What a node holds of jobs or of other nodes although nothing is left to be done."""
+    network, found = node.world.network, []
+    found += [f"works for {key.job}" for key in node.node.workers]
+    found += [f"is master of {job}" for job in node.node.masters]
+    found += [f"holds content of {', '.join(owners)}" for _, owners in node.content.values()]
+    found += [f"runs {attempt}" for attempt in node.runners.running]
+    found += [f"keeps {kind} {key}" for kind, key in node.disk.rows if kind not in ("peer", "ended")]
+    found += ["has effects waiting"] if node.disk.batches else []
+    members = node.members
+    found += [f"retains {other}" for other in node.broker.records if members.member(other) is None]
+    for other in node.broker.wills:
+        source = node.world.by_id[other]
+        if members.member(other) is None or (source.up and network.passes(other, node.id)):
+            found.append(f"retains the loss of n{source.number}, which is there")
+    return found
+
+
+def sim_id(number: int) -> str:
+    """The id of a node of the simulation."""
+    return node_id(hashlib.sha256(b"node %d" % number).digest())
+
 
 def expected(job: str, splits: int, workers: int, index: int) -> Any:
     """What part `index` must contain: every split once, in order."""
-    size = splits * 16 * MB
+    size = splits * SPLIT
     step = split_size(size, workers)
     return [job, index, *([job, start, min(start + step, size)] for start in range(0, size, step))]

@@ -1,43 +1,57 @@
 """Lines of a split: which lines of a file belong to a byte range, read exactly once.
 
-Owns the rule of splits and the decoding of lines. Never calls the user's code. For a split [start, end) those
-lines belong to it whose first byte p satisfies start < p <= end, and p = 0 for the first; so a reader drops
-everything up to its first newline, and stops at the newline that it finds at or after `end`. A last line
-without newline counts.
-
-Lines are made in chunks of some 64 KB by C code (decode, split), because a Python loop over lines would cost
-more than the user's own work. Text is UTF-8; what is not comes as surrogate escapes. A carriage return is
-kept.
+Owns the rule of splits, and raw spans of whole lines. Never decodes (source.py does) and never calls the
+user's code. For a split [start, end) those lines belong to it whose first byte p satisfies start < p <= end, and
+p = 0 for the first; so a reader drops everything up to its first newline, and stops at the newline that it finds
+at or after `end`. A last line without newline counts.
 """
 
 from __future__ import annotations
 
-from itertools import accumulate, count
-from operator import add
+from ipdc_edge.errors import IpdcError
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-CHUNK = 64 * 1024  # bytes of text turned into lines at a time
+CHUNK = 64 * 1024  # bytes of text given out at a time
+WHOLE = 1 << 62  # no file is longer: the end of a range that is a whole file
 
 
-def spans(read: Callable[[], bytes | bytearray | None], start: int, end: int) -> Iterator[tuple[int, bytes]]:
+class InputError(IpdcError):
+    """{reason}"""  # of what cannot be read, whichever way a task reads it
+
+    at_record = False  # whether it is about the record that was given out last
+
+
+class LineTooLong(Exception):
+    """A line that has no end within `most` bytes; `offset` is where it begins."""
+
+    def __init__(self, offset: int, most: int) -> None:
+        super().__init__(offset, most)
+        self.offset = offset
+        self.most = most
+
+
+def spans(
+    read: Callable[[], bytes | bytearray | None], start: int, end: int, most: int = WHOLE
+) -> Iterator[tuple[int, bytes]]:
     """(offset in the file, whole lines) for the split [start, end), at most about CHUNK bytes or one line
     each.
 
     `read` gives consecutive blocks of any size from offset `start` on, and nothing at the end of the file; it
-    is not asked again after the block with the split's last newline.
+    is not asked again after the block with the split's last newline. LineTooLong, without a name yet, as soon as
+    more than `most` bytes are gathered and their line has no end.
     """
     here = start  # offset of the block
     skipping = start > 0
     pieces: list[bytes] = []  # of a line that is not finished yet
-    pieces_at = start
+    gathered, pieces_at = 0, start
     while True:
         block = read()
         if not block:
             if pieces:
-                yield pieces_at, b"".join(pieces)
+                yield pieces_at, _joined(pieces)
             return
         begin = 0
         if skipping:
@@ -55,9 +69,8 @@ def spans(read: Callable[[], bytes | bytearray | None], start: int, end: int) ->
         if stop and pieces:
             first = block.find(b"\n", begin) + 1
             pieces.append(bytes(block[begin:first]))
-            yield pieces_at, b"".join(pieces)
-            pieces = []
-            begin = first
+            yield pieces_at, _joined(pieces)
+            gathered, begin = 0, first
         while begin < stop:
             edge = stop
             if stop - begin > CHUNK:
@@ -70,57 +83,14 @@ def spans(read: Callable[[], bytes | bytearray | None], start: int, end: int) ->
             if not pieces:
                 pieces_at = here + begin
             pieces.append(bytes(block[begin:]))
+            gathered += len(block) - begin
+            if gathered > most:
+                raise LineTooLong(pieces_at, most)
         here += len(block)
 
 
-class LineSource:
-    """All lines of a task's splits, in chunks, and where in them the user's code is just now.
-
-    `inputs` are the task's ranges {"name", "start", "end", ...}; stream n carries the blocks of inputs[n].
-    """
-
-    def __init__(
-        self,
-        inputs: list[dict[str, object]],
-        read: Callable[[int], bytes | bytearray | None],
-        progress: Callable[[int, int], None],
-    ) -> None:
-        self._inputs = inputs
-        self._read = read
-        self._progress = progress
-        self.records = 0
-        self.bytes = 0
-        self._name: object = None
-        self._base = 0
-        self._lines: list[str] = []
-        self._lengths: list[int] | None = None
-        self._iterator: Iterator[str] = iter(())
-
-    def chunks(self) -> Iterator[tuple[Iterator[int], Iterator[str]]]:
-        """(offsets, lines) of each chunk, two iterators of equal length that are consumed in step."""
-        for stream, source in enumerate(self._inputs):
-            start, end = source["start"], source["end"]
-            assert isinstance(start, int) and isinstance(end, int)
-            self._name = source.get("name")
-            for base, span in spans(lambda stream=stream: self._read(stream), start, end):  # type: ignore[misc]
-                lines = span.decode("utf-8", "surrogateescape").split("\n")
-                # The byte lengths of lines are those of the text only when it is ASCII.
-                self._lengths = None if span.isascii() else [len(line) for line in span.split(b"\n")]
-                if not lines[-1]:
-                    lines.pop()
-                self._base, self._lines, self._iterator = base, lines, iter(lines)
-                lengths = map(len, lines) if self._lengths is None else self._lengths
-                # Offsets: all lengths before, and one newline for each line before.
-                yield map(add, accumulate(lengths, initial=base), count()), self._iterator
-                self.records += len(lines)
-                self.bytes += len(span)
-                self._progress(self.records, self.bytes)
-
-    def position(self) -> dict[str, object]:
-        """Input, byte offset and text of the line that was given out last; empty before the first."""
-        given = len(self._lines) - self._iterator.__length_hint__()  # type: ignore[attr-defined]
-        if not given:
-            return {}
-        lengths = self._lengths or [len(line) for line in self._lines[:given]]
-        offset = self._base + sum(lengths[: given - 1]) + given - 1
-        return {"input": self._name, "offset": offset, "record": self._lines[given - 1][:500]}
+def _joined(pieces: list[bytes]) -> bytes:
+    """One text of the pieces, which are given back at once: the line may be long."""
+    whole = b"".join(pieces)
+    pieces.clear()
+    return whole

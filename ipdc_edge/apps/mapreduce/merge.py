@@ -9,6 +9,7 @@ sorted pieces are what list.sort() is fastest at, and the Python loop runs once 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from itertools import repeat
 
 from ipdc_edge.codec.records import BadRecord
 from ipdc_edge.codec.runs import OPEN_RUN, RunReader, RunWriter
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 FAN_IN = 64
 LEAST_TEXT, MOST_TEXT = 2 * 1024, 64 * 1024
-COST_OF_TEXT = 12  # bytes of memory for a byte of buffered text: short lines are objects of 60 bytes and more
+COST_OF_TEXT = 20  # bytes of memory for a byte of buffered text: short lines are objects of 60 bytes, in two lists
 
 
 def text_share(budget: int, runs: int) -> int:
@@ -32,6 +33,11 @@ def text_share(budget: int, runs: int) -> int:
     memory."""
     runs = max(1, runs)
     return max(LEAST_TEXT, min(MOST_TEXT, (budget - runs * OPEN_RUN) // (runs * COST_OF_TEXT)))
+
+
+def shared_fan_in(budget: int) -> int:
+    """How many runs may be open when the merge lives beside a sorter: their blocks alone must fit into `budget`."""
+    return max(8, min(FAN_IN, budget // (OPEN_RUN + LEAST_TEXT * COST_OF_TEXT)))
 
 
 def merge(sources: list[Lines]) -> Iterator[list[str]]:
@@ -74,28 +80,31 @@ def merge(sources: list[Lines]) -> Iterator[list[str]]:
 
 
 def merge_runs(
-    runs: list[Blocks], scratch: Scratch, budget: int, extra: list[Lines] | None = None
+    runs: list[Blocks], scratch: Scratch, budget: int, extra: list[Lines] | None = None,
+    origins: list[str] | None = None, fan_in: int = 0,
 ) -> Iterator[list[str]]:
-    """The lines of all runs (and of `extra` sources) in order, at most FAN_IN runs open at a time.
+    """The lines of all runs (and of `extra` sources) in order, at most `fan_in` (or FAN_IN) runs open at a time.
 
     Only when there are more, some are first merged into longer ones in scratch: as few as bring the number
     down, so a record is rewritten as seldom as can be. `budget` bytes of memory are shared by the open runs.
+    `origins` say whose each run is, for errors.
     """
     extra = extra or []
-    waiting = list(runs)
-    while len(waiting) + len(extra) > FAN_IN:
-        several = min(FAN_IN, len(waiting) + len(extra) - FAN_IN + 1)
+    fan_in = fan_in or FAN_IN
+    waiting = list(zip(runs, origins or repeat("")))
+    while len(waiting) + len(extra) > fan_in:
+        several = min(fan_in, len(waiting) + len(extra) - fan_in + 1)
         segments = _merge_to_scratch(waiting[:several], scratch, budget)
-        waiting = [*waiting[several:], scratch.reader(segments)]
+        waiting = [*waiting[several:], (scratch.reader(segments), "")]
     text = text_share(budget, len(waiting) + len(extra))
-    return merge([*extra, *(RunReader(read, text).lines for read in waiting)])
+    return merge([*extra, *(RunReader(read, text, origin).lines for read, origin in waiting)])
 
 
-def _merge_to_scratch(runs: list[Blocks], scratch: Scratch, budget: int) -> list[Segment]:
+def _merge_to_scratch(runs: list[tuple[Blocks, str]], scratch: Scratch, budget: int) -> list[Segment]:
     segments: list[Segment] = []
     writer = RunWriter(lambda block: segments.append(scratch.append(block)))
     text = text_share(budget, len(runs))
-    for lines in merge([RunReader(read, text).lines for read in runs]):
+    for lines in merge([RunReader(read, text, origin).lines for read, origin in runs]):
         writer.feed(lines)
     writer.finish()
     return segments
@@ -117,12 +126,3 @@ def group_end(lines: list[str], start: int, encoded: str) -> int:
         # to it.
         end = bisect_left(lines, encoded + "\x01", end + 1)
     return end
-
-
-def values_text(lines: list[str], start: int, end: int, encoded: str) -> str:
-    """The values of lines[start:end], which all have the key `encoded`, joined by commas: one JSON text to parse."""
-    if end == start + 1:
-        return lines[start][len(encoded) + 1 :]
-    # NUL occurs nowhere but after a key, so each occurrence of "key NUL" is the beginning of a line.
-    prefix = encoded + "\x00"
-    return "".join(lines[start:end]).replace(prefix, ",")[1:]

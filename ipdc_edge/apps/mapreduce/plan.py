@@ -1,25 +1,29 @@
-"""How a Map-Reduce job becomes tasks: splits for the maps, one partition for each reduce. Pure; the core
-calls it.
+"""How a Map-Reduce job becomes tasks: splits for the maps, then one stage of reduces for each reduce among its steps.
+Pure; the core calls it.
 
-Owns the sizes of splits and the params that workers are given. A split is a range of a file's bytes at block
-boundaries; which lines belong to it is the runner's rule (`mapper.py`). A job without a reducer is map-only:
-its maps write the parts.
+Owns the sizes of splits and the params that workers are given; what a description may say is checked in `spec.py`. A
+split is a range of a file's bytes at block boundaries, or several small files; which lines belong to it is the
+runner's rule (`lines.py`). What is compressed is not split, nor is what is mapped as a whole file. A job without a
+reduce is map-only: its maps write the parts. With `local`, each of the job's nodes maps its own files in one task.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...core.architecture import BadSpec
+from ...core.architecture import Architecture, BadSpec
 from ...core.values import JobSpec, Json, Result, Task
+from . import spec as description
+from .spec import has_reduce
 
 BLOCK = 1024 * 1024  # bytes of a leaf under the profile unixfs-v1-2025
 LARGEST_SPLIT = 16 * BLOCK  # a lost task costs no more than this, and sorts within a few spills
 TASKS_FOR_EACH_WORKER = 4  # so that faster workers can pull more
 MOST_SPLITS = 10_000  # a reduce is told of every map; the list of more would not fit into a block
-MAP, REDUCE = 0, 1  # stages
+MOST_TOGETHER = 256  # small files in one split
+FILES_FOR_EACH_WORKER = 16  # splits of small files, before they go together: each may be much work
+MAPS = 0  # the first stage; reduces follow
 
 
 def split_size(total: int, workers: int) -> int:
@@ -28,30 +32,59 @@ def split_size(total: int, workers: int) -> int:
     return max(BLOCK, min(LARGEST_SPLIT, -(-wanted // BLOCK) * BLOCK))
 
 
-def cut(inputs: list[dict[str, Any]], size: int) -> list[tuple[int, int, int]]:
-    """Splits of at most `size` bytes: (input's number, start, end). An empty file has none, but an empty job
-    has one."""
-    splits = [
-        (number, start, min(start + size, item["size"]))
-        for number, item in enumerate(inputs)
-        for start in range(0, item["size"], size)
-    ]
-    return splits or [(0, 0, 0)]
+def cut(
+    inputs: Sequence[Json], size: int, whole: bool = False, most_together: int = MOST_TOGETHER
+) -> Iterator[list[tuple[int, int, int]]]:
+    """Splits, each a list of (input's number, start, end), of about `size` bytes at most where that can be: small files
+    that stand side by side go together. An empty file has no range, but for `whole` files; a job without any has one
+    split without a byte."""
+    together: list[tuple[int, int, int]] = []
+    gathered = none = 0
+    for number, item in enumerate(inputs):
+        length = item["size"]
+        if not length and not whole:
+            continue
+        none += 1
+        if length < size or whole or item.get("compression"):
+            if together and (gathered + length > size or len(together) == most_together):
+                yield together
+                together, gathered = [], 0
+            together.append((number, 0, length))
+            gathered += length
+            continue
+        if together:
+            yield together
+            together, gathered = [], 0
+        for start in range(0, length, size):
+            yield [(number, start, min(start + size, length))]
+    if together:
+        yield together
+    if not none:
+        yield [(0, 0, 0)]
 
 
-class MapReduce:
-    """The architecture `mapreduce`: `do-map` answered by `buffer`, `do-reduce` by `get-result`."""
+class MapReduce(Architecture):
+    """The architecture `mapreduce`: `do-map` answered by `buffer`, `do-reduce` by `get-result` (and by `buffer` where
+    another reduce follows)."""
 
     name = "mapreduce"
+    module = "ipdc_edge.apps.mapreduce.task"
     commands: tuple[str, ...] = ("do-map", "do-reduce")
     reports: tuple[str, ...] = ("buffer", "get-result")
+    decompresses = True
 
     def check(self, spec: JobSpec) -> None:
         """BadSpec unless the description is valid and its splits are not too many; counts, and makes none."""
-        check(spec.body)
-        inputs = spec.body["inputs"]
+        description.check(spec)
         size = self._split_size(spec)
-        splits = sum(-(-item["size"] // size) for item in inputs)
+        whole = spec.body["options"].get("input_format") == "whole-file"
+        splits = small = 0
+        for item in spec.body["inputs"]:
+            if item["size"] < size:
+                small += item["size"]
+            else:
+                splits += 1 if whole or item.get("compression") else -(-item["size"] // size)
+        splits += 2 * small // size
         if splits > MOST_SPLITS:
             raise BadSpec(reason=f"{splits} splits, more than {MOST_SPLITS}: give fewer or smaller inputs")
 
@@ -59,63 +92,94 @@ class MapReduce:
         return split_size(sum(item["size"] for item in spec.body["inputs"]), spec.workers)
 
     def plan(self, spec: JobSpec) -> tuple[Task, ...]:
-        """The maps by split, then a reduce for each worker that was asked for."""
-        reduces = self._reduces(spec)
-        maps = [
-            Task(f"map-{n:05d}", MAP, "do-map", "buffer" if reduces else "get-result", n, not reduces, end - start,
-                 {"input": number, "start": start, "end": end})
-            for n, (number, start, end) in enumerate(cut(spec.body["inputs"], self._split_size(spec)))
-        ]
-        return (*maps, *(Task(f"reduce-{n:05d}", REDUCE, "do-reduce", "get-result", n, True) for n in range(reduces)))
+        """The maps by split (or by node), then a reduce for each worker that was asked for, and so for each stage."""
+        stages = len(self._reducing(spec))
+        report, final = ("buffer", False) if stages else ("get-result", True)
+        if spec.body.get("local"):
+            maps = [Task(_map(n), MAPS, "do-map", report, n, final, node=node) for n, node in enumerate(spec.nodes)]
+        else:
+            whole = spec.body["options"].get("input_format") == "whole-file"
+            files = len(spec.body["inputs"])
+            together = min(MOST_TOGETHER, max(1, -(-files // (spec.workers * FILES_FOR_EACH_WORKER))))
+            maps = [
+                Task(_map(n), MAPS, "do-map", report, n, final, sum(end - start for _, start, end in ranges),
+                     {"ranges": ranges})
+                for n, ranges in enumerate(cut(spec.body["inputs"], self._split_size(spec), whole, together))
+            ]
+        reduces = []
+        for stage in range(1, stages + 1):
+            final = stage == stages
+            report = "get-result" if final else "buffer"
+            reduces += [Task(_reduce(stage, n), stage, "do-reduce", report, n, final) for n in range(spec.workers)]
+        return (*maps, *reduces)
 
-    def _reduces(self, spec: JobSpec) -> int:
-        return spec.workers if spec.body["options"].get("reduce") else 0
+    def _reducing(self, spec: JobSpec) -> list[int]:
+        """The numbers of the steps that have a reduce; the n-th of them is done by stage n."""
+        return [number for number, step in enumerate(spec.body["options"]["steps"]) if has_reduce(step)]
 
     def params(self, spec: JobSpec, task: Task, results: Mapping[str, Result], holder: str) -> Json:
         """What the runner and the worker's node need for one task; see `Architecture.params`."""
-        if task.stage == MAP:
-            data = task.data or {}
-            item = spec.body["inputs"][data["input"]]
-            split = {"cid": item["cid"], "name": item["name"], "size": item["size"],
-                     "start": data["start"], "end": data["end"]}
-            reduces = self._reduces(spec)
-            outputs = {"kind": "runs", "count": reduces} if reduces else {"kind": "files", "count": 1}
-            return {"stage": "map", "index": task.index, "inputs": [{"range": split}], "outputs": outputs,
-                    "providers": [holder]}
-        maps = [results[ident] for ident in sorted(results) if ident.startswith("map-")]
+        reducing = self._reducing(spec)
+        runs = task.stage < len(reducing)
+        outputs = {"kind": "runs", "count": spec.workers} if runs else {"kind": "files", "count": 1}
+        if task.stage == MAPS:
+            inputs, providers = self._splits(spec, task, holder)
+            return {"stage": "map", "step": 0, "index": task.index, "inputs": inputs, "outputs": outputs,
+                    "providers": providers}
+        before = [results[ident] for ident in self._stage_before(spec, task, results)]
         return {
             "stage": "reduce",
+            "step": reducing[task.stage - 1],
             "index": task.index,
-            "inputs": [{"run": {"manifest": r.output, "index": task.index, "node": r.node}} for r in maps],
-            "outputs": {"kind": "files", "count": 1},
-            "providers": list(dict.fromkeys(r.node for r in maps)),
+            "inputs": [{"run": {"manifest": r.output, "index": task.index, "node": r.node}} for r in before],
+            "outputs": outputs,
+            "providers": list(dict.fromkeys(r.node for r in before)),
         }
+
+    def _splits(self, spec: JobSpec, task: Task, holder: str) -> tuple[list[dict[str, Any]], list[str]]:
+        if spec.body.get("local"):
+            return [{"local": {"pattern": spec.body["local"]["pattern"]}}], []
+        inputs: list[dict[str, Any]] = []
+        providers = {holder: None}
+        for number, start, end in (task.data or {})["ranges"]:
+            item = spec.body["inputs"][number]
+            split = {"cid": item["cid"], "name": item["name"], "size": item["size"], "start": start, "end": end}
+            if item.get("compression"):
+                split["compression"] = item["compression"]
+            inputs.append({"range": split})
+            providers.update(dict.fromkeys(item.get("holders", ())))
+        return inputs, list(providers)
+
+    def _stage_before(self, spec: JobSpec, task: Task, results: Mapping[str, Result]) -> list[str]:
+        if task.stage > 1:
+            return [_reduce(task.stage - 1, number) for number in range(spec.workers)]
+        return sorted(ident for ident in results if ident.startswith("map-"))
 
     def view(self, spec: JobSpec, done: Mapping[int, tuple[int, int]]) -> Json:
         """`maps` and `reduces` with how many there are and how many are done, and the bytes of input."""
-        stages = {}
-        for name, stage in (("maps", MAP), ("reduces", REDUCE)):
-            total, finished = done.get(stage, (0, 0))
-            stages[name] = {"total": total, "done": finished}
-        return {**stages, "input_bytes": sum(item["size"] for item in spec.body["inputs"])}
+        total, finished = done.get(MAPS, (0, 0))
+        reduces = [counts for stage, counts in done.items() if stage != MAPS]
+        local = spec.body.get("local") or {}
+        return {
+            "maps": {"total": total, "done": finished},
+            "reduces": {"total": sum(t for t, _ in reduces), "done": sum(d for _, d in reduces)},
+            "input_bytes": sum(item["size"] for item in spec.body["inputs"]),
+            "local": local.get("pattern"),
+        }
+
+    def stage_name(self, spec: JobSpec, stage: int) -> str:
+        """`maps`, `reduces`, `reduces 2` and so on."""
+        return "maps" if stage == MAPS else "reduces" if stage == 1 else f"reduces {stage}"
+
+    def hopeless(self, spec: JobSpec, counters: Mapping[str, int]) -> str:
+        """More bad records than the job may set aside."""
+        bad, most = counters.get("bad_records", 0), spec.body["options"].get("skip_bad", 0)
+        return f"{bad} records are bad, and --skip-bad allows {most}" if bad > most else ""
 
 
-def check(body: Json) -> None:
-    """BadSpec unless the job's description has what this architecture needs, within its bounds."""
-    inputs, code, options = body.get("inputs"), body.get("code"), body.get("options")
-    if not isinstance(inputs, list) or not inputs:
-        raise BadSpec(reason="'inputs' is not a list of at least one input")
-    for item in inputs:
-        if not isinstance(item, dict) or not isinstance(item.get("cid"), str) or not isinstance(item.get("name"), str):
-            raise BadSpec(reason=f"input {json.dumps(item)[:100]} has no name and CID")
-        size = item.get("size")
-        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 50:
-            raise BadSpec(reason=f"input {item['name'][:100]!r}: size {size!r}")
-    if not isinstance(code, dict) or not isinstance(options, dict):
-        raise BadSpec(reason="'code' and 'options' must be objects")
-    for role in ("map", "reduce"):
-        name = options.get(role)
-        if name is not None and not isinstance(name, str):
-            raise BadSpec(reason=f"the {role} program is not a name")
-        if (role == "map" or name is not None) and name not in code:
-            raise BadSpec(reason=f"the {role} program {name!r} is not among the job's code ({', '.join(code)[:200]})")
+def _map(number: int) -> str:
+    return f"map-{number:05d}"
+
+
+def _reduce(stage: int, number: int) -> str:
+    return f"reduce-{number:05d}" if stage == 1 else f"reduce-{stage}-{number:05d}"

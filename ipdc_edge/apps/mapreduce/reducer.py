@@ -10,8 +10,9 @@ from __future__ import annotations
 from itertools import chain, starmap
 
 from ipdc_edge.apps.mapreduce.mapper import without_none
-from ipdc_edge.apps.mapreduce.merge import group_end, key_of, values_text
-from ipdc_edge.codec.records import decode_key, decode_values
+from ipdc_edge.apps.mapreduce.merge import group_end, key_of
+from ipdc_edge.codec.records import decode_key
+from ipdc_edge.codec.value_lines import plain_values
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
@@ -25,8 +26,15 @@ NO_KEY = object()
 class Groups:
     """(key, values) for each key of sorted batches of lines. BadRecord for lines that are no records."""
 
-    def __init__(self, batches: Iterable[list[str]], progress: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        batches: Iterable[list[str]],
+        progress: Callable[[int, int], None],
+        decode: Callable[[list[str], int, int, str], list[object]] = plain_values,
+    ) -> None:
+        """decode: see value_lines.Codec."""
         self._batches = iter(batches)
+        self._decode = decode
         self._progress = progress
         self._lines: list[str] = []
         self._start = 0
@@ -35,6 +43,7 @@ class Groups:
         self.groups = 0
 
     def __iter__(self) -> Iterator[tuple[object, Iterator[object]]]:
+        decode = self._decode
         while self._more():
             lines, start = self._lines, self._start
             count = len(lines)
@@ -44,7 +53,7 @@ class Groups:
                 self.key = key = decode_key(encoded)
                 self.groups += 1
                 if end < count:
-                    yield key, iter(decode_values(values_text(lines, start, end, encoded)))
+                    yield key, iter(decode(lines, start, end, encoded))
                     start = end
                 else:
                     self._start = start
@@ -69,7 +78,7 @@ class Groups:
         while self._more() and self._lines[self._start].startswith(encoded + "\x00"):
             start = self._start
             self._start = end = group_end(self._lines, start, encoded)
-            yield from decode_values(values_text(self._lines, start, end, encoded))
+            yield from self._decode(self._lines, start, end, encoded)
 
     def _skip(self, encoded: str) -> None:
         """Past the rest of a key, undecoded."""

@@ -10,23 +10,16 @@ partition. The order of values within a key is fixed by the input and the budget
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from functools import partial
-from itertools import chain, islice
-from sys import getsizeof
+from itertools import chain, islice, repeat
 
-from ipdc_edge.apps.mapreduce.mapper import without_none
-from ipdc_edge.apps.mapreduce.merge import group_end, key_of, merge_runs, values_text
-from ipdc_edge.codec.records import (
-    MAX_KEY,
-    decode_key,
-    decode_values,
-    encode_key,
-    encode_many,
-    encode_singles,
-    partitions_of,
-)
+from ipdc_edge.apps.mapreduce.mapper import refuse_no_pair, without_none
+from ipdc_edge.apps.mapreduce.merge import group_end, key_of, merge_runs
+from ipdc_edge.apps.mapreduce.recombine import recombined, regrouped
+from ipdc_edge.apps.mapreduce.weights import text_length, weight_of
+from ipdc_edge.codec.records import MAX_KEY, decode_key, encode_key, partitions_of
 from ipdc_edge.codec.runs import RunWriter
+from ipdc_edge.codec.value_lines import PLAIN
 from ipdc_edge.errors import IpdcError
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
@@ -34,30 +27,57 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from ipdc_edge.apps.mapreduce.merge import Blocks
+    from ipdc_edge.codec.value_lines import Codec
     from ipdc_edge.runner.scratch import Scratch, Segment
 
     Combine = Callable[[object, Iterator[object]], Iterable[tuple[object, object]] | None]
+    Pairs = Iterator[tuple[object, object]]
     Table = dict[object, list[object]]
 
 FIRST_BATCH, MOST_BATCH = 16, 256  # pairs between two looks at the budget
 SAMPLE = 16  # pairs of a batch that are weighed
 FOLD_FROM = 8  # values of a key that make folding worth a call
 FOLD_GAIN = 0.7  # of the budget: what folding must come below, or the table is spilled
-FOLD_LINES = 256  # lines of one key beyond which merging does not try to combine them
 ENTRY = 140  # bytes of a table's entry besides key and values: the list object, its first slots, the dict's slots
+LINE = 16  # bytes of memory of a line besides key and value, where each value has its own
 WRITE_LINES = 2048  # lines made at a time
-NOTHING = object()  # no key
 _TEXT_ONLY = frozenset((str,))
 
 
-class CombineChangedKey(IpdcError):
-    """combine was called for the key {key} and gave a pair with the key {other}: it must keep the key"""
+class PartitionRefused(IpdcError):
+    """partition must return an int, and for the key {key} returned {value} of type {type}"""
+
+
+PAIR = 8  # bytes that a pair counts beside its text
+
+
+class OutputTooBig(IpdcError):
+    """the task gave more than {megabytes} MB of pairs, and may give {limit} MB: does the program ever end? If so, allow
+    it more: --output-limit"""
 
 
 class Sorter:
     """Takes pairs, gives one sorted run for each of `partitions`. One sorter serves one task."""
 
-    def __init__(self, budget: int, partitions: int, combine: Combine | None, scratch: Scratch) -> None:
+    def __init__(
+        self,
+        budget: int,
+        partitions: int,
+        combine: Combine | None,
+        scratch: Scratch,
+        partition: Callable[[object, int], int] | None = None,
+        codec: Codec = PLAIN,
+        combiner: Callable[[Pairs], Pairs] | None = None,
+        most: Callable[[], int] | None = None,
+    ) -> None:
+        """partition(key, count): the user's, instead of the key's hash; combiner: takes the sorted pairs of a
+        partition and gives others, as a command does, instead of combine; most(): bytes of text that may have been
+        given by now."""
+        self._most = most
+        self._given = 0.0
+        self._codec = codec
+        self._partition = partition
+        self._combiner = combiner
         self._budget = budget
         self._partitions = partitions
         self._combine = None if combine is None else without_none(combine)
@@ -71,7 +91,8 @@ class Sorter:
         self._key_bytes = 60.0  # of a key, on the average of late
         self._turn = 0
         self.pairs = 0
-        self._keys: list[object] = []  # that combine works on
+        self._role = "combine"
+        self._keys: list[object] = []  # that combine (or partition) works on
         self._at: Iterator[object] = iter(())
 
     @property
@@ -83,21 +104,32 @@ class Sorter:
         """All pairs of an iterator. ValueNotCarried for keys or values that cannot travel; the user's own errors."""
         size = FIRST_BATCH
         while batch := list(islice(pairs, size)):
-            (self._take_text if self._typed is None else self._take_any)(batch)
-            weight = self._weigh(batch)
+            try:
+                (self._take_text if self._typed is None else self._take_any)(batch)
+            except (TypeError, ValueError):
+                refuse_no_pair(batch)
+                raise
+            mean = self._weigh(batch)
             if self._used() > self._budget:
                 self._make_room()
             # Big values: look at the budget more often.
-            size = max(1, min(MOST_BATCH, size * 2, int(self._budget // (16 * (weight + ENTRY)))))
+            size = max(1, min(MOST_BATCH, size * 2, int(self._budget // (16 * (mean + ENTRY)))))
 
     def _weigh(self, batch: list[tuple[object, object]]) -> float:
         """Counts a batch by a sample spread over it: what a map yields may have a pattern. The mean of a value."""
         step = len(batch) // SAMPLE + 1
         self._turn += 1
         sample = batch[self._turn % step :: step] or batch[:1]
-        weight = 8 + sum([_weight(value) for _, value in sample]) / len(sample)
+        weight = 8 + sum([weight_of(value) for _, value in sample]) / len(sample)
+        self._key_bytes += (sum([weight_of(key) for key, _ in sample]) / len(sample) - self._key_bytes) / 8
+        if self._codec.by_line:
+            weight += LINE + self._key_bytes
         self._value_bytes += len(batch) * weight
-        self._key_bytes += (sum([_weight(key) for key, _ in sample]) / len(sample) - self._key_bytes) / 8
+        if self._most is not None:
+            text = sum([text_length(key) + text_length(value) for key, value in sample]) / len(sample)
+            self._given += len(batch) * (PAIR + text)
+            if self._given > self._most():
+                raise OutputTooBig(megabytes=int(self._given) >> 20, limit=self._most() >> 20)
         return weight
 
     def _take_text(self, batch: list[tuple[object, object]]) -> None:
@@ -184,7 +216,7 @@ class Sorter:
                 folded = self._combined(keys, lists)
                 untouched -= sum(map(len, lists))
                 gone += sum(map(len, lists)) - sum(map(len, folded))
-                weight += sum([8 + _weight(value) for values in folded for value in values])
+                weight += sum([8 + weight_of(value) for values in folded for value in values])
                 table.update(zip(long, folded, strict=True))
                 numbers += [key for key, values in zip(long, folded, strict=True) if _is_number(values)]
         untouched += before
@@ -203,14 +235,18 @@ class Sorter:
         if [key for key, _value in pairs] == keys:  # one pair for each key, as nearly always
             result = [[value] for _key, value in pairs]
         else:
-            result = _regrouped(keys, pairs)
+            result = regrouped(keys, pairs)
         self._at, self._keys = iter(()), []
         return result
 
-    def combining(self) -> object:
-        """The key that the user's combine works on, or NOTHING when it does not."""
+    def calling(self) -> tuple[str, object] | None:
+        """("combine" or "partition", the key that this function of the user's works on); None when neither does."""
         given = len(self._keys) - self._at.__length_hint__()  # type: ignore[attr-defined]
-        return self._keys[given - 1] if given else NOTHING
+        return (self._role, self._keys[given - 1]) if given else None
+
+    def check(self, key: object, value: object) -> None:
+        """ValueNotCarried when this pair cannot travel."""
+        self._codec.many("", (encode_key(key),), ((value,),))
 
     # Order
 
@@ -238,8 +274,10 @@ class Sorter:
         while names:
             self._move(names[-WRITE_LINES:], lists[-WRITE_LINES:], plain, buckets)
             del names[-WRITE_LINES:], lists[-WRITE_LINES:]
-        for bucket in buckets:
+        for number, bucket in enumerate(buckets):
             bucket.sort()
+            if self._combiner is not None and bucket:
+                buckets[number] = self._through_command(bucket)
         return buckets
 
     def _move(self, names: list[str], lists: list[list[object]], plain: bool, buckets: list[list[str]]) -> None:
@@ -249,17 +287,20 @@ class Sorter:
         self.pairs += sum(lengths)
         if self._combine is not None and max(lengths) > 1:
             self._combine_lists(names, lists, plain)
-        lines = encode_singles(tag, names, lists)
-        if len(buckets) == 1:
-            buckets[0] += lines or encode_many(tag, names, lists)
+        lines = self._codec.singles(tag, names, lists)
+        if len(buckets) == 1 and self._partition is None:
+            buckets[0] += lines or self._codec.many(tag, names, lists)
             return
-        partitions = partitions_of(tag, names, len(buckets))
+        if self._partition is None:
+            partitions = partitions_of(tag, names, len(buckets))
+        else:
+            partitions = self._partitions_by_user([*names] if plain else list(map(decode_key, names)))
         if lines:
             for line, partition in zip(lines, partitions):
                 buckets[partition].append(line)
         else:
             for name, values, partition in zip(names, lists, partitions):
-                buckets[partition] += encode_many(tag, (name,), (values,))
+                buckets[partition] += self._codec.many(tag, (name,), (values,))
 
     def _combine_lists(self, names: list[str], lists: list[list[object]], plain: bool) -> None:
         """Replaces, in place, lists of more than one value by what combine makes of them."""
@@ -267,6 +308,47 @@ class Sorter:
         keys: list[object] = [names[number] if plain else decode_key(names[number]) for number in several]
         for number, values in zip(several, self._combined(keys, [lists[number] for number in several])):
             lists[number] = values
+
+    def _partitions_by_user(self, keys: list[object]) -> Iterator[int]:
+        """What the user's partition says, modulo their number. PartitionRefused."""
+        function, count = self._partition, self._partitions
+        assert function is not None
+        self._role, self._keys, self._at = "partition", keys, iter(keys)
+        found = []
+        for key in self._at:
+            number = function(key, count)
+            if not isinstance(number, int):
+                raise PartitionRefused(key=ascii(key)[:200], value=ascii(number)[:200], type=type(number).__name__)
+            found.append(number % count)
+        self._role, self._keys, self._at = "combine", [], iter(())
+        return iter(found)
+
+    def _through_command(self, lines: list[str]) -> list[str]:
+        """Sorted lines through the combiner command, and sorted again. They are given back on the way."""
+        assert self._combiner is not None
+        lines.reverse()
+
+        def pairs() -> Pairs:
+            while lines:
+                batch = lines[-WRITE_LINES:]
+                del lines[-WRITE_LINES:]
+                batch.reverse()
+                start, count = 0, len(batch)
+                while start < count:
+                    encoded = key_of(batch[start])
+                    end = group_end(batch, start, encoded)
+                    yield from zip(repeat(decode_key(encoded)), self._codec.decode(batch, start, end, encoded))
+                    start = end
+
+        made: list[str] = []
+        combined = self._combiner(pairs())
+        while several := list(islice(combined, WRITE_LINES)):
+            table: dict[str, list[object]] = {}
+            for key, value in several:
+                table.setdefault(encode_key(key), []).append(value)
+            made += self._codec.many("", list(table), list(table.values()))
+        made.sort()
+        return made
 
     def _spill(self) -> None:
         spill: list[list[Segment]] = []
@@ -302,59 +384,9 @@ class Sorter:
         pieces = (rest[start : start + WRITE_LINES] for start in range(0, len(rest), WRITE_LINES))
         # half the budget, because the table's own lines are still there
         batches = merge_runs(runs, self._scratch, self._budget // 2, [lambda: next(pieces, [])])
-        return batches if self._combine is None else self._recombined(batches)
-
-    def _recombined(self, batches: Iterator[list[str]]) -> Iterator[list[str]]:
-        """Lines of one key that come from several spills, combined into one. A batch's last key waits for the
-        next.
-
-        A key with very many lines passes as it is, and then all of it, or its lines would lose their order.
-        """
-        held: list[str] = []
-        passing = ""
-        for batch in batches:
-            lines = held + batch
-            if passing:
-                end = bisect_left(lines, passing + "\x01")
-                if end:
-                    yield lines[:end]
-                    lines = lines[end:]
-                if not lines:
-                    continue
-                passing = ""
-            encoded = key_of(lines[-1])
-            last = bisect_left(lines, encoded + "\x00")
-            done = self._combine_lines(lines[:last])
-            held = lines[last:]
-            if len(held) >= FOLD_LINES:
-                passing = encoded
-                done += held
-                held = []
-            if done:
-                yield done
-        done = self._combine_lines(held)
-        if done:
-            yield done
-
-    def _combine_lines(self, lines: list[str]) -> list[str]:
-        names: list[str] = []
-        lists: list[list[object]] = []
-        result: list[str] = []
-        start, count = 0, len(lines)
-        while start < count:
-            encoded = key_of(lines[start])
-            end = group_end(lines, start, encoded)
-            if 1 < end - start < FOLD_LINES:
-                names.append(encoded)
-                lists.append(decode_values(values_text(lines, start, end, encoded)))
-            else:
-                result += lines[start:end]
-            start = end
-        if names:
-            self._combine_lists(names, lists, False)
-            result += encode_many("", names, lists)
-            result.sort()
-        return result
+        if self._combine is None:
+            return batches
+        return recombined(batches, partial(self._combine_lists, plain=False), self._codec)
 
 
 def _all_plain(table: Table) -> bool:
@@ -366,34 +398,5 @@ def _all_plain(table: Table) -> bool:
     )
 
 
-def _regrouped(keys: list[object], pairs: list[tuple[object, object]]) -> list[list[object]]:
-    """The values of pairs by the keys they were made for. CombineChangedKey when a pair has a key of its own."""
-    result: list[list[object]] = [[] for _ in keys]
-    number = 0
-    for key, value in pairs:
-        begun = number
-        while number < len(keys) and keys[number] != key:
-            number += 1
-        if number == len(keys):
-            raise CombineChangedKey(key=ascii(keys[begun])[:200], other=ascii(key)[:200])
-        result[number].append(value)
-    return result
-
-
 def _is_number(values: list[object]) -> bool:
     return len(values) == 1 and type(values[0]) in (int, float)
-
-
-def _weight(value: object, depth: int = 3) -> int:
-    """Bytes that a value takes besides the list's slot; small ints, bools and None are shared."""
-    kind = type(value)
-    if kind is int:
-        return 0 if -5 <= value <= 256 else 32  # type: ignore[operator]
-    if value is None or kind is bool:
-        return 0
-    size = getsizeof(value)
-    if depth and isinstance(value, (tuple, list)):
-        size += sum([_weight(item, depth - 1) for item in value])
-    elif depth and isinstance(value, dict):
-        size += sum([getsizeof(name) + _weight(item, depth - 1) for name, item in value.items()])
-    return size

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipdc_edge.apps.mapreduce import lines as module
-from ipdc_edge.apps.mapreduce.lines import LineSource, spans
+from ipdc_edge.apps.mapreduce.lines import spans
+from ipdc_edge.apps.mapreduce.source import Source
 
 FILES = st.lists(st.sampled_from([b"\n", b"a", b"bc", "é".encode(), b"\xff", b"\r\n", b"\n\n", b"long line " * 5])).map(
     b"".join
@@ -17,7 +18,7 @@ FILES = st.lists(st.sampled_from([b"\n", b"a", b"bc", "é".encode(), b"\xff", b"
 
 def lines_of(data: bytes, start: int, end: int, block: int) -> list[tuple[int, str]]:
     read = blocks_of(data, start, block)
-    source = LineSource([{"name": "f", "start": start, "end": end}], lambda _: read(), lambda *_: None)
+    source = Source([{"name": "f", "start": start, "end": end}], lambda _: read(), lambda *_: None)
     found: list[tuple[int, str]] = []
     for offsets, lines in source.chunks():
         for offset, line in zip(offsets, lines):
@@ -96,13 +97,13 @@ def test_several_inputs_in_one_task_and_progress() -> None:
     inputs: list[dict[str, object]] = [
         {"name": name, "start": 0, "end": end} for name, end in (("x", 3), ("y", 2), ("z", 0))
     ]
-    source = LineSource(inputs, lambda n: reads[n](), lambda *counts: told.append(counts))
+    source = Source(inputs, lambda n: reads[n](), lambda *counts: told.append(counts))
     assert [list(zip(*chunk)) for chunk in source.chunks()] == [[(0, "a")], [(2, "b")], [(0, "c")]]
     assert told == [(1, 2), (2, 3), (3, 5)]
 
 
 def test_before_the_first_line_there_is_no_position() -> None:
-    assert LineSource([], lambda _: b"", lambda *_: None).position() == {}
+    assert Source([], lambda _: b"", lambda *_: None).position() == {}
 
 
 @pytest.mark.parametrize("text", ["äöü\nß", "日本\n語\n", "a\udcffb\nc"])

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipdc_edge.apps.mapreduce import merge as module
-from ipdc_edge.apps.mapreduce.merge import group_end, key_of, merge, merge_runs, text_share, values_text
+from ipdc_edge.apps.mapreduce.merge import group_end, key_of, merge, merge_runs, text_share
 from ipdc_edge.codec.records import BadRecord
 from ipdc_edge.codec.runs import BadRun, RunWriter
+from ipdc_edge.codec.value_lines import plain_values
 
 LINES = st.lists(
     st.sampled_from([f"S{word}\x00{number}" for word in ("a", "ab", "b", "é") for number in (1, 2, 10)])
@@ -92,6 +93,6 @@ def test_groups() -> None:
     while starts[-1] < len(lines):
         starts.append(group_end(lines, starts[-1], key_of(lines[starts[-1]])))
     assert starts == [0, 2, 3, 4, 5, 6]
-    assert values_text(lines, 0, 2, "Sa") == "1,2"
+    assert plain_values(lines, 0, 2, "Sa") == [1, 2]
     with pytest.raises(BadRecord):
         key_of("no nul")

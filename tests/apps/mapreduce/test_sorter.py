@@ -5,13 +5,15 @@ from __future__ import annotations
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
+from itertools import repeat
 
 import pytest
 from helpers_mapreduce import scratch_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipdc_edge.apps.mapreduce.sorter import NOTHING, CombineChangedKey, Sorter
+from ipdc_edge.apps.mapreduce.recombine import CombineChangedKey
+from ipdc_edge.apps.mapreduce.sorter import OutputTooBig, Sorter
 from ipdc_edge.codec.records import ValueNotCarried, decode_key, decode_values, encode_key, partition_of
 from ipdc_edge.codec.runs import RunReader
 from ipdc_edge.runner.scratch import ScratchFull
@@ -166,11 +168,11 @@ def test_the_failing_key_of_combine_is_known() -> None:
 
     with scratch_files() as scratch:
         sorter = Sorter(1 << 20, 1, fails, scratch)  # type: ignore[arg-type]
-        assert sorter.combining() is NOTHING
+        assert sorter.calling() is None
         sorter.add(iter([(key, 1) for key in "abcabc"]))
         with pytest.raises(ZeroDivisionError):
             sorter.finish(lambda *_: None)
-        assert sorter.combining() == "b"
+        assert sorter.calling() == ("combine", "b")
 
 
 @pytest.mark.parametrize("budget", [1, 1 << 20])
@@ -209,3 +211,11 @@ def test_decoded_keys_reach_combine() -> None:
     sort([(key, 1) for key in keys] * 2, 1 << 20, 1, watch)
     assert sorted(map(repr, seen)) == sorted(map(repr, keys))
     assert [decode_key(encode_key(key)) for key in keys] == keys
+
+
+def test_what_a_map_gives_has_a_bound() -> None:
+    """A map that never ends is ended, although the table folds its pairs into nothing."""
+    with scratch_files() as scratch:
+        sorter = Sorter(1 << 20, 1, total, scratch, most=lambda: 1 << 20)  # type: ignore[arg-type]
+        with pytest.raises(OutputTooBig, match="more than 1 MB of pairs, and may give 1 MB.*--output-limit"):
+            sorter.add(repeat(("word", 1)))

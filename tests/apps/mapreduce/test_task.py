@@ -11,10 +11,11 @@ from helpers_mapreduce import blocks_of, program, run_job, scratch_files
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipdc_edge.apps.mapreduce.output import TextWriter
+from ipdc_edge.apps.mapreduce.output import ResultWriter
 from ipdc_edge.apps.mapreduce.reducer import Groups, reduced_pairs
-from ipdc_edge.apps.mapreduce.task import TaskIo, make_task
+from ipdc_edge.apps.mapreduce.task import make_task
 from ipdc_edge.codec.records import BadRecord, ValueNotCarried, decode_key, encode_key, encode_lines
+from ipdc_edge.runner.task_io import TaskIo
 
 
 def words(key: int, line: str) -> Iterator[tuple[str, int]]:
@@ -48,8 +49,9 @@ def test_word_count_is_that_of_a_plain_program(combine: object, mapper: dict, bu
     data = text_of(60_000)
     expected = Counter(data.decode("utf-8", "surrogateescape").split())
     plain = sorted(f"{word}\t{count}\n".encode("utf-8", "surrogateescape") for word, count in expected.items())
-    user = program(**mapper, reduce=total, combine=combine)
-    parts, counters = run_job(user, data, split=9973, block=1000, partitions=3, budget=budget)
+    user = program(**mapper, reduce=total, combine=combine, sort_budget=1)
+    user.budget = budget
+    parts, counters = run_job(user, data, split=9973, block=1000, partitions=3)
     assert sorted(b"".join(parts).splitlines(keepends=True)) == plain
     # each part is sorted by key, as `LC_ALL=C sort` would have it
     assert all(
@@ -156,7 +158,7 @@ def test_hostile_lines_are_bad_records(line: str) -> None:
 
 def test_results_are_chunks_of_an_exact_size() -> None:
     chunks: list[bytes] = []
-    writer = TextWriter(chunks.append, 100)
+    writer = ResultWriter(chunks.append, "text", 100)
     writer.write(("k", number) for number in range(5000))
     writer.finish()
     assert {len(chunk) for chunk in chunks[:-1]} == {100} and writer.bytes == sum(map(len, chunks))
@@ -165,7 +167,7 @@ def test_results_are_chunks_of_an_exact_size() -> None:
 
 def test_text_of_results() -> None:
     chunks: list[bytes] = []
-    writer = TextWriter(chunks.append)
+    writer = ResultWriter(chunks.append)
     pairs: list[tuple[object, object]] = [
         ("é", "a\udcff"),
         (1, 1.5),
@@ -180,9 +182,9 @@ def test_text_of_results() -> None:
         == "é\ta".encode() + b'\xff\n1\t1.5\nnull\ttrue\n["a",1]\t{"b":[{"/":{"bytes":"eA"}}]}\n' + "n\tü\n".encode()
     )
     with pytest.raises(ValueNotCarried, match="a result"):
-        TextWriter(chunks.append).write(iter([("a", "\ud800")]))
+        ResultWriter(chunks.append).write(iter([("a", "\ud800")]))
     with pytest.raises(ValueNotCarried, match="type set"):
-        TextWriter(chunks.append).write(iter([("a", {1})]))
+        ResultWriter(chunks.append).write(iter([("a", {1})]))
 
 
 def test_a_map_only_job_writes_text() -> None:
@@ -195,7 +197,7 @@ def test_a_map_only_job_writes_text() -> None:
     }
     with scratch_files() as scratch:
         io = TaskIo(lambda _: read(), lambda *write: written.append(write), lambda *_: None, scratch)
-        done = make_task(program(map=lambda key, line: [(line, key)]), 1 << 20, params, io).run()
+        done = make_task(program(map=lambda key, line: [(line, key)]), "map-00000", params, io).run()
     assert written == [(0, b"b\t0\na\t2\n")]
     assert done["streams"] == [{"records": 2, "bytes": 8}]
 
@@ -207,7 +209,7 @@ def failing_task(user: object, params: dict, blocks: list[bytes]) -> dict[str, o
     waiting = iter(blocks)
     with scratch_files() as scratch:
         io = TaskIo(lambda _: next(waiting, b""), lambda *_: None, lambda *_: None, scratch)
-        task = make_task(user, 1 << 20, params, io)  # type: ignore[arg-type]
+        task = make_task(user, "task", params, io)  # type: ignore[arg-type]
         with pytest.raises(ZeroDivisionError):
             task.run()
         return task.position()

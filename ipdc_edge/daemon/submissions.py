@@ -1,0 +1,133 @@
+"""What becomes of a job that a client hands in: its description is completed and checked, kept as content, and given to
+the core.
+
+Owns what only the daemon knows of a description: the size of content that is named by its CID and who has it, and the
+nodes whose own files are mapped. Never reads a file that a client names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..codec.bundle import bundle_items
+from ..codec.cid import raw_cid
+from ..codec.compression import LONGEST, compression_of
+from ..core.architecture import BadSpec, spec_of
+from ..core.events import JobSubmitted, Save
+from ..core.placement import rank
+from ..core.values import JobSpec, NodeRecord
+from ..drivers.fetcher import BlockUnavailable
+from ..drivers.provider import Provider
+from ..errors import BadRequest, IpdcError, NotPlaced
+from .local_inputs import LOCAL_INPUT, opens
+from .tasks import MOST_JSON
+
+if TYPE_CHECKING:
+    from .daemon import Daemon
+
+MOST_PROVIDERS = 16  # peers asked for content that is not here
+
+
+class ContentNowhere(IpdcError):
+    """{cid} is not on this node{others}. Add it on the node that has the file: ipdc-edge add FILE"""
+
+
+class Submissions:
+    """Takes jobs in."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+
+    async def submit(self, wanted: object, owner: str) -> dict[str, object]:
+        """{"id": that of the job of this description, durable by now, "compressed": the inputs without a name that
+        are}. `owner` is whose the content is that waits for it; in the end it is the job's, or released. BadRequest,
+        BadSpec, ContentNowhere, NotPlaced."""
+        daemon = self.daemon
+        try:
+            if not isinstance(wanted, dict):
+                raise BadRequest(reason="submit without a job's description")
+            spec, compressed = await self._stored_spec(wanted, owner)
+            effects = daemon.ask(JobSubmitted(time.strftime("%Y%m%d-%H%M%S", time.gmtime(daemon.now())), spec))
+        except BaseException:
+            daemon.store.release(owner)
+            raise
+        job = next(effect.key for effect in effects if isinstance(effect, Save) and effect.kind == "job")
+        daemon.store.transfer(owner, job)
+        await daemon.durable()
+        return {"id": job, "compressed": compressed}
+
+    async def _stored_spec(self, wanted: dict[str, Any], owner: str) -> tuple[JobSpec, list[str]]:
+        """The job's description, completed, checked, and kept as content; and which CIDs are found to be compressed."""
+        daemon = self.daemon
+        body = {"version": 1, "memory": daemon.settings.runner_memory, **wanted}
+        inputs = body.get("inputs")
+        listed = inputs if isinstance(inputs, list) else []
+        bare = [item for item in listed if isinstance(item, dict) and item.get("size") is None]
+        for item in bare:
+            providers = await self._locate(item)
+            if getattr(daemon.architectures.get(str(body.get("app"))), "decompresses", False):
+                await self._look_into(item, providers)
+        if body.get("local"):
+            self._choose_nodes(body, await self._records())
+        block = json.dumps(body, separators=(",", ":")).encode()
+        if len(block) > MOST_JSON:
+            raise BadSpec(reason=f"its description takes {len(block)} bytes, at most {MOST_JSON}: give fewer inputs, "
+                          "or shorter names, or put small files together")
+        spec = spec_of(raw_cid(block), body)
+        bundle_items(body)
+        daemon.store.put(spec.cid, block, owner, durable=True)
+        return spec, [str(item["cid"]) for item in bare if item.get("compression")]
+
+    async def _locate(self, item: dict[str, Any]) -> list[Provider]:
+        """Completes an input that is named by its CID alone: its size, and who has it if this node has not."""
+        cid, fetcher = str(item.get("cid")), self.daemon.fetcher
+        try:
+            item["size"] = await fetcher.file_size(cid, [])
+            return []
+        except BlockUnavailable:
+            pass
+        others = [Provider(record.id, record.gateway) for record in await self._records()
+                  if record.id != self.daemon.id][:MOST_PROVIDERS]
+        sizes = await asyncio.gather(*(fetcher.file_size(cid, [other]) for other in others), return_exceptions=True)
+        found = [(other.node, size) for other, size in zip(others, sizes) if isinstance(size, int)]
+        if not found:
+            raise ContentNowhere(cid=cid, others=f", nor on one of the {len(others)} others asked" if others else "")
+        item["size"], item["holders"] = found[0][1], [node for node, _ in found]
+        return [other for other in others if other.node in item["holders"]]
+
+    async def _look_into(self, item: dict[str, Any], providers: list[Provider]) -> None:
+        """Whether content is compressed: a CID has no extension that would say so."""
+        start = b""
+        async for _, data in self.daemon.fetcher.file_blocks(str(item["cid"]), 0, LONGEST, providers):
+            start += data[:LONGEST]
+            if len(start) >= LONGEST:
+                break
+        if kind := compression_of(start):
+            item["compression"] = kind
+
+    async def _records(self) -> list[NodeRecord]:
+        """All nodes that are there, this one among them."""
+        await self.daemon.look()
+        return self.daemon.node.membership.candidates()
+
+    def _choose_nodes(self, body: dict[str, Any], records: list[NodeRecord]) -> None:
+        """The nodes whose own files a job maps: the best of those that open any."""
+        spec = spec_of("", body)
+        local = body["local"]
+        pattern = str(local.get("pattern")) if isinstance(local, dict) else ""
+        verdicts = rank([r for r in records if opens(r.capabilities, pattern)], spec, "", "")
+        body["nodes"] = [verdict.node for verdict in verdicts if verdict.suitable][: spec.workers]
+        body["workers"] = max(1, len(body["nodes"]))
+        if not body["nodes"]:
+            told = [f"{v.name}: {', '.join(v.reasons)}" for v in verdicts]
+            for record in records:
+                if not opens(record.capabilities, pattern):
+                    opened = [c.removeprefix(LOCAL_INPUT) for c in record.capabilities if c.startswith(LOCAL_INPUT)]
+                    told.append(f"{record.name}: local_inputs in its ipdc.conf: {' '.join(opened) or 'none'}")
+            files = f"{pattern.rstrip('/')}/*"
+            if any(opens(record.capabilities, files) for record in records):
+                told.append(f"It means files, not directories: --input-local '{files}'")
+            raise NotPlaced(reason=f"no node opens {pattern} to jobs:" + "".join(f"\n  {line}" for line in told))

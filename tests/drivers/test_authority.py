@@ -1,0 +1,532 @@
+"""A domain's life on disk, and its certificates as OpenSSL itself judges them."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipdc_edge.codec import member_list
+from ipdc_edge.codec.member_list import MOST_BYTES, MOST_MEMBERS, MOST_REVOKED, BadMemberList
+from ipdc_edge.codec.node_id import node_id
+from ipdc_edge.core.values import Member, MemberList
+from ipdc_edge.drivers import authority, certificates, identity, sealed
+from ipdc_edge.home import Home
+from tests.drivers.nodes import admit, current, make_creator, make_node, tree
+
+PASSPHRASE = b"correct horse battery"
+
+
+def request(key: object, name: str = "anything") -> bytes:
+    """A signing request made without our code."""
+    subject = x509.Name([
+        x509.NameAttribute(NameOID.COMMON_NAME, name), x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "root"),
+    ])  # fmt: skip
+    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else SHA256()
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    return builder.sign(key, algorithm).public_bytes(Encoding.PEM)  # type: ignore[arg-type]
+
+
+# ---- create, leave --------------------------------------------------------------------------------------------------
+
+def test_a_domain_has_its_creator_as_only_member(tmp_path: Path) -> None:
+    home = make_node(tmp_path, "one")
+    before = identity.load(home)
+    members = authority.create_domain(home, "home", node_name="pi", memory=7)
+    now = identity.load(home)
+    assert (now.id, now.domain, now.alone, now.has_authority) == (before.id, "home", False, True)
+    assert now.members == members and members.authority != before.authority
+    assert [(m.id, m.name, m.memory, m.portal) for m in members.members] == [(now.id, "pi", 7, True)]
+
+
+def test_making_a_domain_of_the_same_name_again_is_another_domain(tmp_path: Path) -> None:
+    """The list of the one before stays where it was, and no list of one counts in the other."""
+    home = make_creator(tmp_path)
+    old, directory = identity.load(home), current(home)
+    authority.create_domain(home, "home", node_name="one", memory=1)
+    new = identity.load(home)
+    assert new.authority != old.authority and new.domain == old.domain
+    assert Path(directory, "members.json").read_bytes() == old.signed
+    with pytest.raises(BadMemberList):
+        authority.verify(old.signed, Path(new.authority_certificate).read_bytes())
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "+", "#", "x" * 64, "-a", "a\n"])
+def test_names_are_checked_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    home = make_node(tmp_path, "one")
+    before = tree(home)
+    with pytest.raises(authority.BadDomainName):
+        authority.create_domain(home, name, node_name="pi", memory=1)
+    with pytest.raises(authority.BadDomainName):
+        authority.create_domain(home, "home", node_name=name, memory=1)
+    assert tree(home) == before
+
+
+def test_leaving_goes_back_to_the_domain_of_one_and_keeps_the_key(tmp_path: Path) -> None:
+    home = make_node(tmp_path, "one")
+    alone = identity.load(home)
+    authority.create_domain(home, "home", node_name="pi", memory=7)
+    domain = current(home)
+    authority.leave(home, "pi", 7)
+    assert identity.load(home) == alone
+    assert os.path.exists(os.path.join(domain, "members.json"))
+    assert len(os.listdir(identity.domains(home))) == 2
+
+
+def test_with_a_new_key_the_old_domain_of_one_is_not_taken_up(tmp_path: Path) -> None:
+    home = make_creator(tmp_path)
+    os.unlink(os.path.join(home.identity, "key.pem"))
+    os.unlink(os.path.join(home.identity, "key.pub"))
+    authority.leave(home, "pi", 7)
+    found = identity.load(home)
+    assert found.alone and found.members.member(found.id) is not None
+
+
+# ---- admit ----------------------------------------------------------------------------------------------------------
+
+def test_a_newcomer_gets_a_certificate_for_its_key_whatever_it_asked_for(tmp_path: Path) -> None:
+    home = make_creator(tmp_path)
+    key = ec.generate_private_key(ec.SECP256R1())
+    admitted = authority.admit(home, request(key, identity.own_id(home)), "desk", 9)
+    node = certificates.id_of(key.public_key())
+    certificate = x509.load_pem_x509_certificate(admitted.certificate)
+    assert [(a.oid, a.value) for a in certificate.subject] == [(NameOID.COMMON_NAME, node)]
+    assert certificate.public_key().public_numbers() == key.public_key().public_numbers()
+    assert (admitted.member.id, admitted.member.name, admitted.member.memory) == (node, "desk", 9)
+    assert int(admitted.member.serial, 16) == certificate.serial_number
+    assert identity.load(home).members == admitted.members and admitted.members.version == 2
+    assert authority.verify(admitted.signed, admitted.authority) == admitted.members
+
+
+@pytest.mark.parametrize("what", ["another curve", "another kind", "a false proof", "no request", "nothing", "bytes"])
+def test_bad_requests_are_refused_and_change_nothing(tmp_path: Path, what: str) -> None:
+    home = make_creator(tmp_path)
+    good = request(ec.generate_private_key(ec.SECP256R1()))
+    der = bytearray(x509.load_pem_x509_csr(good).public_bytes(Encoding.DER))
+    der[-3] ^= 1  # within the signature
+    body = base64.encodebytes(bytes(der)).decode()
+    bad = {
+        "another curve": request(ec.generate_private_key(ec.SECP384R1())),
+        "another kind": request(ed25519.Ed25519PrivateKey.generate()),
+        "a false proof": f"-----BEGIN CERTIFICATE REQUEST-----\n{body}-----END CERTIFICATE REQUEST-----\n".encode(),
+        "no request": Path(identity.load(home).certificate).read_bytes(),
+        "nothing": b"",
+        "bytes": bytes(range(256)),
+    }[what]
+    before = tree(home)
+    with pytest.raises(authority.BadSigningRequest):
+        authority.admit(home, bad, "desk", 9)
+    assert tree(home) == before
+    assert authority.admit(home, good, "desk", 9)
+
+
+def test_a_request_is_good_only_for_the_authority_that_it_was_made_for(tmp_path: Path) -> None:
+    """Or another domain's authority, which got it once, could have a member's certificate revoked with it."""
+    one, two = make_creator(tmp_path, "one"), make_creator(tmp_path, "two")
+    node = make_node(tmp_path, "three")
+    own = authority.signing_request(node, identity.load(one).authority)
+    assert authority.admit(one, own, "three", 9, from_afar=True)
+    before = tree(one)
+    for replayed in (authority.signing_request(node, identity.load(two).authority), authority.signing_request(node)):
+        with pytest.raises(authority.BadSigningRequest, match="another authority"):
+            authority.admit(one, replayed, "three", 9, from_afar=True)
+    assert tree(one) == before
+
+
+@pytest.mark.parametrize("curve", ["SM2", "brainpoolP256t1", "secp112r1"])
+def test_a_strangers_odd_curve_is_a_value_error(tmp_path: Path, curve: str) -> None:
+    key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
+    openssl("ecparam", "-name", curve, "-genkey", "-noout", "-out", key)
+    openssl("req", "-x509", "-new", "-key", key, "-subj", "/CN=x", "-outform", "DER", "-out", certificate)
+    for read, path in ((certificates.id_of_der, certificate), (certificates.load_private, key)):
+        with pytest.raises(ValueError):
+            read(Path(path).read_bytes())
+
+
+def test_a_certificate_of_no_version_is_a_value_error(tmp_path: Path) -> None:
+    pem = Path(identity.load(make_creator(tmp_path)).certificate).read_bytes()
+    der = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+    with pytest.raises(ValueError):
+        certificates.id_of_der(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_request_or_bad(data: bytes) -> None:
+    with pytest.raises(authority.BadSigningRequest):
+        authority.admit(Home({"IPDC_HOME": "/nonexistent"}), data, "desk", 9)
+
+
+def test_joining_again_gives_a_new_certificate_and_revokes_the_old_one(tmp_path: Path) -> None:
+    home, guest = make_creator(tmp_path), make_node(tmp_path, "two")
+    first, second = admit(home, guest, "two"), admit(home, guest, "deux")
+    assert first.member.serial != second.member.serial
+    assert [m.name for m in second.members.members] == ["one", "deux"]
+    assert second.members.revoked == (first.member.serial,) and second.members.version == 3
+
+
+def test_only_the_authoritys_node_admits_and_none_that_is_alone(tmp_path: Path) -> None:
+    alone, other = make_node(tmp_path, "one"), make_node(tmp_path, "two")
+    with pytest.raises(authority.StillAlone, match="domain create"):
+        admit(alone, other, "two")
+    home = make_creator(tmp_path, "three")
+    os.unlink(os.path.join(current(home), "authority-key.pem"))
+    for refused in (lambda: admit(home, other, "two"), lambda: authority.expel(home, "two"),
+                    lambda: authority.backup(home, PASSPHRASE)):
+        with pytest.raises(authority.NotTheAuthority, match="restore"):
+            refused()
+
+
+def test_the_authoritys_own_key_joins_no_second_time(tmp_path: Path) -> None:
+    home = make_creator(tmp_path)
+    with pytest.raises(authority.OwnNode):
+        admit(home, home, "one")
+
+
+def signed_list(home: Home, members: MemberList) -> None:
+    key = certificates.load_private(Path(current(home), "authority-key.pem").read_bytes())
+    payload = member_list.payload(members)
+    Path(current(home), "members.json").write_bytes(member_list.signed(payload, certificates.sign(key, payload)))
+
+
+def crowd(one: Member, count: int) -> tuple[Member, ...]:
+    """Members like `one`, with ids and serials of their own and the longest of names."""
+    return tuple(
+        replace(one, id=node_id(number.to_bytes(32, "big")), name="x" * 63, memory=1 << 62, portal=False,
+                serial=f"{1 << 62 | number:x}")
+        for number in range(count)
+    )  # fmt: skip
+
+
+def test_a_full_domain_says_so_but_still_renews_and_expels(tmp_path: Path) -> None:
+    home, guest, one_more = make_creator(tmp_path), make_node(tmp_path, "two"), make_node(tmp_path, "three")
+    present = admit(home, guest, "two").members
+    members = (*present.members, *crowd(present.members[1], MOST_MEMBERS - 2))
+    signed_list(home, replace(present, members=members))
+    with pytest.raises(authority.DomainFull, match="256 members"):
+        admit(home, one_more, "three")
+    assert len(admit(home, guest, "two").members.members) == MOST_MEMBERS
+    assert len(authority.expel(home, "two").members) == MOST_MEMBERS - 1
+    assert admit(home, one_more, "three")
+
+
+def test_a_list_stays_short_enough_to_travel(tmp_path: Path) -> None:
+    """In a full domain of the longest names there is room for fewer revoked certificates: the last ones stay."""
+    home, guest = make_creator(tmp_path), make_node(tmp_path, "two")
+    present = admit(home, guest, "two").members
+    members = (*present.members, *crowd(present.members[1], MOST_MEMBERS - 2))
+    revoked = tuple(f"{1 << 61 | number:x}" for number in range(300))
+    signed_list(home, replace(present, members=members, revoked=revoked))  # its CRL does not have them yet
+    after = admit(home, guest, "two")
+    assert MOST_BYTES - 2000 < len(after.signed) <= MOST_BYTES and identity.load(home).members == after.members
+    assert 100 < len(after.members.revoked) < 300
+    assert after.members.revoked == (*revoked, present.members[1].serial)[-len(after.members.revoked) :]
+
+
+def test_expelling_never_becomes_impossible(tmp_path: Path) -> None:
+    """With too many revoked certificates the oldest are dropped."""
+    home, guest = make_creator(tmp_path), make_node(tmp_path, "two")
+    present = admit(home, guest, "two").members
+    revoked = tuple(f"{1 << 61 | number:x}" for number in range(MOST_REVOKED))
+    signed_list(home, replace(present, revoked=revoked))
+    after = authority.expel(home, "two")
+    assert after.revoked == (*revoked[1:], present.members[1].serial)
+    assert len(x509.load_pem_x509_crl(after.crl.encode())) == MOST_REVOKED
+
+
+# ---- expel ----------------------------------------------------------------------------------------------------------
+
+def test_the_expelled_one_is_out_of_the_list_and_on_the_revoked(tmp_path: Path) -> None:
+    home, guest = make_creator(tmp_path), make_node(tmp_path, "two")
+    admitted = admit(home, guest, "two")
+    after = authority.expel(home, identity.own_id(guest)[-6:])
+    assert [m.name for m in after.members] == ["one"] and after.revoked == (admitted.member.serial,)
+    assert after.version == 3 and identity.load(home).members == after
+    assert len(admit(home, guest, "two").members.members) == 2  # a new token lets it in again
+
+
+def test_nobody_expels_the_authoritys_own_node_or_a_stranger(tmp_path: Path) -> None:
+    home, guest = make_creator(tmp_path), make_node(tmp_path, "two")
+    admit(home, guest, "one")  # of the same name
+    before = tree(home)
+    with pytest.raises(authority.OwnNode, match="backup"):
+        authority.expel(home, identity.own_id(home))
+    with pytest.raises(member_list.AmbiguousMember):
+        authority.expel(home, "one")
+    with pytest.raises(member_list.UnknownMember, match="domain show"):
+        authority.expel(home, "garage")
+    assert tree(home) == before
+
+
+# ---- verify ---------------------------------------------------------------------------------------------------------
+
+def test_a_list_counts_only_as_its_authority_signed_it(tmp_path: Path) -> None:
+    home, other = make_creator(tmp_path, "one"), make_creator(tmp_path, "two")
+    present = identity.load(home)
+    certificate = Path(present.authority_certificate).read_bytes()
+    assert authority.verify(present.signed, certificate) == present.members
+    _, payload, signature = member_list.parse(present.signed)
+    for changed in (
+        member_list.signed(payload.replace(b'"memory":1', b'"memory":2'), signature),
+        member_list.signed(payload, signature[:-1] + bytes([signature[-1] ^ 1])),
+        member_list.signed(payload, bytes(70)),
+    ):
+        with pytest.raises(BadMemberList, match="false"):
+            authority.verify(changed, certificate)
+    with pytest.raises(BadMemberList, match="another authority"):
+        authority.verify(present.signed, Path(identity.load(other).authority_certificate).read_bytes())
+    for broken in (b"", b"x", certificate[:200]):
+        with pytest.raises(BadMemberList, match="certificate"):
+            authority.verify(present.signed, broken)
+
+
+# ---- backup, restore ------------------------------------------------------------------------------------------------
+
+def test_another_node_takes_the_domain_over(tmp_path: Path) -> None:
+    dead, spare, guest = make_creator(tmp_path), make_node(tmp_path, "spare"), make_node(tmp_path, "guest")
+    admit(dead, guest, "guest")
+    data = authority.backup(dead, PASSPHRASE)
+    later = admit(dead, guest, "guest").members  # after the backup; the spare node never hears of it
+    restored = authority.restore(spare, data, PASSPHRASE, node_name="spare", memory=5)
+    now, members = identity.load(spare), restored.members
+    assert (now.domain, now.alone, now.has_authority) == ("home", False, True) and now.members == members
+    assert restored.known == 2 and restored.holder == members.member(identity.own_id(dead))
+    assert members.authority == later.authority and members.version > later.version
+    assert [m.name for m in members.members] == ["one", "guest", "spare"] and now.id in members.portals
+    assert identity.store_members(dead, now.signed)  # who knew a later list takes the new one
+    assert authority.expel(spare, "one").version == members.version + 1
+    assert admit(spare, make_node(tmp_path, "four"), "four").member.name == "four"
+
+
+def test_an_old_backup_on_a_node_that_knows_a_later_list_ends_above_it(tmp_path: Path) -> None:
+    home = make_creator(tmp_path)
+    data = authority.backup(home, PASSPHRASE)
+    signed_list(home, replace(identity.load(home).members, version=50_000))
+    restored = authority.restore(home, data, PASSPHRASE, node_name="one", memory=5)
+    assert restored.members.version == 51_000 and restored.holder is None  # it is this node
+
+
+def left_after(dead: Home, node: Home, signed: bytes) -> None:
+    """The node was a member as of this list, and left."""
+    directory = authority.make_directory(node, identity.load(dead).authority)
+    Path(directory, "members.json").write_bytes(signed)
+
+
+def test_who_came_or_went_after_the_backup_stays_so_where_a_later_list_is_known(tmp_path: Path) -> None:
+    dead, spare = make_creator(tmp_path), make_node(tmp_path, "spare")
+    gone, late = make_node(tmp_path, "gone"), make_node(tmp_path, "late")
+    admit(dead, gone, "gone")
+    data = authority.backup(dead, PASSPHRASE)
+    admit(dead, late, "late")
+    later = authority.expel(dead, "gone")
+    left_after(dead, spare, identity.load(dead).signed)
+    restored = authority.restore(spare, data, PASSPHRASE, node_name="spare", memory=5)
+    assert restored.known == later.version and restored.members.version == later.version + 1000
+    assert [member.name for member in restored.members.members] == ["one", "late", "spare"]
+    assert restored.members.member(identity.own_id(late)) == later.member(identity.own_id(late))
+    assert set(later.revoked) <= set(restored.members.revoked)
+
+
+def test_a_later_list_that_the_authority_did_not_sign_counts_for_nothing(tmp_path: Path) -> None:
+    dead, spare = make_creator(tmp_path), make_node(tmp_path, "spare")
+    data = authority.backup(dead, PASSPHRASE)
+    forged = replace(identity.load(dead).members, version=50_000)
+    left_after(dead, spare, member_list.signed(member_list.payload(forged), bytes(70)))
+    assert authority.restore(spare, data, PASSPHRASE, node_name="spare", memory=5).members.version == 1001
+
+
+def test_a_backup_says_nothing_without_its_passphrase(tmp_path: Path) -> None:
+    home = make_creator(tmp_path)
+    data = authority.backup(home, PASSPHRASE)
+    key = Path(current(home), "authority-key.pem").read_text().split("\n")[1]
+    assert key not in data.decode() and b"members" not in data
+    assert authority.backup(home, PASSPHRASE) != data
+    before = tree(home)
+    with pytest.raises(sealed.WrongPassphrase, match="domain home"):
+        authority.restore(home, data, b"another", node_name="one", memory=5)
+    assert tree(home) == before
+
+
+@given(st.data())
+def test_a_damaged_backup_is_told_from_a_wrong_passphrase(data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(BACKUP) - 2))
+    for broken in (BACKUP[:at], BACKUP[:at] + bytes([BACKUP[at] ^ data.draw(st.integers(1, 255))]) + BACKUP[at + 1 :]):
+        try:
+            assert sealed.unseal(broken, PASSPHRASE) == SEALED  # a space became a tab, or a hexadecimal digit a capital
+        except sealed.BackupDamaged:
+            pass
+
+
+@given(st.binary(max_size=300) | st.dictionaries(st.text(max_size=6), st.text(max_size=6)).map(
+    lambda value: json.dumps({"form": sealed.FORM, **value}).encode()))
+def test_any_bytes_are_a_backup_or_damaged(data: bytes) -> None:
+    with pytest.raises(sealed.BackupDamaged):
+        sealed.unseal(data, PASSPHRASE)
+
+
+def resealed(change: dict[str, object], inside: object = None) -> bytes:
+    """A backup with other words in it, whose digest and passphrase are right."""
+    body = json.loads(BACKUP)
+    del body["digest"]
+    body.update(change)
+    if inside is not None:
+        salt, nonce = bytes.fromhex(body["salt"]), bytes.fromhex(body["nonce"])
+        head = {name: value for name, value in body.items() if name != "sealed"}
+        key = AESGCM(sealed._key(PASSPHRASE, salt, sealed.PASSES))
+        cipher = key.encrypt(nonce, json.dumps(inside).encode(), sealed._bytes(head))
+        body["sealed"] = base64.b64encode(cipher).decode()
+    return json.dumps({**body, "digest": sealed._digest(body)}).encode()
+
+
+@pytest.mark.parametrize("change, inside", [
+    ({"domain": "\x1b[2J"}, None), ({"domain": "a\nb"}, None), ({"domain": 5 * "x" * 63}, None), ({"nonce": ""}, None),
+    ({"passes": "0"}, None), ({"passes": "17"}, None), ({"passes": "x"}, None), ({"passes": "9" * 5000}, None),
+    ({}, []), ({}, {"key": 1}), ({}, {"key": "k", "authority": "\xe4", "members": "m"}),
+])
+def test_what_a_strangers_backup_says_is_bounded(change: dict[str, object], inside: object) -> None:
+    """Its text reaches a terminal before the passphrase is known to fit."""
+    with pytest.raises(sealed.BackupDamaged):
+        sealed.unseal(resealed(change, inside), PASSPHRASE)
+
+
+def test_a_backup_with_another_domains_key_is_damaged(tmp_path: Path) -> None:
+    one, two = make_creator(tmp_path, "one"), make_creator(tmp_path, "two")
+    key = Path(current(two), "authority-key.pem").read_bytes()
+    present = identity.load(one)
+    mixed = sealed.Domain(key, Path(present.authority_certificate).read_bytes(), present.signed)
+    with pytest.raises(sealed.BackupDamaged, match="not its authority's"):
+        authority.restore(two, sealed.seal(mixed, PASSPHRASE), PASSPHRASE, node_name="two", memory=1)
+
+
+SEALED = sealed.Domain(b"key", b"certificate", member_list.signed(member_list.payload(MemberList(
+    "home", "QmNLei78zWmzUdbeRB3CiUfAizWUrbeeZh5K1rhAQKCh51", 1, (), (),
+    "-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n")), bytes(70)))
+BACKUP = sealed.seal(SEALED, PASSPHRASE)
+
+
+# ---- what OpenSSL says ----------------------------------------------------------------------------------------------
+
+def openssl(*words: str) -> str:
+    """Its output and errors, whatever its exit code."""
+    done = subprocess.run(["openssl", *words], capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+def checked(home: Home, certificate: str, *options: str, at: int | None = None) -> str:
+    """`openssl verify` with the CRL of this home's list, at a time (seconds since 1970)."""
+    crl = os.path.join(home.run, "crl.pem")
+    Path(crl).write_text(identity.load(home).members.crl)
+    when = () if at is None else ("-attime", str(at))
+    return openssl("verify", "-x509_strict", "-CAfile", identity.load(home).authority_certificate, "-crl_check",
+                   "-CRLfile", crl, *when, *options, certificate)
+
+
+TIMES = [1, 86400, int(datetime.datetime(2036, 2, 7, tzinfo=datetime.UTC).timestamp()), 253402300798]
+
+
+@pytest.mark.parametrize("at", TIMES)
+@pytest.mark.parametrize("purpose", ["sslserver", "sslclient"])
+def test_openssl_believes_a_member_at_any_time_and_on_both_sides(tmp_path: Path, at: int, purpose: str) -> None:
+    """1970, as a board without a clock believes at boot; 2036, when NTP's era ends; and the last second of 9999."""
+    home, guest = make_creator(tmp_path), make_node(tmp_path, "two")
+    path = str(tmp_path / "two.pem")
+    Path(path).write_bytes(admit(home, guest, "two").certificate)
+    for certificate in (path, identity.load(home).certificate):
+        assert checked(home, certificate, "-purpose", purpose, at=at).endswith(": OK\n")
+
+
+def test_openssl_refuses_the_expelled_the_replaced_and_a_strangers_certificate(tmp_path: Path) -> None:
+    home, guest = make_creator(tmp_path), make_node(tmp_path, "two")
+    paths = [str(tmp_path / name) for name in ("old.pem", "new.pem")]
+    for path in paths:
+        Path(path).write_bytes(admit(home, guest, "two").certificate)
+    assert "certificate revoked" in checked(home, paths[0]) and checked(home, paths[1]).endswith(": OK\n")
+    authority.expel(home, "two")
+    for at in TIMES:
+        assert "certificate revoked" in checked(home, paths[1], at=at)
+    assert checked(home, identity.load(home).certificate).endswith(": OK\n")
+    stranger = make_creator(tmp_path, "three")
+    assert "unable to get local issuer" in checked(home, identity.load(stranger).certificate)
+
+
+def test_a_member_is_no_authority_and_cannot_sign(tmp_path: Path) -> None:
+    home = make_creator(tmp_path)
+    present = identity.load(home)
+    text = openssl("x509", "-in", present.certificate, "-noout", "-text").replace("CN = ", "CN=")  # OpenSSL 3.0
+    for line in ("CA:FALSE", "Digital Signature", "TLS Web Server Authentication, TLS Web Client Authentication",
+                 "Not Before: Jan  1 00:00:00 1970 GMT", "Not After : Dec 31 23:59:59 9999 GMT", "NIST CURVE: P-256",
+                 f"Subject: CN={present.id}\n", f"Issuer: CN={present.authority}\n"):
+        assert line in text, text
+    text = openssl("x509", "-in", present.authority_certificate, "-noout", "-text").replace("CN = ", "CN=")
+    for line in ("CA:TRUE, pathlen:0", "Certificate Sign, CRL Sign", f"Subject: CN={present.authority}\n"):
+        assert line in text, text
+    forged = certificates.member_certificate(
+        certificates.new_key().public_key(), certificates.load_private(Path(present.key).read_bytes()), "77"
+    )
+    (tmp_path / "forged.pem").write_bytes(forged)
+    chain = str(tmp_path / "forged.pem")
+    assert "OK" not in checked(home, chain, "-untrusted", present.certificate, "-partial_chain")
+
+
+def test_of_two_crls_openssl_takes_the_one_of_the_higher_version(tmp_path: Path) -> None:
+    """A broker that reloads keeps the CRL before in its store: the dates, which are the versions, decide."""
+    home, guest = make_creator(tmp_path), make_node(tmp_path, "two")
+    path, both = str(tmp_path / "two.pem"), str(tmp_path / "both.pem")
+    Path(path).write_bytes(admit(home, guest, "two").certificate)
+    before = identity.load(home).members.crl
+    after = authority.expel(home, "two").crl
+    text = openssl("verify", "-CAfile", identity.load(home).authority_certificate, "-crl_check", path)
+    assert "unable to get certificate CRL" in text
+    for order in ((before, after), (after, before)):
+        Path(both).write_text("".join(order))
+        ca = identity.load(home).authority_certificate
+        assert "certificate revoked" in openssl("verify", "-CAfile", ca, "-crl_check", "-CRLfile", both, path)
+    crl = str(tmp_path / "crl.pem")
+    Path(crl).write_text(after)
+    text = openssl("crl", "-in", crl, "-noout", "-text")
+    for line in ("Last Update: Jan  1 00:00:03 1950 GMT", "Next Update: Dec 31 23:59:59 9999 GMT", "X509v3 CRL Number"):
+        assert line in text, text
+    assert "verify OK" in openssl("crl", "-in", crl, "-noout", "-CAfile", identity.load(home).authority_certificate)
+
+
+# ---- the child ------------------------------------------------------------------------------------------------------
+
+def child(home: Home, *words: str, question: object = None) -> tuple[int, dict[str, object]]:
+    command, environment = identity.child_command(*words), identity.child_environment(home)
+    done = subprocess.run(command, env=environment, input=json.dumps(question), capture_output=True, text=True)
+    assert not done.stderr, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_the_child_verifies_a_list(tmp_path: Path) -> None:
+    home, guest = make_creator(tmp_path), make_node(tmp_path, "two")
+    certificate = Path(identity.load(home).authority_certificate).read_text()
+    good = base64.b64encode(admit(home, guest, "two").signed).decode()
+    assert child(home, "verify", question={"list": good, "authority": certificate}) == (0, {"ok": True})
+    for question in ({"list": good, "authority": ""}, {"list": "e30=", "authority": certificate},
+                     {"list": "?", "authority": certificate}, {"list": good[:-8], "authority": "\u00e4"}):
+        code, answer = child(home, "verify", question=question)
+        assert code == 0 and answer["ok"] is False and answer["reason"]
+
+
+def test_the_child_expels(tmp_path: Path) -> None:
+    home, guest = make_creator(tmp_path), make_node(tmp_path, "two")
+    admit(home, guest, "two")
+    assert child(home, "expel", "two") == (0, {"version": 3, "id": identity.own_id(guest)})
+    code, answer = child(home, "expel", "two")
+    assert code == 1 and answer["error"]["name"] == "UnknownMember"  # type: ignore[index]
+    code, answer = child(home, "dance")
+    assert code == 1 and answer["error"]["name"] == "WrongUsage"  # type: ignore[index]
