@@ -295,8 +295,8 @@ def present_nodes(home: Home, idle: Callable[[], None]) -> int:
 
 def free_ports(count: int) -> list[int]:
     """TCP ports of 127.0.0.1 that are free, all different. None that the kernel gives to outgoing connections, of
-    which a lab has many before its last node listens."""
-    ports = list(range(LOWEST_PORT, _first_ephemeral()))
+    which a lab has many before its last node listens; none that a node has which is told nothing."""
+    ports = [port for port in range(LOWEST_PORT, _first_ephemeral()) if port not in settings.DEFAULT_PORTS]
     random.SystemRandom().shuffle(ports)
     found: list[int] = []
     for port in ports:

@@ -16,7 +16,7 @@ import pytest
 
 from ipdc_edge import settings
 from ipdc_edge.__main__ import main
-from ipdc_edge.commands import change, processes
+from ipdc_edge.commands import change, laboratory, processes
 from ipdc_edge.commands.laboratory import Lab, LabNode, NodeDied, OtherLab, OtherSandbox, free_ports
 from ipdc_edge.drivers import authority, identity
 from ipdc_edge.home import SocketPathTooLong
@@ -96,6 +96,13 @@ def test_free_ports_are_different_and_free() -> None:
     assert len(set(ports)) == 50
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", ports[0]))
+
+
+def test_free_ports_are_none_of_those_that_an_installed_node_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(laboratory, "LOWEST_PORT", min(settings.DEFAULT_PORTS) - 2)
+    monkeypatch.setattr(laboratory, "_first_ephemeral", lambda: max(settings.DEFAULT_PORTS) + 3)
+    ports = free_ports(3)
+    assert not set(ports) & set(settings.DEFAULT_PORTS)
 
 
 def test_make_writes_settings_that_keep_the_nodes_on_loopback_and_apart(directory: str) -> None:

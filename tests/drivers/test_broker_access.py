@@ -7,6 +7,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -124,6 +125,17 @@ def test_nobody_gets_in_locally_without_the_password(node: Node, who: str, passw
         node.daemon("x", user=user, password=password)
     assert caught.value.reason in (BAD_CREDENTIALS, NOT_AUTHORIZED)
     node.daemon("x").close()
+
+
+def test_no_connection_is_lost_when_a_second_begins(node: Node) -> None:
+    """mosquitto 2.0.21 drops who stands on the last place of its ring of keepalives: whoever has the greatest one that
+    is allowed, if that is what a connection has before it says its own."""
+    end = time.monotonic() + 4
+    connections = 0
+    while time.monotonic() < end:
+        node.daemon("x").close()
+        connections += 1
+    assert connections > 4
 
 
 def test_no_certificate(node: Node) -> None:

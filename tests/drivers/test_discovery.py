@@ -67,9 +67,37 @@ def test_hints_are_bounded() -> None:
     assert len(parse("".join(line(port=str(port)) for port in range(1, 500)))) == discovery.MOST_FOUND
 
 
-def program(monkeypatch: pytest.MonkeyPatch, directory: Path, script: str) -> None:
-    """An avahi-browse that does this."""
-    path = directory / "avahi-browse"
+def test_a_host_whose_ipv6_address_came_first_is_looked_up() -> None:
+    output = (line(address="fe80::1") + line(address="fe80::1", port="1884") + line(port="1885")).encode()
+    assert discovery.unresolved(output) == ("pi.local",)
+    known = discovery.addresses(b"pi.local\t10.77.0.9\n")
+    assert discovery.parse(output, known) == [
+        FOUND._replace(address="10.77.0.9"), FOUND._replace(address="10.77.0.9", port=1884), FOUND._replace(port=1885)]
+
+
+@pytest.mark.parametrize("host", [
+    "--help", "-4.local", "pi.local\t", "pi", "a b.local", "pi.local.evil", "é.local", "",
+])
+def test_no_name_that_is_none_reaches_a_command(host: str) -> None:
+    assert discovery.unresolved(line(address="fe80::1").replace("pi.local", host).encode()) == ()
+    assert discovery.addresses(f"{host}\t10.77.0.9\n".encode()) == {}
+
+
+def test_names_to_look_up_are_bounded() -> None:
+    many = "".join(line(address="fe80::1").replace("pi.local", f"pi{number}.local") for number in range(500))
+    assert len(discovery.unresolved(many.encode())) == discovery.MOST_FOUND
+
+
+@pytest.mark.parametrize("output", [
+    b"pi.local\tfe80::1\n", b"pi.local 10.77.0.9\n", b"pi.local\t127.0.0.1\n", b"\t\n", b"\xff",
+])
+def test_an_address_that_is_none_is_passed_over(output: bytes) -> None:
+    assert discovery.addresses(output) == {}
+
+
+def program(monkeypatch: pytest.MonkeyPatch, directory: Path, script: str, name: str = "avahi-browse") -> None:
+    """A tool of Avahi's that does this."""
+    path = directory / name
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
@@ -81,6 +109,16 @@ def test_the_tool_is_told_to_end_and_its_answer_read(monkeypatch: pytest.MonkeyP
     assert discovery.browse() == [FOUND]
     words = (tmp_path / "words").read_text().split()
     assert words[-1] == "_ipdc._tcp" and {"--parsable", "--resolve", "--terminate", "--no-db-lookup"} == set(words[:-1])
+
+
+def test_the_ipv4_address_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "answer").write_text(line(address="fe80::1"))
+    program(monkeypatch, tmp_path, f"cat {tmp_path}/answer")
+    program(monkeypatch, tmp_path, f'echo "$@" > {tmp_path}/words; printf "pi.local\\t10.77.0.1\\n"', "avahi-resolve")
+    assert discovery.browse() == [FOUND]
+    assert (tmp_path / "words").read_text().split() == ["-4", "--name", "pi.local"]
+    program(monkeypatch, tmp_path, "exit 1", "avahi-resolve")
+    assert discovery.browse() == []
 
 
 def test_without_the_tool_or_its_daemon_nothing_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

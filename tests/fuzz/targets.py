@@ -352,6 +352,13 @@ ANNOUNCED = (
     f'=;eth0;IPv4;ipdc-edge\\032on\\032pi;_ipdc._tcp;local;pi.local;10.77.0.1;18830;"id={NODE}" "domain={OTHER}"\n'
 ).encode()
 
+
+def avahi(data: bytes) -> None:
+    known = discovery.addresses(data)
+    assert len(discovery.parse(data, known)) <= discovery.MOST_FOUND
+    assert not any(host.startswith("-") for host in (*known, *discovery.unresolved(data)))
+
+
 # -- HTTP
 
 BLOCK = b"leaf"
@@ -421,7 +428,8 @@ TARGETS: tuple[Target, ...] = (
     Target("join-answer", join_answer, (join_messages.BadJoinMessage, join_messages.JoinRefused),
            (join_messages.encode_answer(JOINED), join_messages.encode_refusal("wait", "", 7)),
            ("codec/join_messages.py", *MESSAGE_FILES)),
-    Target("avahi", discovery.parse, (), (ANNOUNCED, ANNOUNCED.replace(b"=;", b"+;", 1) + ANNOUNCED),
+    Target("avahi", avahi, (), (ANNOUNCED, ANNOUNCED.replace(b"=;", b"+;", 1) + ANNOUNCED,
+                              ANNOUNCED.replace(b"10.77.0.1", b"fe80::1"), b"pi.local\t10.77.0.1\n"),
            ("drivers/discovery.py",),
            (b";", b"=;", b'"id=', b'"domain=', b"_ipdc._tcp", b"\n", b"0.0.0.0", NODE.encode())),
     Target("gateway", gateway, (), REQUESTS, ("drivers/gateway.py", "drivers/gateway_http.py"), HTTP_WORDS),
