@@ -18,9 +18,6 @@ from tests.simulation.node import SimNode
 from tests.simulation.scenario import Run, parse
 from tests.simulation.world import CALM, STORM, WORSE, Weather, World, sim_id
 
-# The trace of `digest.storm()`. It changes with every change of the protocol's behaviour; then pin the new
-# one.
-PINNED = "3528844630a1f2fc9392bd5d1d15fc4b34819cbc403c7ff767bb639274fb6de3"
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -188,18 +185,22 @@ def digests(python: str, hash_seed: str) -> str:
     return out[1]
 
 
-@pytest.mark.parametrize("hash_seed", ["0", "1", "4711"])
+@pytest.mark.parametrize("hash_seed", ["0", "4711"])  # and others with other Pythons, in tests/bare
 def test_the_digest_does_not_depend_on_the_hash_seed(hash_seed: str) -> None:
-    assert digests(sys.executable, hash_seed) == PINNED
+    assert digests(sys.executable, hash_seed) == digest.PINNED
 
 
-def test_the_digest_does_not_depend_on_the_version_of_python() -> None:
+OWN = f"python3.{sys.version_info.minor}"
+
+
+@pytest.mark.parametrize("name", [name for name in ("python3.11", "python3.12", "python3.13") if name != OWN])
+def test_the_digest_does_not_depend_on_the_version_of_python(name: str) -> None:
     """With whatever other Pythons are here; the bare roots of `--all` run it on Debian's 3.11 and 3.13 in any
     case."""
-    for name in ("python3.11", "python3.12", "python3.13"):
-        python = shutil.which(name)
-        if python and subprocess.run([python, "--version"], capture_output=True).returncode == 0:
-            assert digests(python, "7") == PINNED, name
+    python = shutil.which(name)
+    if not python or subprocess.run([python, "--version"], capture_output=True).returncode:
+        pytest.skip(f"does not apply: no {name} here")
+    assert digests(python, "7") == digest.PINNED
 
 
 def test_one_changed_tie_break_changes_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
