@@ -27,6 +27,7 @@ from ipdc_edge.codec.cid import (
     encode_varint,
     parse_cid,
 )
+from ipdc_edge.codec.hamt import MAX_FANOUT, MURMUR3_X64_64, prefix_length
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ class Node:
     """A block read as UnixFS. `size` is the length of the file below it (0 for a directory).
 
     `blocksizes[i]` bytes of the file lie below `links[i]`; `data` are the file's bytes that stand in the
-    block itself (before those of the links), or a symlink's target.
+    block itself (before those of the links), or a symlink's target. A directory with a `fanout` is one node of a
+    sharded one (HAMT): its links are named by their slot, and what follows it. Names are as `os.fsdecode` makes them:
+    any bytes.
     """
 
     kind: str
@@ -80,6 +83,19 @@ class Node:
     links: list[Link] = field(default_factory=list)
     blocksizes: list[int] = field(default_factory=list)
     data: bytes = b""
+    fanout: int = 0
+
+    def entries(self) -> Iterator[Link]:
+        """The entries of a directory that stand in this very node, under their own names."""
+        skip = prefix_length(self.fanout) if self.fanout else 0
+        for link in self.links:
+            if len(link.name) > skip:
+                yield link._replace(name=link.name[skip:])
+
+    def shards(self) -> Iterator[Link]:
+        """The nodes of the same sharded directory below this one, named by their slot."""
+        length = prefix_length(self.fanout) if self.fanout else -1
+        return (link for link in self.links if len(link.name) == length)
 
     def children(self, offset: int = 0) -> Iterator[tuple[int, int, str]]:
         """(offset, size, cid) of every child of a file node that itself begins at `offset`."""
@@ -146,7 +162,7 @@ def directory_block(entries: Iterable[tuple[str, str, int]]) -> tuple[str, bytes
     BadDirectory for a name that no file system could hold, a doubled one, or more than the profile puts in
     one block (HAMT directories are not written).
     """
-    ordered = sorted((name.encode("utf-8", "surrogatepass"), name, cid, tsize) for name, cid, tsize in entries)
+    ordered = sorted((_name_bytes(name), name, cid, tsize) for name, cid, tsize in entries)
     parts = []
     before = None
     for raw, name, cid, tsize in ordered:
@@ -160,6 +176,13 @@ def directory_block(entries: Iterable[tuple[str, str, int]]) -> tuple[str, bytes
     if len(block) > MAX_DIRECTORY:
         reason = f"with it the directory's block has {len(block)} bytes; more than {MAX_DIRECTORY} need a HAMT"
         raise BadDirectory(name=ascii(ordered[-1][1]), reason=reason)
+    return dag_pb_cid(block), block
+
+
+def symlink_block(target: bytes) -> tuple[str, bytes]:
+    """(cid, block) of a symbolic link to `target`, which is never looked at."""
+    unixfs = b"\x08\x04" + _bytes_field(2, target)
+    block = _bytes_field(1, unixfs)
     return dag_pb_cid(block), block
 
 
@@ -223,7 +246,7 @@ def _parse_link(data: bytes) -> Link:
         if number == 1 and isinstance(value, bytes) and target is None:
             target = cid_from_parts(cid_from_bytes(value))
         elif number == 2 and isinstance(value, bytes):
-            name = value.decode("utf-8")  # UnicodeDecodeError is a ValueError
+            name = value.decode("utf-8", "surrogateescape")
         elif number == 3 and isinstance(value, int):
             tsize = value
         else:
@@ -238,6 +261,7 @@ def _parse_unixfs(data: bytes, links: list[Link]) -> Node:
     inline = b""
     filesize = 0
     blocksizes: list[int] = []
+    hash_type = fanout = 0
     for number, value in _fields(data):
         if number == 1 and isinstance(value, int) and kind is None:
             kind = value
@@ -249,10 +273,14 @@ def _parse_unixfs(data: bytes, links: list[Link]) -> Node:
             blocksizes += [value] if isinstance(value, int) else _packed(value)
             if len(blocksizes) > len(links):
                 raise ValueError("more block sizes than links")
-        elif number not in (5, 6, 7, 8):  # a HAMT's hash and fan-out, mode, mtime: known, and not used here
+        elif number == 5 and isinstance(value, int):
+            hash_type = value
+        elif number == 6 and isinstance(value, int):
+            fanout = value
+        elif number not in (7, 8):  # mode, mtime: known, and not used here
             raise ValueError(f"field {number} has no place in UnixFS data")
     if kind == _HAMT:
-        raise ValueError("a sharded directory (HAMT) is not read yet")
+        return _shard(hash_type, fanout, links)
     if kind not in _KINDS:
         raise ValueError("it has no UnixFS type" if kind is None else f"UnixFS type {kind}")
     if _KINDS[kind] == FILE:
@@ -277,13 +305,42 @@ def _file_node(inline: bytes, filesize: int, blocksizes: list[int], links: list[
     return Node(FILE, filesize, links, blocksizes, inline)
 
 
+def _shard(hash_type: int, fanout: int, links: list[Link]) -> Node:
+    """One node of a sharded directory."""
+    if hash_type != MURMUR3_X64_64:
+        raise ValueError(f"a sharded directory by the hash 0x{hash_type:x}")
+    if fanout < 8 or fanout > MAX_FANOUT or fanout & (fanout - 1):
+        raise ValueError(f"a sharded directory with {fanout} slots in a node")
+    if len(links) > fanout:
+        raise ValueError(f"{len(links)} links in {fanout} slots")
+    length = prefix_length(fanout)
+    for link in links:
+        try:
+            slot = int(link.name[:length], 16)
+        except ValueError:
+            slot = -1
+        if link.name[:length] != f"{slot:0{length}X}" or slot >= fanout:
+            raise ValueError(f"entry {link.name[:80]!a}: its slot is none")
+    node = Node(DIRECTORY, 0, links, fanout=fanout)
+    _check_names(list(node.entries()))
+    return node
+
+
 def _check_names(links: list[Link]) -> None:
     seen: dict[str, None] = {}
     for link in links:
-        fault = "stands twice" if link.name in seen else _fault_of_name(link.name.encode("utf-8"))
+        fault = "stands twice" if link.name in seen else _fault_of_name(_name_bytes(link.name))
         if fault:
             raise ValueError(f"entry {link.name[:80]!a}: {fault}")
         seen[link.name] = None
+
+
+def _name_bytes(name: str) -> bytes:
+    """A name's bytes; also of a name that no file system gives, which has them in the way of its text."""
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogatepass")
 
 
 def _fault_of_name(name: bytes) -> str:
@@ -292,13 +349,7 @@ def _fault_of_name(name: bytes) -> str:
         return "not a name of a file"
     if b"/" in name or b"\0" in name:
         return "a slash or a zero byte in a name"
-    if len(name) > _MAX_NAME:
-        return f"a name has at most {_MAX_NAME} bytes"
-    try:
-        name.decode("utf-8")
-    except UnicodeDecodeError:
-        return "the name is not UTF-8"
-    return ""
+    return f"a name has at most {_MAX_NAME} bytes" if len(name) > _MAX_NAME else ""
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
