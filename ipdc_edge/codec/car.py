@@ -6,7 +6,7 @@ Source: https://ipld.io/specs/transport/car/carv1/
 
 from __future__ import annotations
 
-from ipdc_edge.codec.cid import cid_to_bytes, encode_varint
+from ipdc_edge.codec.cid import SHA2_256, cid_to_bytes, encode_varint, parse_cid
 
 
 def car_header(root: str) -> bytes:
@@ -17,7 +17,7 @@ def car_header(root: str) -> bytes:
     return encode_varint(len(body)) + body
 
 
-def section_head(cid: str, size: int) -> bytes:
-    """What stands before a block of so many bytes."""
-    name = cid_to_bytes(cid)
+def section_head(cid: str, size: int, version_0: bool = False) -> bytes:
+    """What stands before a block of so many bytes; its CID as version 0 where that is how it was linked."""
+    name = bytes((SHA2_256, 32)) + parse_cid(cid).digest if version_0 else cid_to_bytes(cid)
     return encode_varint(len(name) + size) + name

@@ -61,11 +61,13 @@ class BadDirectory(IpdcError):
 
 
 class Link(NamedTuple):
-    """A child: `tsize` counts the bytes of all blocks below it, its own included."""
+    """A child: `tsize` counts the bytes of all blocks below it, its own included. `version_0`: that is how the link is
+    written; a copy of the block goes by the same name."""
 
     name: str
     cid: str
     tsize: int
+    version_0: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,16 @@ def parse_node(cid: str, data: Buffer) -> Node:
         raise BadNode(cid=cid, reason=f"a link to no CID, {error.details['reason']}") from None
 
 
+def dag_pb_links(cid: str, data: bytes) -> list[Link]:
+    """The links of a dag-pb node, whether it is UnixFS or not. BadNode."""
+    try:
+        return _dag_pb(data)[0]
+    except ValueError as error:
+        raise BadNode(cid=cid, reason=str(error)) from None
+    except BadCid as error:
+        raise BadNode(cid=cid, reason=f"a link to no CID, {error.details['reason']}") from None
+
+
 def _file_block(children: list[tuple[str, int, int]]) -> bytes:
     total = sum(child[1] for child in children)
     unixfs = [b"\x08\x02\x18", encode_varint(total)]
@@ -222,6 +234,14 @@ def _bytes_field(number: int, value: bytes) -> bytes:
 
 
 def _parse_dag_pb(data: bytes) -> Node:
+    links, unixfs = _dag_pb(data)
+    if unixfs is None:
+        raise ValueError("it has no UnixFS data")
+    return _parse_unixfs(unixfs, links)
+
+
+def _dag_pb(data: bytes) -> tuple[list[Link], bytes | None]:
+    """The links of a node of any meaning, and what it holds."""
     links: list[Link] = []
     unixfs: bytes | None = None
     for number, value in _fields(data):
@@ -233,18 +253,18 @@ def _parse_dag_pb(data: bytes) -> Node:
             unixfs = value
         else:
             raise ValueError(f"field {number} has no place in a dag-pb node")
-    if unixfs is None:
-        raise ValueError("it has no UnixFS data")
-    return _parse_unixfs(unixfs, links)
+    return links, unixfs
 
 
 def _parse_link(data: bytes) -> Link:
     target: str | None = None
     name = ""
     tsize = 0
+    version_0 = False
     for number, value in _fields(data):
         if number == 1 and isinstance(value, bytes) and target is None:
             target = cid_from_parts(cid_from_bytes(value))
+            version_0 = value[0] != 1
         elif number == 2 and isinstance(value, bytes):
             name = value.decode("utf-8", "surrogateescape")
         elif number == 3 and isinstance(value, int):
@@ -253,7 +273,7 @@ def _parse_link(data: bytes) -> Link:
             raise ValueError(f"field {number} has no place in a link")
     if target is None:
         raise ValueError("a link without a target")
-    return Link(name, target, tsize)
+    return Link(name, target, tsize, version_0)
 
 
 def _parse_unixfs(data: bytes, links: list[Link]) -> Node:

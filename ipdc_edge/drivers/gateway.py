@@ -1,27 +1,26 @@
-"""This node's trustless gateway: gives out single blocks over HTTP to whoever asks by CID.
+"""This node's trustless gateway: gives out blocks and CARs over HTTP to whoever asks by CID.
 
 Owns the answers and the connections of those whom `gateway_door` let in. Never interprets a block, never takes data in,
 never lets one peer cost much: connections are bounded in all and per peer, every wait has an end, and a connection
 holds at most one piece of a block, not the block. The store checks a block before its first byte is sent. Beside
 blocks there are a few pages, texts that somebody else makes when they are asked for.
 
-Source: https://specs.ipfs.tech/http-gateways/trustless-gateway/ (block responses) and path-gateway for
-headers. CAR answers are not made yet: `format=car` is answered with 501.
+What there is to say of content is in `gateway_content`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from contextlib import aclosing
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import h11
 
-from ipdc_edge.codec.cid import BadCid, parse_cid
-from ipdc_edge.drivers.blocks import ReferenceChanged
+from ipdc_edge.drivers.gateway_content import content
 from ipdc_edge.drivers.gateway_door import Door
-from ipdc_edge.drivers.gateway_http import RAW_TYPE, Answer, Connection, matches, split_target, wanted_format
+from ipdc_edge.drivers.gateway_http import Answer, Connection, split_target
 from ipdc_edge.drivers.refusals import Refusals
 from ipdc_edge.errors import IpdcError
 
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from ipdc_edge.drivers.blocks import BlockStore
 
 LEFTOVERS = "/ipdc/leftovers"  # the page of daemon/leftovers.py
-_SMALL = 64 << 10  # bytes of a block that may be hashed in the loop: well under a millisecond on a PC, a few on a board
-_FOREVER = "public, max-age=29030400, immutable"
 
 
 class GatewayPortTaken(IpdcError):
@@ -137,6 +134,8 @@ class Gateway:
                 return
             given = answer.block.size if answer.block is not None and request.method == b"GET" else None
             self._count(given, answer.status >= 400)
+            if answer.stream is not None:
+                answer.stream = self._counted(answer.stream)
             try:
                 await connection.send(answer, request.method != b"HEAD")
             except BaseException:
@@ -155,6 +154,15 @@ class Gateway:
             self.counters["bytes"] += sign * given
         self.counters["refused"] += refused
 
+    async def _counted(
+        self, stream: AsyncGenerator[tuple[bytes, BlockReader], None]
+    ) -> AsyncGenerator[tuple[bytes, BlockReader], None]:
+        async with aclosing(stream):
+            async for before, block in stream:
+                if block.size:
+                    self._count(block.size, False)
+                yield before, block
+
     async def _answer(self, request: h11.Request) -> Answer:
         headers: dict[bytes, bytes] = {}
         for name, value in request.headers:
@@ -168,73 +176,4 @@ class Gateway:
             return Answer(200, await self._pages[path](), (("Cache-Control", "no-store"),))
         if not path.startswith("/ipfs/"):
             return Answer(404, "only /ipfs/{cid} is served here")
-        text = path.removeprefix("/ipfs/")
-        wanted = wanted_format(query, headers.get(b"accept", b"").decode("latin-1"))
-        if wanted == "car":
-            return Answer(501, "CAR answers are not made yet; ask for single blocks by format=raw")
-        if wanted != "raw":
-            return Answer(400, f"say ?format=raw or Accept: {RAW_TYPE}; nothing else is served here")
-        if "/" in text:
-            return Answer(400, "a raw block is asked for by its CID alone, without a path")
-        try:
-            parse_cid(text)
-        except BadCid as error:
-            return Answer(400, str(error))
-        return await self._block(text, headers, "format" not in query)
-
-    async def _block(self, cid: str, headers: dict[bytes, bytes], negotiated: bool) -> Answer:
-        size = self._store.size(cid)
-        block = None
-        missing = "this block is not here"
-        if size is not None:
-            try:
-                if size <= _SMALL:
-                    block = self._store.open_block(cid)
-                else:
-                    block = await _in_thread(self._store, cid)
-            except ReferenceChanged:
-                # the file's path is nobody's business
-                missing = "this block was here; the file that held it has changed since"
-            except OSError as error:
-                return Answer(500, f"this block cannot be read now ({error.strerror})")
-        if block is None:
-            only_cached = "only-if-cached" in headers.get(b"cache-control", b"").decode("latin-1").lower()
-            return Answer(412 if only_cached else 404, missing)
-        etag = f'"{cid}.raw"'
-        fixed = (
-            ("Etag", etag),
-            ("Cache-Control", _FOREVER),
-            ("X-Ipfs-Path", f"/ipfs/{cid}"),
-            ("X-Ipfs-Roots", cid),
-            *((("Vary", "Accept"), ("Content-Location", f"/ipfs/{cid}?format=raw")) if negotiated else ()),
-        )
-        if matches(headers.get(b"if-none-match", b"").decode("latin-1"), etag):
-            block.close()
-            return Answer(304, headers=fixed)
-        return Answer(
-            200,
-            headers=(
-                ("Content-Type", RAW_TYPE),
-                ("Content-Disposition", f'attachment; filename="{cid}.bin"'),
-                ("Accept-Ranges", "none"),
-                *fixed,
-            ),
-            block=block,
-        )
-
-
-async def _in_thread(store: BlockStore, cid: str) -> BlockReader | None:
-    """Open and hash a big block in a thread; when the waiting is cancelled, the open file is still closed."""
-    opening = asyncio.ensure_future(asyncio.to_thread(store.open_block, cid))
-    try:
-        return await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        opening.add_done_callback(_close_unwanted)
-        raise
-
-
-def _close_unwanted(opening: asyncio.Future[BlockReader | None]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        block = opening.result()
-        if block is not None:
-            block.close()
+        return await content(self._store, path, query, headers)

@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import h11
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+
     from ipdc_edge.drivers.block_files import BlockReader
 
 RAW_TYPE = "application/vnd.ipld.raw"
 CAR_TYPE = "application/vnd.ipld.car"
 MAX_HEADER = 8 << 10  # bytes of a request up to its empty line
+MAX_PARAMETERS = 64  # of a query
 _PIECE = 32 << 10  # bytes of a block in memory for each connection
 _LINGER = 1 << 20  # bytes of an unwanted body that are read, so that the refusal reaches its sender
 _BINARY = (("X-Content-Type-Options", "nosniff"),)
 
 
 class Answer:
-    """A response without its body's bytes: status, headers, and either a text or an open block."""
+    """A response without its body's bytes: status, headers, and a text, an open block, or a stream of blocks, each with
+    the bytes that stand before it."""
 
     def __init__(
         self,
@@ -33,11 +38,13 @@ class Answer:
         headers: tuple[tuple[str, str], ...] = (),
         block: BlockReader | None = None,
         close: bool = False,
+        stream: AsyncGenerator[tuple[bytes, BlockReader], None] | None = None,
     ) -> None:
         self.status = status
         self.text = text
         self.headers = headers
         self.block = block
+        self.stream = stream
         self.close = close
 
 
@@ -84,7 +91,7 @@ class Connection:
         text = (answer.text + "\n").encode() if answer.text else b""
         length = len(text) if answer.block is None else answer.block.size
         headers = [*_BINARY, *answer.headers]
-        if answer.status != 304:
+        if answer.status != 304 and answer.stream is None:
             headers.append(("Content-Length", str(length)))
         if text:
             headers.append(("Content-Type", "text/plain; charset=utf-8"))
@@ -93,10 +100,12 @@ class Connection:
             headers.append(("Connection", "close"))
         self._write(h11.Response(status_code=answer.status, headers=headers))
         if body and answer.status != 304:
-            if answer.block is None:
-                self._write(h11.Data(data=text))
-            else:
+            if answer.stream is not None:
+                await self._send_stream(answer.stream)
+            elif answer.block is not None:
                 await self._send_block(answer.block)
+            else:
+                self._write(h11.Data(data=text))
         self._write(h11.EndOfMessage())
         await self._drain()
 
@@ -134,6 +143,15 @@ class Connection:
         except AttributeError:  # CPython 3.11: a TLS transport that was closed twice has forgotten its protocol
             return
 
+    async def _send_stream(self, stream: AsyncGenerator[tuple[bytes, BlockReader], None]) -> None:
+        async with aclosing(stream):
+            async for before, block in stream:
+                try:
+                    self._write(h11.Data(data=before))
+                    await self._send_block(block)
+                finally:
+                    block.close()
+
     async def _send_block(self, block: BlockReader) -> None:
         sent = 0
         while sent < block.size:
@@ -150,6 +168,8 @@ class Connection:
             self._writer.write(data)
 
     async def _drain(self) -> None:
+        if self._writer.transport.is_closing():  # a transport takes what nobody gets, and says nothing
+            raise ConnectionResetError("the peer has gone")
         if not self._writer.transport.get_write_buffer_size():
             return
         async with asyncio.timeout(self._patience):
@@ -164,6 +184,14 @@ def split_target(target: bytes) -> tuple[str, dict[str, str]]:
         _, slash, text = text.partition("/")
         text = slash + text
     path, _, query = text.partition("?")
+    if "%" in query or "+" in query:
+        from urllib.parse import parse_qsl  # rarely needed
+
+        try:
+            pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+        except ValueError as error:
+            raise h11.RemoteProtocolError(str(error), error_status_hint=400) from None
+        return path, dict(reversed(pairs))
     parameters: dict[str, str] = {}
     for part in query.split("&"):
         name, _, value = part.partition("=")
@@ -175,13 +203,23 @@ def wanted_format(query: dict[str, str], accept: str) -> str:
     """"raw", "car" or "": `format` beats `Accept`, and of several accepted types the first that we know counts."""
     if "format" in query:
         return query["format"]
+    return next((kind for kind, _ in _accepted(accept)), "")
+
+
+def car_options(query: dict[str, str], accept: str) -> dict[str, str]:
+    """`version`, `order` and `dups` of a CAR, as far as they are asked for: the query beats `Accept`."""
+    options = next((parameters for kind, parameters in _accepted(accept) if kind == "car"), {})
+    asked = {name: query.get(f"car-{name}", options.get(name)) for name in ("version", "order", "dups")}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _accepted(accept: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The types in `Accept` that are served here, "raw" or "car", with their parameters."""
     for choice in accept.lower().split(","):
-        kind, *parameters = (part.strip() for part in choice.split(";"))
-        if any(parameter.replace(" ", "") in ("q=0", "q=0.0", "q=0.00", "q=0.000") for parameter in parameters):
-            continue
-        if kind in (RAW_TYPE, CAR_TYPE):
-            return "raw" if kind == RAW_TYPE else "car"
-    return ""
+        kind, *rest = (part.strip() for part in choice.split(";"))
+        parameters = {name.strip(): value.strip() for name, _, value in (part.partition("=") for part in rest)}
+        if kind in (RAW_TYPE, CAR_TYPE) and parameters.get("q") not in ("0", "0.0", "0.00", "0.000"):
+            yield "raw" if kind == RAW_TYPE else "car", parameters
 
 
 def matches(if_none_match: str, etag: str) -> bool:
