@@ -10,7 +10,7 @@ from typing import Any
 
 from ipdc_edge.codec.cid import inlined, raw_cid
 from ipdc_edge.codec.runs import encode_manifest
-from ipdc_edge.codec.unixfs import MAX_BLOCK
+from ipdc_edge.codec.unixfs import MAX_BLOCK, directory_block
 from ipdc_edge.daemon.local_inputs import LocalInputs
 from ipdc_edge.daemon.streams import FetchFailed, Inputs, Outputs, check_params
 from ipdc_edge.daemon.tasks import _json as json_block
@@ -21,6 +21,7 @@ from ipdc_edge.drivers.provider import Provider, ProviderFault, ProviderPool, _C
 
 BLOCK = b"leaf"
 LEAF = raw_cid(BLOCK)
+FOLDER, FOLDER_BLOCK = directory_block([("a", LEAF, 4), ("b b", LEAF, 4)])
 MANIFEST = encode_manifest([{"blocks": [LEAF], "bytes": 4, "records": 1}] * 2)
 _loops: list[asyncio.AbstractEventLoop] = []
 
@@ -51,6 +52,9 @@ class Wire:
 
     def get_write_buffer_size(self) -> int:
         return 0
+
+    def is_closing(self) -> bool:
+        return False
 
     def can_write_eof(self) -> bool:
         return True
@@ -86,21 +90,27 @@ class OneBlock(BlockReader):
         return piece
 
 
-class OneBlockStore:
-    """A store with one block in it, beside those that are in their names."""
+class FewBlocks:
+    """A store with a leaf and a directory in it, beside the blocks that are in their names."""
+
+    blocks = {LEAF: BLOCK, FOLDER: FOLDER_BLOCK}
 
     def size(self, cid: str) -> int | None:
-        data = BLOCK if cid == LEAF else inlined(cid)
+        data = self.get(cid)
         return None if data is None else len(data)
 
-    def open_block(self, cid: str) -> OneBlock:
-        return OneBlock(BLOCK if cid == LEAF else inlined(cid) or b"")
+    def get(self, cid: str) -> bytes | None:
+        return self.blocks.get(cid, inlined(cid))
+
+    def open_block(self, cid: str) -> OneBlock | None:
+        data = self.get(cid)
+        return None if data is None else OneBlock(data)
 
 
 def gateway(data: bytes) -> None:
     """All that a member can send to the gateway on one connection. Every answer is one, and nothing stays open."""
     async def serve() -> None:
-        made = Gateway(OneBlockStore(), "", 0, None, lambda node: True, lambda line: None, patience=1.0)  # type: ignore[arg-type]
+        made = Gateway(FewBlocks(), "", 0, None, lambda node: True, lambda line: None, patience=1.0)  # type: ignore[arg-type]
         wire = Wire()
         await made._let_in(arrived(data), wire, "peer")  # type: ignore[arg-type]
         assert not wire.written or wire.written.startswith(b"HTTP/1.1 "), bytes(wire.written[:100])

@@ -16,6 +16,7 @@ from ipdc_edge.codec import (
     bundle,
     cid,
     control,
+    dag_cbor,
     frames,
     join_messages,
     join_token,
@@ -34,7 +35,7 @@ from ipdc_edge.daemon.tasks import _json as json_block
 from ipdc_edge.drivers import discovery
 from ipdc_edge.errors import IpdcError
 from tests.fuzz.engine import Target
-from tests.fuzz.streams import gateway, params, provider
+from tests.fuzz.streams import FOLDER, gateway, params, provider
 
 JOB, NODE, OTHER = "20260101-000000-abcd", *(node_id(hashlib.sha256(word).digest()) for word in (b"n", b"o"))
 LEAF = cid.raw_cid(b"leaf")
@@ -359,6 +360,17 @@ def avahi(data: bytes) -> None:
     assert not any(host.startswith("-") for host in (*known, *discovery.unresolved(data)))
 
 
+def dag(data: bytes) -> None:
+    """A block of dag-cbor, and a path through it behind its last zero byte."""
+    block, _, path = data.rpartition(b"\0/")
+    assert all(cid.canonical(link) == link for link in dag_cbor.links(block or data))
+    with contextlib.suppress(KeyError):
+        dag_cbor.follow(block, path.split(b"/"))
+
+
+DOCUMENT = b"\xa2\x61a\x82\x01\xd8\x2a\x58\x25\x00" + cid.cid_to_bytes(LEAF) + b"\x61b\xfb" + bytes(8)
+
+
 # -- HTTP
 
 BLOCK = b"leaf"
@@ -368,6 +380,8 @@ REQUESTS = (
     f'If-None-Match: W/"{LEAF}.raw"\r\nConnection: close\r\n\r\n'.encode(),
     b"POST /ipfs/bafkqaaa?format=car HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n"
     b"Cache-Control: only-if-cached\r\n\r\nabc",
+    f"GET /ipfs/{FOLDER}/b%20b?format=car&dag-scope=entity&entity-bytes=1:-1 HTTP/1.1\r\nHost: a\r\n\r\n".encode(),
+    f"GET /ipfs/{FOLDER} HTTP/1.1\r\nHost: a\r\nAccept: application/vnd.ipld.car; dups=n\r\n\r\n".encode(),
     b"GET / HTTP/1.0\r\n\r\n", b"GET /ipfs/bafkqaaa?format=raw HTTP/1.1\r\nHost: a\r\n\r\n" * 2,
 )
 RESPONSES = (
@@ -379,7 +393,8 @@ RESPONSES = (
 HTTP_WORDS = tuple((
     b"\r\n|\r\n\r\n|Content-Length: |Transfer-Encoding: chunked\r\n|Host: a\r\n|HTTP/1.1|HTTP/1.0|%00|,|"
     b"Expect: 100-continue\r\n|Upgrade: h2c\r\n|Connection: |?format=raw|0\r\n\r\n|ffffffff\r\n|CONNECT |"
-    b";q=0|/ipfs/|bafkqaaa|101 Switching\r\n|99999999999999999999"
+    b";q=0|/ipfs/|bafkqaaa|?format=car|&dag-scope=all|&entity-bytes=0:*|; dups=n|&car-dups=n|&filename=|-5:-1|"
+    b"101 Switching\r\n|99999999999999999999"
 ).split(b"|"))
 PARAMS = (
     dump({"stage": "map", "index": 1,
@@ -397,6 +412,8 @@ TARGETS: tuple[Target, ...] = (
            unpack=payload_of, pack=publish_again(CODEC.channels)),
     Target("cid", content_id, (cid.BadCid,), (LEAF.encode(), NODE.encode(), b"bafkqaaa", cid.cid_to_bytes(LEAF)),
            ("codec/cid.py",), (b"b", b"Qm", b"\x01\x55\x12\x20", b"\x01\x70\x00")),
+    Target("dag-cbor", dag, (ValueError, cid.BadCid), (DOCUMENT, DOCUMENT + b"\0/a/1"), ("codec/dag_cbor.py",),
+           (b"\xd8\x2a", b"\x58\x25\x00", b"\x9b", b"\xbb", b"\xff" * 8, b"\0/")),
     Target("unixfs", node, (unixfs.BadNode,), (_tree(), DIRECTORY, b"\x0a\x04\x08\x02\x18\x00"),
            ("codec/unixfs.py", "codec/cid.py"),
            (b"\x12\x2c\x0a\x24\x01\x55\x12\x20", b"\x0a\x02\x08\x01", b"\x18\x01")),
@@ -432,6 +449,7 @@ TARGETS: tuple[Target, ...] = (
                               ANNOUNCED.replace(b"10.77.0.1", b"fe80::1"), b"pi.local\t10.77.0.1\n"),
            ("drivers/discovery.py",),
            (b";", b"=;", b'"id=', b'"domain=', b"_ipdc._tcp", b"\n", b"0.0.0.0", NODE.encode())),
-    Target("gateway", gateway, (), REQUESTS, ("drivers/gateway.py", "drivers/gateway_http.py"), HTTP_WORDS),
+    Target("gateway", gateway, (), REQUESTS, ("drivers/gateway.py", "drivers/gateway_http.py",
+           "drivers/gateway_content.py", "drivers/gateway_car.py", "drivers/car_walk.py"), HTTP_WORDS),
     Target("provider", provider, (), RESPONSES, ("drivers/provider.py",), HTTP_WORDS),
 )
