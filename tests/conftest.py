@@ -30,6 +30,7 @@ EXTRA = {
     "booted": "boot Debian 12 and 13 with systemd in containers, need root",
     "board": "boot an emulated board with 128 MB, need root",
     "fuzz": "take a minute for each parser",
+    "kubo": "build Kubo with Go, from the Go module proxy",
     "faults": "break real nodes, brokers, networks and disks under running jobs, need root",
 }
 PROCESS = set("subprocess.Popen os.fork os.forkpty os.posix_spawn os.spawn os.exec os.system".split())
