@@ -69,6 +69,7 @@ class Settings:
     keepalive: int
     stop_grace: int
     sandbox: str
+    kubo_api: tuple[str, int]
 
     def bind(self, alone: bool) -> str:
         """The address to listen on: as set, else loopback while the node is alone and every address in a domain."""
@@ -155,6 +156,13 @@ def _portals(text: str) -> tuple[tuple[str, int], ...]:
     if len(found) > 3 or len(set(found)) != len(found):
         raise ValueError(text)
     return found
+
+
+def _local_address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if host != LOOPBACK:
+        raise ValueError(text)
+    return host, _port(port)
 
 
 def _directories(text: str) -> tuple[str, ...]:
@@ -248,6 +256,9 @@ TABLE = (
             "What holds the user's code. auto: systemd's units where they are, else bubblewrap where it works,\n"
             "else resource limits (rlimits), which hide nothing from the code: for jobs of people you trust.\n"
             "systemd, bubblewrap: the daemon does not start where that is not to be had."),
+    Setting("kubo_api", "127.0.0.1:5001", _local_address, "127.0.0.1:port",
+            "The RPC of an IPFS daemon (Kubo) on this machine, for `ipdc-edge add --to-kubo`. It asks for no password,\n"
+            "so it is never anywhere else."),
 )
 
 

@@ -80,6 +80,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
                 "keepalive": "2",
                 "stop_grace": "60",
                 "sandbox": "bubblewrap",
+                "kubo_api": "127.0.0.1:5002",
             },
             ["a comment"],
         )
@@ -101,6 +102,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         2,
         60,
         "bubblewrap",
+        ("127.0.0.1", 5002),
     )
 
 
@@ -130,6 +132,9 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         ("keepalive = 60", "1 to 10 seconds"),
         ("stop_grace = 1m", "0 to 3600 seconds"),
         ("sandbox = docker", "auto, systemd, bubblewrap or rlimits"),
+        ("kubo_api = 5001", "127.0.0.1:port"),
+        ("kubo_api = 10.0.0.1:5001", "127.0.0.1:port"),
+        ("kubo_api = 127.0.0.1:http", "127.0.0.1:port"),
         ("local_inputs = data", "absolute directories"),
         ("local_inputs = /", "16 absolute directories with spaces between, not /"),
         ("local_inputs = /srv/../etc", "absolute directories"),
@@ -151,7 +156,7 @@ def test_an_unknown_setting_names_the_nearest() -> None:
         _parse("\nslot = 1")
     with pytest.raises(UnknownSetting, match="Did you mean mqtt_port?"):
         _parse("MQTT-Port = 1")
-    with pytest.raises(UnknownSetting, match=r"There are: name, listen, .*sandbox\."):
+    with pytest.raises(UnknownSetting, match=r"There are: name, listen, .*kubo_api\."):
         _parse("zzz = 1")
 
 
