@@ -42,7 +42,7 @@ _ipdc_edge() {
         "logs") options="-h --help --json" operand="ID" ;;
         "story") options="-h --help --json" operand="ID" ;;
         "cancel") options="-h --help --json" operand="ID" ;;
-        "add") options="-h --help --copy --json" operand="FILE" ;;
+        "add") options="-h --help --copy --dereference-args --json" operand="FILE" ;;
         "cat") options="-h --help" operand="" ;;
         "run-inline") options="-h --help --mapper --reducer --combiner --step --file --args --input-format --output-format --sort-values --partition --skip-bad --sort-budget --output-limit --input -k" operand="FILE" ;;
         "domain create") options="-h --help --json" operand="" ;;

@@ -37,17 +37,18 @@ class FileChanged(IpdcError):
 
 
 class Added(NamedTuple):
-    """A file that the daemon has: `stored` is "reference" or "copy"."""
+    """A file that the daemon has: `stored` is "reference" or "copy", `tsize` the bytes of all its blocks."""
 
     cid: str
     size: int
     stored: str
+    tsize: int
 
 
-def open_file(path: str) -> BinaryIO:
-    """A regular file, open for reading. Raises FileUnreadable or NotAFile."""
+def open_file(path: str, flags: int = 0) -> BinaryIO:
+    """A regular file, open for reading, with more `flags` of open(2). Raises FileUnreadable or NotAFile."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # not to wait for a pipe's writer
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)  # not to wait for a pipe's writer
     except OSError as error:
         raise unreadable(path, error) from error
     mode = os.fstat(fd).st_mode
@@ -61,12 +62,22 @@ def open_file(path: str) -> BinaryIO:
 
 def add_file(
     home: Home, path: str, *, name: str, copy: bool, submission: str | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | None = None, tree: str | None = None,
 ) -> Added:
     """Adds one file. `copy` forbids a reference to it. `submission` (16 hexadecimal digits) says that it
-    belongs to the job that will be submitted under that name; without, it is kept for the user. `progress`
-    is called with the bytes read so far."""
-    with open_file(path) as file, tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
+    belongs to the job that will be submitted under that name, `tree` to a directory that is being added; without, it
+    is kept for the user. `progress` is called with the bytes read so far."""
+    with open_file(path, os.O_NOFOLLOW if tree else 0) as file:  # a tree's links were seen before
+        return add_open_file(home, file, path, name=name, copy=copy, submission=submission, progress=progress,
+                             tree=tree)
+
+
+def add_open_file(
+    home: Home, file: BinaryIO, path: str, *, name: str, copy: bool, submission: str | None = None,
+    progress: Callable[[int], None] | None = None, tree: str | None = None,
+) -> Added:
+    """The same for a regular file that is open, at its beginning."""
+    with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
         before = os.fstat(file.fileno())
         importer = Importer(_Counted(file, progress))  # type: ignore[arg-type]
         for cid, block in importer.blocks():
@@ -79,13 +90,15 @@ def add_file(
         request: dict[str, object] = {
             "name": name, "size": importer.size, "root": importer.root, "copy": copy,
             "keep": submission is None, "submission": submission}
+        if tree is not None:
+            request["tree"] = tree
         with Conversation(home, "add it again") as conversation:
             conversation.request("add", request, (file.fileno(),))
             while length := int.from_bytes(spool.read(4), "big"):
                 conversation.send(frames.BLOCK, spool.read(length))
             conversation.send(frames.END)
             answer = conversation.answer()
-    return Added(str(answer.get("cid")), importer.size, str(answer.get("stored")))
+    return Added(importer.root, importer.size, str(answer.get("stored")), importer.tsize)
 
 
 class _Counted:

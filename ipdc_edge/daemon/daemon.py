@@ -27,6 +27,7 @@ from ..core.node import Node
 from ..core.values import NodeRecord, Vitals
 from ..drivers import sandbox, tls
 from ..drivers.architectures import architectures, reserved
+from ..drivers.block_rows import outlives
 from ..drivers.blocks import BlockStore
 from ..drivers.broker_files import credentials
 from ..drivers.control import ControlServer
@@ -175,7 +176,7 @@ class Daemon:
         """Content of submissions that never came, and of others' jobs, does not outlive a start; own jobs' does."""
         for owner in self.store.owners():
             job, _, master = owner.partition(".")
-            if owner not in ("user", MEMBERS) and not (job in unfinished and master in ("", self.id)):
+            if owner != MEMBERS and not outlives(owner) and not (job in unfinished and master in ("", self.id)):
                 self._release(self.store.release, owner)
 
     # -- events in, effects out

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.master import FINAL
 from ..core.values import JobKey, Member
 from ..drivers import leftovers
+from ..drivers.block_rows import outlives, under_way
 from ..drivers.broker_client import Unkicked
 from ..drivers.broker_files import RETAINED
 from ..drivers.gateway import LEFTOVERS
@@ -100,7 +101,7 @@ class Leftovers:
 
         def needed(owner: str) -> bool:
             job, _, master = owner.partition(".")
-            if owner in ("user", MEMBERS) or owner.startswith(SUBMITTED):
+            if owner == MEMBERS or owner.startswith(SUBMITTED) or outlives(owner) or under_way(owner):
                 return True
             return JobKey(master, job) in workers or job in own and master in ("", daemon.id)
 

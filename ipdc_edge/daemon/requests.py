@@ -12,28 +12,24 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..codec import frames
-from ..codec.control import parse_block
 from ..core.events import CancelRequested, DrainRequested, LeaveRequested, ResumeRequested
 from ..core.life import FINAL
 from ..core.values import Json, NodeRecord
-from ..drivers.block_index import IndexFailed
 from ..drivers.control import ControlChannel
 from ..drivers.flash import FLASH
-from ..drivers.provider import Provider
 from ..errors import BadRequest, IpdcError, UnknownJob
-from .submissions import MOST_PROVIDERS, Submissions
-from .tasks import FULL_PAUSE
+from .submissions import Submissions
 
 if TYPE_CHECKING:
+    from .content import Content
     from .daemon import Daemon
 
 SUBMISSION = re.compile(r"[0-9a-f]{16}")  # names content that waits for its job; drawn by the client
 SUBMITTED = "submit-"  # begins the owner of such content
-SUBMISSION_LASTS = 3600.0  # seconds that content waits for its job
 SHOWN_JOBS = 200  # ended jobs that `jobs` lists
 WATCH_PAUSE = 0.2  # seconds between two pictures of a running job
 LOG_NAME = re.compile(r"([a-z0-9-]+)\.(\d+)\.(\d+)\.txt")
+CONTENT = ("add", "add_tree", "cat", "ls", "pin", "unpin", "pins", "gc", "store_stat", "store_verify")  # see content.py
 LEAVE_PATIENCE = 5.0  # seconds that the authority has to take a leaving node off the list
 
 
@@ -57,67 +53,30 @@ class Requests:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
         self.submissions = Submissions(daemon)
+        self._of_content: Content | None = None
 
     async def handle(
         self, request: dict[str, object], fds: list[int], channel: ControlChannel
     ) -> dict[str, object] | None:
         """The answer to one request; None where data was streamed instead."""
         name = str(request["operation"])[:40]
-        operation = getattr(self, "_do_" + name, None)
+        operation = getattr(self, "_do_" + name, None) or (getattr(self._content(), name) if name in CONTENT else None)
         if operation is None:
             raise BadRequest(reason=f"unknown operation {name!r}; is the daemon older than the command?")
         answer: dict[str, object] | None = await operation(request, fds, channel)
         return answer
 
-    # -- content
+    def _content(self) -> Content:
+        from .content import Content  # rarely needed
 
-    async def _do_add(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
-        if len(fds) != 1:
-            raise BadRequest(reason=f"add needs one descriptor, not {len(fds)}")
-        root = _text(request, "root")
-        owner = "user" if request.get("keep") else _waiting(request)
-        if owner != "user":  # a submission that never comes is not kept for ever; released twice does no harm
-            self.daemon.loop.call_later(SUBMISSION_LASTS, self._withdraw, owner)
-        upload = self.daemon.store.new_import(owner)
-        try:
-            while True:
-                kind, payload = await channel.receive()
-                if kind == frames.END:
-                    break
-                if kind != frames.BLOCK:
-                    raise BadRequest(reason=f"a frame {frames.NAMES[kind]} while blocks are added")
-                upload.add(*parse_block(payload))
-            copy = bool(request.get("copy"))
-            descriptor = os.dup(fds[0])  # the thread may outlive the connection
-            try:
-                stored = await asyncio.to_thread(upload.finish, descriptor, root, copy)
-            finally:
-                os.close(descriptor)
-        except BaseException:
-            if owner != "user":  # the client gives up: no job comes of what it has added before either
-                self.daemon.loop.call_soon(self._withdraw, owner)
-            raise
-        finally:
-            upload.discard()
-        return {"cid": root, "size": request.get("size"), "stored": stored}
-
-    def _withdraw(self, owner: str) -> None:
-        """Let go what waits for a job; later, where the disk is too full even for that."""
-        try:
-            self.daemon.store.release(owner)
-        except IndexFailed:
-            self.daemon.loop.call_later(FULL_PAUSE, self._withdraw, owner)
-
-    async def _do_cat(self, request: Json, fds: list[int], channel: ControlChannel) -> None:
-        peers = self.daemon.node.membership.peers.values()
-        providers = [Provider(peer.record.id, peer.record.gateway) for peer in peers if peer.alive()][:MOST_PROVIDERS]
-        async for _, data in self.daemon.fetcher.file_blocks(_text(request, "cid"), 0, 1 << 62, providers):
-            await channel.send_data(data)
+        if self._of_content is None:
+            self._of_content = Content(self.daemon)
+        return self._of_content
 
     # -- jobs
 
     async def _do_submit(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
-        return await self.submissions.submit(request.get("spec"), _waiting(request))
+        return await self.submissions.submit(request.get("spec"), waiting_owner(request))
 
     def _view(self, job: str) -> dict[str, object]:
         master = self.daemon.node.masters.get(job)
@@ -127,7 +86,7 @@ class Requests:
         return self.daemon.results.complete(view)
 
     async def _do_status(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
-        return self._view(_text(request, "id"))
+        return self._view(text_of(request, "id"))
 
     async def _do_jobs(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         daemon = self.daemon
@@ -137,7 +96,7 @@ class Requests:
 
     async def _do_watch(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """A picture of the job whenever it changed, the last one as the answer."""
-        job, shown, due = _text(request, "id"), None, 0.0
+        job, shown, due = text_of(request, "id"), None, 0.0
         loop = asyncio.get_running_loop()
         while True:
             change = self.daemon.change
@@ -153,14 +112,14 @@ class Requests:
             await asyncio.wait([change], timeout=wait)
 
     async def _do_cancel(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
-        job = _text(request, "id")
+        job = text_of(request, "id")
         self._view(job)
         self.daemon.ask(CancelRequested(job))
         await self.daemon.durable()
         return {"id": job, "state": self._view(job)["state"]}
 
     async def _do_logs(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
-        job = _text(request, "id")
+        job = text_of(request, "id")
         view = self._view(job)
         directory = os.path.join(self.daemon.results.directory(job), "log")
         failure = view.get("failure")
@@ -170,7 +129,7 @@ class Requests:
 
     async def _do_story(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """What was told of a job; of a task what was told of it, and of the job by the same causes."""
-        job, task = _text(request, "id"), str(request.get("task") or "")
+        job, task = text_of(request, "id"), str(request.get("task") or "")
         view = self._view(job)
         facts, left_out = self.daemon.ledger.stories.story(job)
         if task:
@@ -308,15 +267,16 @@ def _owner(channel: ControlChannel) -> None:
         raise NotTheOwner
 
 
-def _waiting(request: Mapping[str, Any]) -> str:
+def waiting_owner(request: Mapping[str, Any]) -> str:
     """The owner of content that waits for its job."""
-    submission = _text(request, "submission")
+    submission = text_of(request, "submission")
     if not SUBMISSION.fullmatch(submission):
         raise BadRequest(reason=f"submission {submission[:40]!r}")
     return SUBMITTED + submission
 
 
-def _text(request: Mapping[str, Any], name: str) -> str:
+def text_of(request: Mapping[str, Any], name: str) -> str:
+    """A field that is there, and text. BadRequest."""
     value = request.get(name)
     if not isinstance(value, str):
         raise BadRequest(reason=f"no {name}")

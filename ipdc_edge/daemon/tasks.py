@@ -33,7 +33,7 @@ from ..core.events import (
     TaskProgressed,
 )
 from ..core.values import Attempt, Failure, JobKey, JobSpec, Result
-from ..drivers.block_index import IndexFailed
+from ..drivers.block_rows import IndexFailed
 from ..drivers.blocks import BlockStore
 from ..drivers.fetcher import BlockUnavailable, Fetcher, FileTooBig, NoFile
 from ..drivers.flash import FLASH

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.unixfs import FileBuilder
-from ipdc_edge.drivers.block_index import CONTENT_FILE, File
+from ipdc_edge.drivers.block_rows import CONTENT_FILE, File
 from ipdc_edge.drivers.durable import sync_directory, sync_file
 from ipdc_edge.drivers.flash import FLASH
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
     from ipdc_edge.codec.cid import Buffer
-    from ipdc_edge.drivers.block_index import Group
+    from ipdc_edge.drivers.block_rows import Group
     from ipdc_edge.drivers.blocks import BlockStore
 
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127}", re.ASCII)  # it becomes the name of a directory

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ipdc_edge.codec.cid import RAW, SHA2_256, canonical, parse_cid, raw_cid, verify
 from ipdc_edge.codec.unixfs import FILE, MAX_BLOCK, MAX_DEPTH, parse_node
-from ipdc_edge.drivers.block_index import REFERENCE, File
+from ipdc_edge.drivers.block_rows import REFERENCE, File
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
@@ -38,13 +38,16 @@ class FileImport:
     """One file on its way in: `add` its interior blocks in any order, then `finish`; `discard` at any time.
 
     What it adds survives a power cut. Memory grows by about 200 bytes an interior block (one for a gibibyte
-    of file), and for a copy by as much a leaf.
+    of file), and for a copy by as much a leaf. With a `writer` its blocks go there, and whoever owns that commits
+    it durably before the file counts: many small files cost one sync.
     """
 
-    def __init__(self, store: BlockStore, owner: str) -> None:
+    def __init__(self, store: BlockStore, owner: str, writer: ContentWriter | None = None) -> None:
         self._store = store
         self._owner = owner
-        self._writer: ContentWriter | None = None
+        self._writer = writer
+        self._shared = writer is not None
+        self._stopped = False
         self._nodes: dict[str, tuple[int, int]] = {}  # offset and size in the writer's file
 
     def add(self, cid: str, block: bytes) -> None:
@@ -75,19 +78,24 @@ class FileImport:
         if path is None:
             self._store.check_room(status.st_size)
             self._copy(fd, root, leaves)
-            self._content().commit(durable=True)
+            if not self._shared:
+                self._content().commit(durable=True)
             return "copy"
         group = (File(REFERENCE, path, status.st_size), leaves)
-        if self._writer is None:
-            self._store.record(self._owner, [group], durable=True)
+        if self._writer is None or self._shared:
+            self._store.record(self._owner, [group], durable=not self._shared)
         else:
             self._writer.commit_with([group], durable=True)
         return "reference"
 
     def discard(self) -> None:
         """Remove what `finish` did not make the owner's."""
-        if self._writer is not None:
+        if self._writer is not None and not self._shared:
             self._writer.discard()
+
+    def stop(self) -> None:
+        """Have a `finish` in another thread end soon, by an error: nobody waits for it."""
+        self._stopped = True
 
     def _content(self) -> ContentWriter:
         if self._writer is None:
@@ -101,6 +109,8 @@ class FileImport:
             if cid in done:
                 continue
             done[cid] = None
+            if self._stopped:
+                raise BadImport(root=root, reason="who added it has gone")
             data = os.pread(fd, size, offset)  # a regular file gives all that it has at once
             if raw_cid(data) != cid:
                 raise BadImport(

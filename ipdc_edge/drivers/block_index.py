@@ -14,25 +14,31 @@ import contextlib
 import functools
 import os
 import sqlite3
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from ipdc_edge.drivers.block_rows import (
+    CONTENT_FILE,
+    LOST,
+    OWN_FILE,
+    REFERENCE,
+    File,
+    Freed,
+    IndexFailed,
+    IndexFull,
+    Location,
+    Row,
+    StoreDamaged,
+    StoreInUse,
+)
 from ipdc_edge.drivers.flash import FLASH
 from ipdc_edge.drivers.sqlite_disk import in_words, write_ahead
-from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    # blocks (cid, size, offset) that lie in one file, or with None each in a file of its own
-    Group = tuple["File | None", Iterable[tuple[str, int, int]]]
+    from ipdc_edge.drivers.block_rows import Group
 
 T = TypeVar("T")
-OWN_FILE = 0
-CONTENT_FILE = 1
-REFERENCE = 2
-LOST = 3
-
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS owners(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS files(
@@ -61,66 +67,6 @@ ON CONFLICT(cid) DO UPDATE SET
 WHERE blocks.place >= 2 OR (excluded.place < 2 AND excluded.durable > blocks.durable)
 """
 _HOLD = "INSERT OR IGNORE INTO holds(owner, block) SELECT ?1, id FROM blocks WHERE cid = ?2"
-
-
-class StoreInUse(IpdcError):
-    """The block store {path} is in use by another process. Only one daemon can work on it."""
-
-    retry = True
-
-
-class IndexFailed(IpdcError):
-    """The index of the block store, {path}, could not be read or written ({reason}). What it held it still holds. Look
-    at the disk: dmesg says what it complains of."""
-
-    retry = True
-
-
-class IndexFull(IndexFailed):
-    """The disk is full: the index of the block store, {path}, cannot be written. Make room there."""
-
-
-class StoreDamaged(IpdcError):
-    """The index of the block store, {path}, cannot be read ({reason}). Stop the daemon, move its directory
-    away and start again: inputs must be added again, results under jobs/ are not touched."""
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """Where a block's bytes lie: `path` is below the store for our own files, absolute for a reference."""
-
-    place: int
-    path: str
-    offset: int
-    size: int
-    durable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file that holds many blocks: CONTENT_FILE or REFERENCE, its path, its bytes."""
-
-    place: int
-    path: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Freed:
-    """What nobody holds any longer and the store may remove: blocks in files of their own, and content files.
-
-    `size` is what both take in bytes.
-    """
-
-    cids: list[str]
-    content: list[str]
-    size: int
-
-
-def in_doubt(error: BaseException) -> bool:
-    """Whether rows that were not told to be recorded may be found after the next start nevertheless: a commit that was
-    written and could not be synced. What they name must stay until then; where they are not found, it goes."""
-    return isinstance(error, IndexFailed) and not isinstance(error, IndexFull)
 
 
 def _told(method: Callable[..., T]) -> Callable[..., T]:
@@ -185,6 +131,25 @@ class BlockIndex:
             raise
 
     @_told
+    def hold_all(self, owner: str, cids: Iterable[str]) -> list[str]:
+        """Keep those of the blocks for `owner` that are here; the others."""
+        missing = []
+        self._begin(durable=False)  # whoever holds many blocks ends with a durable step
+        try:
+            number = self._owner(owner)
+            for cid in cids:
+                found = self._db.execute("SELECT id FROM blocks WHERE cid = ? AND place <> ?", (cid, LOST)).fetchone()
+                if found is None:
+                    missing.append(cid)
+                else:
+                    self._db.execute("INSERT OR IGNORE INTO holds(owner, block) VALUES(?, ?)", (number, found[0]))
+            self._commit(owner, False)
+        except BaseException:
+            self._roll_back()
+            raise
+        return missing
+
+    @_told
     def record(self, owner: str, groups: list[Group], durable: bool) -> list[tuple[str, int]]:
         """In one transaction, keep each group's blocks for `owner`.
 
@@ -222,22 +187,31 @@ class BlockIndex:
     @_told
     def release(self, owner: str) -> Freed:
         """Forget the owner and all that only it held; say which files may go."""
+        return self._let_go(owner, -1, durable=False)
+
+    @_told
+    def collect(self, prefix: str, most: int) -> Freed | None:
+        """Let go of at most `most` blocks of one of the owners whose names begin so, the oldest first, durably: what
+        goes next is never found again as held. None where there is no such owner."""
+        row = self._db.execute(
+            "SELECT name FROM owners WHERE substr(name, 1, ?) = ? ORDER BY id LIMIT 1", (len(prefix), prefix)
+        ).fetchone()
+        return None if row is None else self._let_go(row[0], most, durable=True)
+
+    def _let_go(self, owner: str, most: int, durable: bool) -> Freed:
         run = self._db.execute
         row = run("SELECT id FROM owners WHERE name = ?", (owner,)).fetchone()
         if row is None:
-            return Freed([], [], 0)
-        self._begin(durable=False)
+            return Freed([], [], 0, 0)
+        self._begin(durable)
         try:
             run("DELETE FROM freed")
-            run(
-                "INSERT INTO freed SELECT block FROM holds h WHERE owner = ?1 AND NOT EXISTS"
-                " (SELECT 1 FROM holds o WHERE o.block = h.block AND o.owner <> ?1)",
-                row,
-            )
-            run("DELETE FROM holds WHERE owner = ?", row)
-            run("DELETE FROM owners WHERE id = ?", row)
+            run("INSERT INTO freed SELECT block FROM holds WHERE owner = ? LIMIT ?", (*row, most))
+            run("DELETE FROM holds WHERE owner = ? AND block IN (SELECT block FROM freed)", row)
+            run("DELETE FROM freed WHERE EXISTS (SELECT 1 FROM holds h WHERE h.block = freed.block)")
+            run("DELETE FROM owners WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM holds WHERE owner = ?1)", row)
             freed = self._remove_freed()
-            run("COMMIT")
+            self._commit(owner, durable)
         except BaseException:
             self._roll_back()
             raise
@@ -272,6 +246,18 @@ class BlockIndex:
         return next((size for _, size in self._forget_touched()), None)
 
     @_told
+    def holds(self, owner: str, cid: str) -> bool:
+        """Whether this owner holds the block."""
+        return self._db.execute(
+            "SELECT 1 FROM holds h, owners o, blocks b WHERE h.owner = o.id AND h.block = b.id AND o.name = ?"
+            " AND b.cid = ?", (owner, cid)).fetchone() is not None
+
+    @_told
+    def has_owner(self, name: str) -> bool:
+        """Whether there is such an owner, even of nothing."""
+        return self._db.execute("SELECT 1 FROM owners WHERE name = ?", (name,)).fetchone() is not None
+
+    @_told
     def owners(self) -> list[str]:
         """All owners, by name."""
         return [row[0] for row in self._db.execute("SELECT name FROM owners ORDER BY name")]
@@ -285,6 +271,26 @@ class BlockIndex:
             " WHERE NOT EXISTS (SELECT 1 FROM holds h WHERE h.block = b.id) HAVING COUNT(*) > 0"
         )
         return [(row[0], int(row[1])) for row in rows]
+
+    @_told
+    def owned_bytes(self, prefix: str) -> int:
+        """The bytes of all blocks that owners hold whose names begin so."""
+        row = self._db.execute(
+            "SELECT COALESCE(SUM(size), 0) FROM blocks WHERE id IN (SELECT block FROM holds WHERE owner IN"
+            " (SELECT id FROM owners WHERE substr(name, 1, ?) = ?))", (len(prefix), prefix)
+        ).fetchone()
+        return int(row[0])
+
+    @_told
+    def rows(self, after: int, most: int) -> list[Row]:
+        """The next blocks behind the row `after`, lost ones too, in the order in which they came."""
+        found = self._db.execute(
+            "SELECT b.id, b.cid, b.place, f.path, b.offset, b.size, b.durable,"
+            " EXISTS (SELECT 1 FROM holds h WHERE h.block = b.id)"
+            " FROM blocks b LEFT JOIN files f ON f.id = b.file AND f.place = b.place"
+            " WHERE b.id > ? ORDER BY b.id LIMIT ?", (after, most))
+        return [Row(number, cid, Location(place, os.fsdecode(path or b""), offset, size, bool(durable)), bool(held))
+                for number, cid, place, path, offset, size, durable, held in found]
 
     @_told
     def has_own_file(self, cid: str) -> bool:
@@ -360,6 +366,7 @@ class BlockIndex:
 
     def _remove_freed(self) -> Freed:
         run = self._db.execute
+        count = run("SELECT COUNT(*) FROM freed").fetchone()[0]
         own = run(
             "SELECT cid, size FROM blocks WHERE place = ? AND id IN (SELECT block FROM freed)", (OWN_FILE,)
         ).fetchall()
@@ -374,6 +381,7 @@ class BlockIndex:
             [cid for cid, _ in own],
             [path for path, _ in content],
             sum(size for _, size in own) + sum(size for _, size in content),
+            count,
         )
 
     def _forget_touched(self) -> list[tuple[str, int]]:

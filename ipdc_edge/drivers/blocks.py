@@ -12,9 +12,9 @@ The interface is synchronous and safe for threads; big reads belong into `asynci
     files/<owner>/<name>        a content file: runs, parts, copies of inputs, interior nodes
     new/                        files on their way to a name; emptied at the start
 
-An owner is a job's id, or "user" for what was added by hand. Bytes come before their row in the index and go
-after it: a crash leaves files without a row, which the next start removes. A row whose bytes a power cut
-took, because they were not put durably, counts as not here as soon as somebody looks.
+Who an owner is stands in `block_rows`. Bytes come before their row in the index and go after it: a crash leaves
+files without a row, which the next start removes. A row whose bytes a power cut took, because they were not put
+durably, counts as not here as soon as somebody looks. What was unpinned goes when room is wanted, or by `collect`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,19 @@ from typing import TYPE_CHECKING
 from ipdc_edge.codec.cid import BlockMismatch, canonical, inlined, verify, verify_digest
 from ipdc_edge.codec.unixfs import MAX_BLOCK
 from ipdc_edge.drivers.block_files import BlockReader, ContentWriter, InlinedBlock, check_owner, write_all
-from ipdc_edge.drivers.block_index import CONTENT_FILE, LOST, OWN_FILE, REFERENCE, BlockIndex, Location, in_doubt
+from ipdc_edge.drivers.block_index import BlockIndex
 from ipdc_edge.drivers.block_places import Places, remove, remove_all
+from ipdc_edge.drivers.block_rows import (
+    CONTENT_FILE,
+    LOST,
+    OWN_FILE,
+    PIN,
+    REFERENCE,
+    UNPINNED,
+    Freed,
+    Location,
+    in_doubt,
+)
 from ipdc_edge.drivers.durable import sync_directory, sync_file
 from ipdc_edge.drivers.flash import FLASH
 from ipdc_edge.errors import IpdcError
@@ -41,15 +52,16 @@ if TYPE_CHECKING:
 
     from ipdc_edge.codec.cid import Buffer
     from ipdc_edge.drivers.block_import import FileImport
-    from ipdc_edge.drivers.block_index import Group
+    from ipdc_edge.drivers.block_rows import Group, Row
 
 _PIECE = 64 << 10  # bytes read at a time when a block is only hashed
+_COLLECTED = 256  # blocks that go at a time, while the store is locked
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
 
 
 class StoreFull(IpdcError):
     """The block store holds {held} of the {quota} bytes that it may, and {wanted} more do not fit. Raise
-    store_quota in ipdc.conf, or let jobs end whose results you have."""
+    store_quota in ipdc.conf, unpin what you do not need here (ipdc-edge pin --list), or let jobs end."""
 
     retry = True
 
@@ -175,12 +187,12 @@ class BlockStore:
             self._writers[writer] = owner
         return writer
 
-    def new_import(self, owner: str) -> FileImport:
+    def new_import(self, owner: str, writer: ContentWriter | None = None) -> FileImport:
         """Take in a whole file that a client holds open; see `block_import`."""
         from ipdc_edge.drivers.block_import import FileImport
 
         check_owner(owner)
-        return FileImport(self, owner)
+        return FileImport(self, owner, writer)
 
     def add_reference(
         self, fd: int, root: str, interior: Iterable[tuple[str, bytes]], owner: str, copy: bool = False
@@ -204,11 +216,45 @@ class BlockStore:
         with self._lock:
             for writer in [writer for writer, holder in self._writers.items() if holder == owner]:
                 writer.discard()
-            freed = self._index.release(owner)
-            self._held -= freed.size
-            paths = [*map(self.places.block, freed.cids), *map(self.places.content, freed.content)]
-            remove_all(paths)
-            self.places.remove_empty([owner, *(os.path.dirname(name) for name in freed.content)])
+            self._remove(self._index.release(owner), owner)
+
+    def hold_all(self, owner: str, cids: Iterable[str]) -> list[str]:
+        """Keep those blocks for `owner` that are here, without a look at their bytes; the CIDs of the others. A power
+        cut takes it back until something durable is done."""
+        check_owner(owner)
+        with self._lock:
+            return self._index.hold_all(owner, [cid for cid in map(canonical, cids) if inlined(cid) is None])
+
+    def holds(self, owner: str, cid: str) -> bool:
+        """Whether this owner holds the block."""
+        with self._lock:
+            return self._index.holds(owner, canonical(cid))
+
+    def settle(self, old: str, new: str) -> None:
+        """What `old` holds is held by `new`, durably. Where `new` is known already it has all that it needs, and `old`
+        is released."""
+        check_owner(new)
+        with self._lock:
+            if self._index.has_owner(new):
+                self.release(old)
+            else:
+                self.transfer(old, new)
+
+    def unpin(self, root: str) -> bool:
+        """Content is kept no longer than there is room; False where it was not pinned."""
+        with self._lock:
+            if not self._index.has_owner(PIN + root):
+                return False
+            self.settle(PIN + root, UNPINNED + root)
+            return True
+
+    def collect(self) -> Freed | None:
+        """Free some of what was unpinned, the oldest first; None when there is nothing left of it."""
+        with self._lock:
+            freed = self._index.collect(UNPINNED, _COLLECTED)
+            if freed is not None:
+                self._remove(freed)
+            return freed
 
     def transfer(self, old: str, new: str) -> None:
         """What `old` holds is held by `new` from now on, durably; `new` must not hold anything yet."""
@@ -226,6 +272,16 @@ class BlockStore:
         """Everyone who holds something, and the bytes of it; None for blocks that nobody holds."""
         with self._lock:
             return self._index.holders()
+
+    def owned_bytes(self, prefix: str) -> int:
+        """The bytes of the blocks that owners hold whose names begin so."""
+        with self._lock:
+            return self._index.owned_bytes(prefix)
+
+    def rows(self, after: int, most: int) -> list[Row]:
+        """The blocks behind the row `after`, in the order in which they came."""
+        with self._lock:
+            return self._index.rows(after, most)
 
     def has_content_file(self, name: str) -> bool:
         """Whether blocks lie in that file, or are being written to it."""
@@ -303,9 +359,17 @@ class BlockStore:
     # --- inside
 
     def _take_room(self, size: int) -> None:
+        while self._held + size > self.quota >= size and self.collect() is not None:
+            pass
         if self._held + size > self.quota:
             raise StoreFull(held=self._held, quota=self.quota, wanted=size)
         self._held += size
+
+    def _remove(self, freed: Freed, *owners: str) -> None:
+        """Remove files whose rows are gone, and the owners' directories where that was all."""
+        self._held -= freed.size
+        remove_all([*map(self.places.block, freed.cids), *map(self.places.content, freed.content)])
+        self.places.remove_empty([*owners, *(os.path.dirname(name) for name in freed.content)])
 
     def _adopt(self, temporary: str, cid: str, size: int, owner: str, durable: bool) -> None:
         """Give a written block its name and its row. Another thread may have been faster: then its bytes

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 class Importer:
-    """Computes the tree of one file: iterate `blocks()` to its end, then `root` and `size` are known."""
+    """Computes the tree of one file: iterate `blocks()` to its end, then `root`, `size` and `tsize` (the bytes of all
+    its blocks) are known."""
 
     def __init__(self, source: BinaryIO, chunk: int = CHUNK, links: int = LINKS) -> None:
         self.root = ""
-        self.size = 0
+        self.size = self.tsize = 0
         self._source = source
         self._chunk = chunk
         self._builder = FileBuilder(links)
@@ -35,11 +36,16 @@ class Importer:
             if not length and not first:
                 break
             first = False
-            yield from self._builder.add(raw_cid(buffer[:length]), length)
+            yield from self._counted(self._builder.add(raw_cid(buffer[:length]), length))
             if length < len(buffer):
                 break
         self.root, self.size, last = self._builder.finish()
-        yield from last
+        self.tsize += self.size
+        yield from self._counted(last)
+
+    def _counted(self, blocks: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        self.tsize += sum(len(block) for _, block in blocks)
+        return blocks
 
     def _fill(self, buffer: memoryview) -> int:
         """Read until the buffer is full or the source at its end: pipes give less than was asked."""

@@ -158,7 +158,8 @@ def test_a_bug_in_the_core_ends_the_daemon_and_is_kept(tmp_path) -> None:  # typ
 def test_what_was_left_over_is_freed_at_the_start_but_not_what_people_added(tmp_path) -> None:  # type: ignore[no-untyped-def]
     async def first() -> None:
         daemon = daemon_in(str(tmp_path))
-        for owner in ("user", "submit-0123456789abcdef", "20260101-000000-abcd.Qm"):
+        for owner in ("user", "pin.bafk", "unpinned.bafk", "submit-0123456789abcdef", "adding.0", "pinning.0",
+                      "20260101-000000-abcd.Qm"):
             daemon.store.put(raw_cid(owner.encode()), owner.encode(), owner)
         daemon.store.close()
 
@@ -166,7 +167,7 @@ def test_what_was_left_over_is_freed_at_the_start_but_not_what_people_added(tmp_
         return daemon_in(str(tmp_path)).store.owners()
 
     asyncio.run(first())
-    assert asyncio.run(second()) == ["members", "user"]
+    assert asyncio.run(second()) == ["members", "pin.bafk", "unpinned.bafk", "user"]
 
 
 def test_a_broker_that_is_not_there_to_read_a_new_list_is_named(tmp_path, capfd) -> None:  # type: ignore[no-untyped-def]

@@ -58,7 +58,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_blocks_of_jobs_that_never_were(home: Home) -> None:
     own = identity.own_id(home)
     owners = [JOB, f"{JOB}.{own}", f"{JOB}.QmOther"]
-    answer = answered(home, keep("user", "members", "submit-0123456789abcdef", *owners),
+    needed = ["user", "pin.bafk", "unpinned.bafk", "adding.0", "pinning.0", "members", "submit-0123456789abcdef"]
+    answer = answered(home, keep(*needed, *owners),
                       lambda daemon: daemon.leftovers().answer())
     assert answer["found"] == {"blocks": [3, 3000]} and answer["names"] == {"blocks": sorted(owners)}
     assert list(answer["unseen"]) == ["retained"], "no broker runs"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ipdc_edge.codec.cid import BadCid, BlockMismatch, canonical, raw_cid
 from ipdc_edge.codec.unixfs import CHUNK, MAX_BLOCK, BadNode, FileBuilder, dag_pb_cid, parse_node
 from ipdc_edge.drivers.block_import import UNWRITTEN, BadImport
-from ipdc_edge.drivers.block_index import StoreDamaged, StoreInUse
+from ipdc_edge.drivers.block_rows import StoreDamaged, StoreInUse
 from ipdc_edge.drivers.blocks import BlockStore, BlockTooBig, ReferenceChanged, StoreFull
 from ipdc_edge.drivers.importer import Importer, import_file
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ipdc_edge.drivers.block_index import BlockIndex, IndexFailed
+from ipdc_edge.drivers.block_index import BlockIndex
+from ipdc_edge.drivers.block_rows import IndexFailed
 from ipdc_edge.drivers.ledger import Ledger, LedgerFailed
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ipdc_edge.commands.client import Conversation
+from ipdc_edge.drivers.block_rows import outlives
 from ipdc_edge.errors import IpdcError
 from ipdc_edge.home import Home
 from tests.network.hosts import PYTHON, DomainNode, Host, Network
@@ -137,7 +138,7 @@ class Member(DomainNode):
             found = self.ask("counters")
         except Away as error:
             return f"{self.name}: {error}"
-        owners = [owner for owner in found["owners"] if owner not in ("user", "members")]
+        owners = [owner for owner in found["owners"] if owner != "members" and not outlives(owner)]
         files = [str(path) for place in ("scratch", "blocks/files", "blocks/new")
                  for path in Path(self.home, place).rglob("*") if not path.is_dir() and "members" not in path.parts]
         left = {"jobs": found["held_jobs"], "owners": owners, "files": files, "processes": sorted(self.runners())}

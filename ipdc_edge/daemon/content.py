@@ -1,0 +1,259 @@
+"""What the command line asks about content: add, cat, ls, pin, collect, verify. Loaded with the first such request.
+
+Owns those requests' and answers' shapes, and the directories that are being added. Clients hand over open descriptors,
+never paths. Whatever reads or writes much does so in a thread; a client that goes ends its request, and what that was
+keeping is let go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from ..codec import frames
+from ..codec.cid import canonical, verify
+from ..codec.control import parse_block
+from ..codec.unixfs import DIRECTORY, FILE, parse_node
+from ..core.values import Json
+from ..drivers.block_rows import ADDING, PIN, PINNING, UNPINNED, IndexFailed
+from ..drivers.block_verify import check
+from ..drivers.control import ControlChannel
+from ..drivers.provider import Provider
+from ..errors import BadRequest, IpdcError
+from .requests import text_of, waiting_owner
+from .submissions import MOST_PROVIDERS
+from .tasks import FULL_PAUSE
+from .trees import Keeper, entries, in_thread, node_of
+
+if TYPE_CHECKING:
+    from ..drivers.block_files import ContentWriter
+    from .daemon import Daemon
+
+SUBMISSION_LASTS = 3600.0  # seconds that content waits for its job
+MOST_OWNER = 128  # characters of an owner's name
+UNCOMMITTED = 32 << 20  # bytes of small files that become the node's own at once
+UNCOMMITTED_BLOCKS = 4096
+PROGRESS_PAUSE = 0.2  # seconds between two words of how far something is
+
+
+class NotPinned(IpdcError):
+    """{cid} is not pinned here. `ipdc-edge pin --list` shows what is."""
+
+
+class CidTooLong(IpdcError):
+    """{cid} is too long to be pinned: it has {length} characters."""
+
+
+class _Tree:
+    """A directory that is being added: its files and its own blocks, held by one owner until all is here."""
+
+    def __init__(self, content: Content) -> None:
+        self.name = os.urandom(8).hex()
+        self.owner = ADDING + self.name
+        self.lock = asyncio.Lock()  # of the writer
+        self._store = content.daemon.store
+        self._writer: ContentWriter | None = None
+        self._blocks = 0
+
+    def writer(self) -> ContentWriter:
+        """Where its blocks go; what is there becomes durable when it is much."""
+        if self._writer is not None and (self._writer.size > UNCOMMITTED or self._blocks > UNCOMMITTED_BLOCKS):
+            self.commit()
+        if self._writer is None:
+            self._writer, self._blocks = self._store.new_file(self.owner), 0
+        self._blocks += 1
+        return self._writer
+
+    def add(self, cid: str, block: bytes) -> None:
+        """A directory's or a symlink's own block."""
+        verify(cid, block)
+        node = parse_node(cid, block)
+        if node.kind == FILE or node.fanout:
+            raise BadRequest(reason=f"the block {cid} is no directory and no symlink")
+        self.writer().append_block(cid, block)
+
+    def commit(self) -> None:
+        if self._writer is not None:
+            self._writer.commit(durable=True)
+            self._writer = None
+
+
+class Content:
+    """The operations, by their names on the control socket."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self._trees: dict[str, _Tree] = {}
+
+    def providers(self) -> list[Provider]:
+        """Who may have what is not here."""
+        peers = self.daemon.node.membership.peers.values()
+        return [Provider(peer.record.id, peer.record.gateway) for peer in peers if peer.alive()][:MOST_PROVIDERS]
+
+    # -- in
+
+    async def add(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """A file: its interior blocks come as BLOCK frames. For the user, for a job, or into a directory."""
+        if len(fds) != 1:
+            raise BadRequest(reason=f"add needs one descriptor, not {len(fds)}")
+        root = canonical(text_of(request, "root"))
+        if not request.get("tree"):
+            return await self._add(request, fds[0], channel, root, None)
+        tree = self._trees.get(text_of(request, "tree"))
+        if tree is None:
+            raise BadRequest(reason="no directory of that name is being added")
+        async with tree.lock:
+            return await self._add(request, fds[0], channel, root, tree)
+
+    async def _add(
+        self, request: Json, fd: int, channel: ControlChannel, root: str, tree: _Tree | None
+    ) -> dict[str, object]:
+        waits = tree is None and not request.get("keep")
+        owner = tree.owner if tree is not None else waiting_owner(request) if waits else PIN + root
+        if waits:  # a submission that never comes is not kept for ever; released twice does no harm
+            self.daemon.loop.call_later(SUBMISSION_LASTS, self._withdraw, owner)
+        upload = self.daemon.store.new_import(owner, tree.writer() if tree is not None else None)
+        try:
+            while True:
+                kind, payload = await channel.receive()
+                if kind == frames.END:
+                    break
+                if kind != frames.BLOCK:
+                    raise BadRequest(reason=f"a frame {frames.NAMES[kind]} while blocks are added")
+                upload.add(*parse_block(payload))
+            copy = bool(request.get("copy"))
+            descriptor = os.dup(fd)  # the thread may outlive the connection
+            try:
+                stored = await in_thread(lambda: upload.finish(descriptor, root, copy), upload.stop)
+            finally:
+                os.close(descriptor)
+        except BaseException:
+            if waits:  # the client gives up: no job comes of what it has added before either
+                self.daemon.loop.call_soon(self._withdraw, owner)
+            raise
+        finally:
+            upload.discard()
+        return {"cid": root, "size": request.get("size"), "stored": stored}
+
+    async def add_tree(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """A directory: says under which name its files shall be added, takes the blocks of directories and symlinks as
+        BLOCK frames, of which the last is the root, and pins that at END."""
+        tree = _Tree(self)
+        store, root = self.daemon.store, ""
+        store.hold_all(tree.owner, [])
+        self._trees[tree.name] = tree
+        try:
+            await channel.send({"tree": tree.name})
+            while True:
+                kind, payload = await channel.receive()
+                if kind == frames.END:
+                    break
+                if kind != frames.BLOCK:
+                    raise BadRequest(reason=f"a frame {frames.NAMES[kind]} while a directory is added")
+                root, block = parse_block(payload)
+                root = canonical(root)
+                async with tree.lock:
+                    tree.add(root, block)
+            if not root:
+                raise BadRequest(reason="a directory without a block")
+            async with tree.lock:
+                await in_thread(tree.commit)
+                await in_thread(lambda: store.settle(tree.owner, PIN + root))
+            return {"cid": root}
+        finally:
+            del self._trees[tree.name]
+            async with tree.lock:  # no file is on its way into it any more
+                self._withdraw(tree.owner)  # nothing, where it was settled
+
+    def _withdraw(self, owner: str) -> None:
+        """Let go what waits for a job; later, where the disk is too full even for that."""
+        try:
+            self.daemon.store.release(owner)
+        except IndexFailed:
+            self.daemon.loop.call_later(FULL_PAUSE, self._withdraw, owner)
+
+    # -- out
+
+    async def cat(self, request: Json, fds: list[int], channel: ControlChannel) -> None:
+        """A file's bytes."""
+        async for _, data in self.daemon.fetcher.file_blocks(text_of(request, "cid"), 0, 1 << 62, self.providers()):
+            await channel.send_data(data)
+
+    async def ls(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """What a CID names; of a directory first an event for each entry."""
+        root = canonical(text_of(request, "cid"))
+        providers = self.providers()
+        node = await node_of(self.daemon.fetcher, root, providers)
+        if node.kind == DIRECTORY:
+            async for entry in entries(self.daemon.fetcher, root, node, providers):
+                await channel.send({"entry": entry})
+        target = os.fsdecode(node.data) if node.kind not in (FILE, DIRECTORY) else None
+        return {"cid": root, "kind": node.kind, "size": node.size, "target": target}
+
+    # -- kept
+
+    async def pin(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """Keep a CID and all that it leads to; what is not here is fetched. Events tell how far it is."""
+        root = canonical(text_of(request, "cid"))
+        if len(UNPINNED + root) > MOST_OWNER:
+            raise CidTooLong(cid=root, length=len(root))
+        store, owner = self.daemon.store, PINNING + os.urandom(8).hex()
+        keeper = Keeper(store, self.daemon.fetcher, owner, self.providers())
+        loop, told = asyncio.get_running_loop(), 0.0
+        try:
+            async for _ in keeper.keep(root):
+                if loop.time() - told > PROGRESS_PAUSE:
+                    told = loop.time()
+                    await channel.send(keeper.counts())
+            await in_thread(lambda: store.settle(owner, PIN + root))
+        except BaseException:
+            self._withdraw(owner)
+            raise
+        return {"cid": root, **keeper.counts()}
+
+    async def unpin(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """Keep it no longer than there is room."""
+        root = canonical(text_of(request, "cid"))
+        if not await in_thread(lambda: self.daemon.store.unpin(root)):
+            raise NotPinned(cid=root)
+        return {"cid": root}
+
+    async def pins(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """What is pinned."""
+        return {"pins": [owner.removeprefix(PIN) for owner in self._owners(PIN)]}
+
+    def _owners(self, prefix: str) -> list[str]:
+        return [owner for owner in self.daemon.store.owners() if owner.startswith(prefix)]
+
+    async def gc(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """Free what was unpinned; how much that was."""
+        blocks = freed = 0
+        while (gone := await in_thread(self.daemon.store.collect)) is not None:
+            blocks, freed = blocks + gone.blocks, freed + gone.size
+        return {"blocks": blocks, "bytes": freed}
+
+    # -- the store
+
+    async def store_stat(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """Blocks, bytes, references, lost, quota, pins, and the bytes of what was unpinned."""
+        store = self.daemon.store
+        counts: dict[str, object] = dict(await in_thread(store.stat))
+        unpinned = await in_thread(lambda: store.owned_bytes(UNPINNED))
+        return {**counts, "pins": len(self._owners(PIN)), "unpinned": unpinned}
+
+    async def store_verify(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """Every block is read and checked. Events tell what is damaged, and how far it is."""
+        steps = check(self.daemon.store)
+        counts = {"blocks": 0, "bytes": 0, "total": self.daemon.store.stat()["blocks"], "damaged": 0}
+        loop, told = asyncio.get_running_loop(), 0.0
+        while (step := await in_thread(lambda: next(steps, None))) is not None:
+            counts["blocks"] += step.blocks
+            counts["bytes"] += step.bytes
+            counts["damaged"] += len(step.damage)
+            for damage in step.damage:
+                await channel.send({"damage": damage._asdict()})
+            if loop.time() - told > PROGRESS_PAUSE:
+                told = loop.time()
+                await channel.send(dict(counts))
+        return dict(counts)

@@ -1,0 +1,211 @@
+"""Walks through what a CID leads to: the entries of a directory, and all blocks below for who pins.
+
+Owns the order of the walks and their bounds. Never holds more than one node's links and the inner nodes that wait.
+Every block was checked against its CID by the fetcher; that a sharded directory has each name where its hash puts it is
+checked here, so that no few blocks can lead to endlessly many entries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from ..codec import dag_cbor
+from ..codec.cid import RAW, BadCid, parse_cid
+from ..codec.hamt import prefix_length, slot
+from ..codec.unixfs import DIRECTORY, FILE, BadNode, Link, Node, parse_node
+from ..errors import IpdcError
+
+if TYPE_CHECKING:
+    from ..drivers.block_files import ContentWriter
+    from ..drivers.blocks import BlockStore
+    from ..drivers.fetcher import Fetcher
+    from ..drivers.provider import Provider
+
+T = TypeVar("T")
+DAG_CBOR = 0x71
+MOST_WAITING = 100_000  # inner nodes whose turn has not come
+AT_ONCE = 4  # leaves that are fetched together
+UNCOMMITTED = 32 << 20  # fetched bytes that become the node's own at once
+UNCOMMITTED_BLOCKS = 4096
+HELD_AT_ONCE = 512  # blocks
+
+
+class TooWide(IpdcError):
+    """{root} cannot be pinned here: more than {limit} directories or inner nodes wait at once. Pin its parts."""
+
+
+async def node_of(fetcher: Fetcher, cid: str, providers: Sequence[Provider]) -> Node:
+    """The block read as UnixFS. BadNode, BlockUnavailable."""
+    return parse_node(cid, await fetcher.block(cid, providers))
+
+
+async def entries(
+    fetcher: Fetcher, root: str, node: Node, providers: Sequence[Provider]
+) -> AsyncIterator[dict[str, object]]:
+    """{"name", "cid", "kind", "size" in bytes of a file, "target" of a symlink} of every entry. `kind` is "other" for
+    what is no UnixFS and "missing" for what nobody gives; both have the size that the directory tells."""
+    stack: list[tuple[Iterator[Link], list[int]]] = [(_links(root, node, []), [])]
+    while stack:
+        links, path = stack[-1]
+        link = next(links, None)
+        if link is None:
+            stack.pop()
+        elif node.fanout and len(link.name) == prefix_length(node.fanout):
+            below = await node_of(fetcher, link.cid, providers)
+            deeper = [*path, int(link.name, 16)]
+            if below.kind != DIRECTORY or below.fanout != node.fanout or not below.links:
+                raise BadNode(cid=link.cid, reason=f"it is no node of the sharded directory {root}")
+            stack.append((_links(link.cid, below, deeper), deeper))
+        else:
+            name = link.name[prefix_length(node.fanout) :] if node.fanout else link.name
+            yield {"name": name, "cid": link.cid, **await _kind(fetcher, link, providers)}
+
+
+def _links(cid: str, node: Node, path: list[int]) -> Iterator[Link]:
+    """The node's links; BadNode for a name that its hash puts elsewhere."""
+    if not node.fanout:
+        return iter(node.links)
+    skip = prefix_length(node.fanout)
+    for link in node.links:
+        if len(link.name) > skip:
+            name = link.name[skip:].encode("utf-8", "surrogateescape")
+            slots = [*path, int(link.name[:skip], 16)]
+            try:
+                placed = all(slot(name, depth, node.fanout) == at for depth, at in enumerate(slots))
+            except ValueError:
+                placed = False
+            if not placed:
+                raise BadNode(cid=cid, reason=f"the entry {link.name[skip:]!a} is not where its hash puts it")
+    return iter(node.links)
+
+
+async def _kind(fetcher: Fetcher, link: Link, providers: Sequence[Provider]) -> dict[str, object]:
+    from ..drivers.fetcher import BlockUnavailable
+
+    if parse_cid(link.cid).codec == RAW:
+        return {"kind": FILE, "size": link.tsize, "target": None}
+    try:
+        node = await node_of(fetcher, link.cid, providers)
+    except BadNode:
+        return {"kind": "other", "size": link.tsize, "target": None}
+    except BlockUnavailable:
+        return {"kind": "missing", "size": link.tsize, "target": None}
+    target = os.fsdecode(node.data) if node.kind not in (FILE, DIRECTORY) else None
+    return {"kind": node.kind, "size": node.size, "target": target}
+
+
+class Keeper:
+    """Holds all that a CID leads to for one owner, who held nothing before; what is not here is fetched.
+
+    What it holds is durable with the next durable step of the store. What is here by reference stays so.
+    """
+
+    def __init__(self, store: BlockStore, fetcher: Fetcher, owner: str, providers: Sequence[Provider]) -> None:
+        self._store = store
+        self._fetcher = fetcher
+        self._owner = owner
+        self._providers = providers
+        self._writer: ContentWriter | None = None
+        self._fresh: dict[str, None] = {}  # what was fetched and is not committed yet
+        self._blocks = self._fetched = self._bytes = 0
+
+    def counts(self) -> dict[str, object]:
+        """{"blocks": held, "fetched": of these, "bytes": that were fetched}."""
+        return {"blocks": self._blocks, "fetched": self._fetched, "bytes": self._bytes}
+
+    async def keep(self, root: str) -> AsyncIterator[None]:
+        """Do it; a turn of the iteration is a few blocks. BlockUnavailable, BadNode, TooWide, StoreFull, DiskFull."""
+        await in_thread(lambda: self._store.hold_all(self._owner, []))
+        waiting = [root]
+        while waiting:
+            cid = waiting.pop()
+            if self._known(cid):
+                continue
+            data = await self._fetcher.block(cid, self._providers)
+            if await self._hold([cid]):
+                await self._take([(cid, data)])
+            links = _children(cid, data)
+            del data
+            leaves = dict.fromkeys(link for link in links if parse_cid(link).codec == RAW)
+            inner = dict.fromkeys(link for link in links if link not in leaves and not self._known(link))
+            waiting += reversed(inner)
+            if len(waiting) > MOST_WAITING:
+                raise TooWide(root=root, limit=MOST_WAITING)
+            for some in _pieces([leaf for leaf in leaves if leaf not in self._fresh], HELD_AT_ONCE):
+                for few in _pieces(await self._hold(some), AT_ONCE):
+                    await self._take(await self._fetch(few))
+                    yield
+            yield
+        await in_thread(self._commit)
+
+    def _known(self, cid: str) -> bool:
+        return cid in self._fresh or self._store.holds(self._owner, cid)
+
+    async def _hold(self, cids: Sequence[str]) -> list[str]:
+        missing = await in_thread(lambda: self._store.hold_all(self._owner, cids))
+        self._blocks += len(cids) - len(missing)
+        return missing
+
+    async def _fetch(self, cids: Sequence[str]) -> list[tuple[str, bytes]]:
+        tasks = [asyncio.ensure_future(self._fetcher.block(cid, self._providers)) for cid in cids]
+        try:
+            return list(zip(cids, await asyncio.gather(*tasks), strict=True))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _take(self, blocks: list[tuple[str, bytes]]) -> None:
+        await in_thread(lambda: self._append(blocks))
+
+    def _append(self, blocks: list[tuple[str, bytes]]) -> None:
+        for cid, data in blocks:
+            if self._writer is None:
+                self._writer = self._store.new_file(self._owner)
+            self._writer.append_block(cid, data)
+            self._fresh[cid] = None
+            self._blocks += 1
+            self._fetched += 1
+            self._bytes += len(data)
+        if self._writer is not None and (
+                self._writer.size > UNCOMMITTED or len(self._fresh) > UNCOMMITTED_BLOCKS):
+            self._commit()
+
+    def _commit(self) -> None:
+        if self._writer is not None:
+            self._writer.commit(durable=True)
+            self._writer = None
+            self._fresh.clear()
+
+
+async def in_thread(work: Callable[[], T], stop: Callable[[], None] | None = None) -> T:
+    """`work` in a thread, to its end even where nobody waits for it any more: what comes next finds nothing half done.
+    `stop` makes that end come sooner."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        if stop is not None:
+            stop()
+        await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # it is nobody's
+        raise
+
+
+def _pieces(items: Sequence[str], length: int) -> Iterator[Sequence[str]]:
+    return (items[at : at + length] for at in range(0, len(items), length))
+
+
+def _children(cid: str, data: bytes) -> list[str]:
+    """The CIDs in a block. BadNode for a codec whose links nobody here reads."""
+    codec = parse_cid(cid).codec
+    if codec != DAG_CBOR:
+        return [link.cid for link in parse_node(cid, data).links]
+    try:
+        return list(dag_cbor.links(data))
+    except (ValueError, BadCid) as error:
+        raise BadNode(cid=cid, reason=f"it is no dag-cbor: {error}") from None

@@ -1,0 +1,222 @@
+"""add, over a real daemon's store: the CIDs that IPFS gives, what is refused, and what stays."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipdc_edge.__main__ import main
+from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.codec.unixfs import directory_block, parse_node, symlink_block
+from ipdc_edge.commands import upload, upload_tree
+from ipdc_edge.drivers.importer import Importer
+from tests.daemon.content_node import ContentNode
+
+EMPTY_DIRECTORY = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354"
+HELLO = "bafkreicysg23kiwv34eg2d7qweipxwosdo2py4ldv42nbauguluen5v6am"
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ContentNode]:
+    monkeypatch.setenv("IPDC_HOME", str(tmp_path / "home"))
+    with ContentNode(str(tmp_path / "home")) as node:
+        yield node
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A directory with all that one may hold."""
+    top = tmp_path / "tree"
+    (top / "sub" / "deeper").mkdir(parents=True)
+    (top / "empty").mkdir()
+    (top / "hello").write_bytes(b"hello\n")
+    (top / "zero").write_bytes(b"")
+    (top / "sub" / "big").write_bytes(b"big" * 1_000_000)
+    Path(os.fsdecode(os.fsencode(top / "sub") + b"/\xff\n\x01")).write_bytes(b"any bytes")
+    (top / "sub" / "deeper" / "link").symlink_to("/etc/passwd")
+    (top / "sub" / "dangling").symlink_to("../nowhere")
+    (top / ".hidden").write_bytes(b"not added")
+    (top / ".git").mkdir()
+    return top
+
+
+def add(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    assert main(["add", *words]) == 0
+    return capsys.readouterr().out.split()
+
+
+def expected(path: bytes) -> tuple[str, int]:
+    """(CID, bytes of all blocks) of what lies there, the plain way."""
+    if os.path.islink(path):
+        cid, block = symlink_block(os.readlink(path))
+        return cid, len(block)
+    if os.path.isdir(path):
+        names = [name for name in os.listdir(path) if not name.startswith(b".")]
+        entries = [(name.decode("utf-8", "surrogateescape"), *expected(os.path.join(path, name))) for name in names]
+        cid, block = directory_block(entries)
+        return cid, len(block) + sum(entry[2] for entry in entries)
+    with open(path, "rb") as file:
+        importer = Importer(file)
+        total = sum(len(block) for _, block in importer.blocks())
+    return importer.root, importer.size + total
+
+
+def test_a_tree_has_the_cid_of_all_that_is_in_it(
+    node: ContentNode, tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, _ = expected(os.fsencode(tree))
+    assert add(capsys, str(tree)) == [root]
+    store = node.daemon.store
+    names = {link.name: link for link in parse_node(root, store.get(root)).links}
+    assert set(names) == {"empty", "hello", "sub", "zero"}
+    assert (names["empty"].cid, names["empty"].tsize) == (EMPTY_DIRECTORY, 4)
+    assert (names["hello"].cid, names["hello"].tsize) == (HELLO, 6)
+    below = {link.name: link for link in parse_node(names["sub"].cid, store.get(names["sub"].cid)).links}
+    assert set(below) == {"big", "dangling", "deeper", "\udcff\n\x01"}
+    assert below["big"].tsize == 3_000_000 + len(store.get(below["big"].cid))
+    assert store.owners() == ["members", f"pin.{root}"]
+
+
+def test_an_empty_directory_and_a_link(node: ContentNode, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    link = tree / "sub" / "deeper" / "link"
+    to_tree = tree.parent / "to-tree"
+    to_tree.symlink_to(tree)
+    cid, block = symlink_block(b"/etc/passwd")
+    assert add(capsys, str(tree / "empty"), str(link)) == [EMPTY_DIRECTORY, cid]
+    assert node.daemon.store.get(cid) == block
+    assert add(capsys, str(to_tree)) == [symlink_block(os.fsencode(tree))[0]]
+    assert add(capsys, "--dereference-args", str(to_tree)) == [expected(os.fsencode(tree))[0]]
+
+
+def test_several_paths_and_json(node: ContentNode, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["add", str(tree / "hello"), str(tree), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == [
+        {"name": "hello", "cid": HELLO, "size": 6, "stored": "reference"},
+        {"name": "tree", "cid": expected(os.fsencode(tree))[0], "size": 3_000_015, "stored": "reference"},
+    ]
+    assert main(["add", str(tree), "--copy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stored"] == "copy"
+
+
+def test_copies_of_a_tree_are_whole_without_its_files(
+    node: ContentNode, tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root,) = add(capsys, "--copy", str(tree))
+    contents = {raw_cid(b"any bytes"): b"any bytes", HELLO: b"hello\n"}
+    for place in ("hello", "sub/\udcff\n\x01"):
+        (tree / place).unlink()
+    assert {cid: node.daemon.store.get(cid) for cid in contents} == contents
+    assert node.daemon.store.stat()["references"] == 0
+
+
+def test_some_files_may_have_to_be_copied(
+    node: ContentNode, tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ipdc_edge.drivers.block_import import FileImport
+
+    path_of = FileImport._path_of
+    monkeypatch.setattr(FileImport, "_path_of", lambda self, fd, status: (
+        None if status.st_size == 6 else path_of(self, fd, status)))
+    assert main(["add", str(tree)]) == 0
+    assert "1 of 4 files were copied, because" in capsys.readouterr().err
+    assert main(["add", str(tree), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stored"] == "mixed"
+
+
+def test_standard_input(
+    node: ContentNode, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hello\n")))
+    assert add(capsys, "-") == [HELLO]
+    assert node.daemon.store.get(HELLO) == b"hello\n"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_what_is_no_content_is_named_before_anything_is_read(
+    kind: str, node: ContentNode, tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tree / "sub" / "odd"
+    if kind == "pipe":
+        os.mkfifo(odd)
+    else:
+        monkeypatch.chdir(odd.parent)
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind("odd")
+    monkeypatch.setattr(upload, "Importer", lambda source: pytest.fail("a file was read"))
+    assert main(["add", str(tree)]) == 2
+    assert f"{odd} is a {kind}" in capsys.readouterr().err
+    assert node.daemon.store.owners() == ["members"]
+
+
+def test_what_goes_away_meanwhile_is_named_and_nothing_stays(
+    node: ContentNode, tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Importer):
+        def blocks(self) -> Any:
+            yield from super().blocks()
+            (tree / "zero").unlink(missing_ok=True)
+
+    monkeypatch.setattr(upload, "Importer", Slow)
+    assert main(["add", str(tree)]) == 1
+    assert f"Cannot read {tree / 'zero'}" in capsys.readouterr().err
+    node.run(node.settled)
+    assert node.daemon.store.owners() == ["members"] and node.daemon.store.stat()["blocks"] == node.own_blocks
+
+
+def test_a_directory_of_thousands(node: ContentNode, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    top = tmp_path / "many"
+    top.mkdir()
+    for number in range(4500):
+        (top / f"{number:05}").symlink_to("x")
+    (top / "last").write_bytes(b"hello\n")
+    assert add(capsys, str(top)) == [expected(os.fsencode(top))[0]]
+
+
+def test_a_directory_that_needs_a_hamt_is_told_before_anything_is_read(
+    node: ContentNode, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "Importer", lambda source: pytest.fail("a file was read"))
+    top = tmp_path / "all" / "too many"
+    top.mkdir(parents=True)
+    for number in range(1000):
+        (top / f"{number:0250}").write_bytes(b"")
+    assert main(["add", str(top.parent)]) == 2
+    said = capsys.readouterr().err
+    assert f"{top} has 1000 entries" in said and "sharded" in said
+
+
+def test_the_size_of_a_directory_is_known_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first walk reckons is what the block has, for files of any size."""
+    names = {"a": 0, "b" * 200: 127, "c": 128, "d" * 81: 300_000, "e" * 82: 20_000}
+    entries = []
+    for name, size in names.items():
+        (tmp_path / name).write_bytes(bytes(size))
+        entries.append((name, raw_cid(bytes(size)), size))
+    length = len(directory_block(entries)[1])
+    monkeypatch.setattr(upload_tree, "MAX_DIRECTORY", length)
+    assert upload_tree.measure(str(tmp_path)) == sum(names.values())
+    monkeypatch.setattr(upload_tree, "MAX_DIRECTORY", length - 1)
+    with pytest.raises(upload_tree.DirectoryTooBig, match=f"take {length} bytes"):
+        upload_tree.measure(str(tmp_path))
+
+
+def test_a_client_that_goes_leaves_nothing(node: ContentNode, tree: Path) -> None:
+    from ipdc_edge.commands.client import Conversation
+
+    with Conversation(node.home) as conversation:
+        conversation.request("add_tree", {})
+        name: Any = next(conversation.objects())["tree"]
+        upload.add_file(node.home, str(tree / "sub" / "big"), name="big", copy=True, tree=name)
+        assert f"adding.{name}" in node.daemon.store.owners()
+    node.run(node.settled)
+    assert node.daemon.store.owners() == ["members"] and node.daemon.store.stat()["blocks"] == node.own_blocks
+    with pytest.raises(Exception, match="no directory of that name"):
+        upload.add_file(node.home, str(tree / "zero"), name="zero", copy=True, tree=name)
