@@ -257,8 +257,8 @@ TABLE = (
             "else resource limits (rlimits), which hide nothing from the code: for jobs of people you trust.\n"
             "systemd, bubblewrap: the daemon does not start where that is not to be had."),
     Setting("kubo_api", "127.0.0.1:5001", _local_address, "127.0.0.1:port",
-            "The RPC of an IPFS daemon (Kubo) on this machine, for `ipdc-edge add --to-kubo`. It asks for no password,\n"
-            "so it is never anywhere else."),
+            "The RPC of an IPFS daemon (Kubo) on this machine, for `--to-kubo` of add and result.\n"
+            "It asks for no password, so it is never on another machine."),
 )
 
 

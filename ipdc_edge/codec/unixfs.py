@@ -26,6 +26,7 @@ from ipdc_edge.codec.cid import (
     decode_varint,
     encode_varint,
     parse_cid,
+    raw_cid,
 )
 from ipdc_edge.codec.hamt import MAX_FANOUT, MURMUR3_X64_64, prefix_length
 from ipdc_edge.errors import IpdcError
@@ -156,6 +157,14 @@ class FileBuilder:
         self._levels[level + 1].append((cid, size, len(block) + sum(child[2] for child in children)))
         children.clear()
         return cid, block
+
+
+def tree_size(size: int) -> int:
+    """Bytes of all blocks of a file of this size, as a link to it says them."""
+    builder, total, leaf = FileBuilder(), size, raw_cid(b"")
+    for at in range(0, size, CHUNK):
+        total += sum(len(block) for _, block in builder.add(leaf, min(CHUNK, size - at)))
+    return total + sum(len(block) for _, block in builder.finish()[2]) if size else 0
 
 
 def directory_block(entries: Iterable[tuple[str, str, int]]) -> tuple[str, bytes]:

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from ..codec.cid import canonical
+from ..codec.unixfs import BadDirectory, directory_block, tree_size
 from ..core.events import (
     DiscardResult,
     Event,
@@ -63,6 +65,7 @@ class Results:
         self.fetching: dict[str, list[asyncio.Task[None]]] = {}  # parts under way, by job
         self.writing: dict[str, list[asyncio.Task[None]]] = {}  # logs under way, by job
         self.logs: dict[str, int] = {}
+        self.cids: dict[str, dict[str, str]] = {}  # of the parts that came since this start: job -> name -> CID
 
     def directory(self, job: str) -> str:
         """Where a job's result is."""
@@ -131,6 +134,7 @@ class Results:
             if size != effect.size:
                 raise PartNotAsTold(task=effect.task, size=size, told=effect.size)
             os.rename(arriving, path)
+            self.cids.setdefault(effect.job, {})[os.path.basename(path)] = effect.cid
         finally:
             if os.path.exists(arriving):
                 os.remove(arriving)
@@ -199,14 +203,32 @@ class Results:
         for name in names:
             with open(os.path.join(incoming, name), "rb") as file:
                 sync_file(file.fileno(), job)
+        root = self._root(job, incoming, names)
         for name in names:
             os.rename(os.path.join(incoming, name), os.path.join(directory, name))
         os.rmdir(incoming)
-        _write(os.path.join(directory, "job.json"), json.dumps(view, indent=1).encode() + b"\n", job)
+        _write(os.path.join(directory, "job.json"), json.dumps({**view, "root": root}, indent=1).encode() + b"\n", job)
         sync_directory(directory, job)
         _write(os.path.join(directory, "_SUCCESS"), b"", job)
         sync_directory(directory, job)
         sync_directory(self.jobs, job)
+
+    def _root(self, job: str, incoming: str, names: list[str]) -> str | None:
+        """The CID of the directory of the parts, as `ipfs add` would say it; None for more parts than one block has."""
+        entries = []
+        for name in names:
+            path = os.path.join(incoming, name)
+            cid = self.cids.get(job, {}).get(name)
+            if cid is None:  # it came before this node began again
+                from ..drivers.importer import import_file  # rarely needed
+
+                with open(path, "rb") as file:
+                    cid = import_file(file)[0]
+            entries.append((name, canonical(cid), tree_size(os.path.getsize(path))))
+        try:
+            return directory_block(entries)[0]
+        except BadDirectory:
+            return None
 
     def discard(self, effect: DiscardResult) -> None:
         """The job failed or was cancelled: keep what tells why, drop the rest."""
@@ -247,6 +269,7 @@ class Results:
         self.fetching.pop(job, None)
         self.writing.pop(job, None)
         self.logs.pop(job, None)
+        self.cids.pop(job, None)
 
     async def close(self) -> None:
         """Leave parts under way where they are; they are fetched again after the next start."""

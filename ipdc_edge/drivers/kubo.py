@@ -21,8 +21,8 @@ _TAIL = f"\r\n--{_BOUNDARY}--\r\n".encode()
 
 
 class NoKubo(IpdcError):
-    """No Kubo answers at {address} ({reason}). Start one with `ipfs daemon`, or set kubo_api in ipdc.conf to the address
-    of its RPC."""
+    """No Kubo answers at {address} ({reason}). Start one with `ipfs daemon`, or set kubo_api in ipdc.conf to where its
+    RPC is."""
 
 
 class KuboRefused(IpdcError):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipdc_edge.codec.cid import RAW, canonical, cid_to_bytes, encode_varint, make_cid, raw_cid, verify
+from ipdc_edge.codec.cid import RAW, canonical, cid_to_bytes, encode_varint, make_cid, parse_cid, raw_cid, verify
 from ipdc_edge.codec.unixfs import (
     CHUNK,
     LINKS,
@@ -25,6 +25,7 @@ from ipdc_edge.codec.unixfs import (
     dag_pb_cid,
     directory_block,
     parse_node,
+    tree_size,
 )
 
 # --- Kubo's vectors: test/cli/cid_profiles_test.go. Bytes are ChaCha20 under sha256(seed), a zero nonce.
@@ -191,6 +192,12 @@ def read(cid: str, blocks: dict[str, bytes], offset: int) -> tuple[bytes, int]:
 def test_full_and_barely_begun_levels(leaves):
     data = bytes(range(leaves))
     assert (build(data, 1, 3)[0], build(data, 1, 3)[2]) == naive(data, 1, 3)
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1, 5 * CHUNK])
+def test_the_size_of_a_tree_is_that_of_its_blocks(size):
+    _, interior = naive(bytes(size), CHUNK, LINKS)
+    assert tree_size(size) == size + sum(len(block) for cid, block in interior.items() if parse_cid(cid).codec != RAW)
 
 
 def test_the_builder_holds_only_unfinished_nodes():
