@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 
+from ipdc_edge import settings
 from ipdc_edge.commands.choose import choose
 from ipdc_edge.commands.client import call, not_allowed
 from ipdc_edge.commands.display import print_json
@@ -23,6 +24,7 @@ examples:
   ipdc-edge result abcd > counts.txt
   ipdc-edge result abcd | sort -t "$(printf '\\t')" -k2,2nr | head
   ipdc-edge result abcd --json           (where the parts lie)
+  ipfs get $(ipdc-edge result abcd --to-kubo)
 
 Every part is sorted by key (of a job without reduce: in the order of its input); the parts are part-00000,
 part-00001, ... below the job's directory, in the job's --output-format, byte for byte as they come out here.
@@ -39,6 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("id", metavar="ID", help="a job's id, or its beginning or end")
     parser.add_argument("--json", action="store_true", help="print where the parts lie, as JSON")
+    parser.add_argument("--to-kubo", action="store_true",
+                        help="hand the parts to the Kubo of this machine (kubo_api in ipdc.conf), which pins them;"
+                        " prints the CID of their directory, the root in job.json")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,6 +51,10 @@ def run(args: argparse.Namespace) -> int:
     home = Home(os.environ)
     job = find(home, args.id)
     parts = find_parts(home, job)
+    if args.to_kubo:
+        root = to_kubo(home, parts)
+        print_json({"id": job, "cid": root}) if args.json else print(root)
+        return 0
     if args.json:
         print_json({"id": job, "directory": home.job(job),
                     "parts": [{"path": path, "bytes": os.path.getsize(path)} for path in parts]})
@@ -57,6 +66,16 @@ def run(args: argparse.Namespace) -> int:
                 sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
     return 0
+
+
+def to_kubo(home: Home, parts: list[str]) -> str:
+    """The CID of the parts' directory, which Kubo has now."""
+    from ipdc_edge.drivers.directory_car import DirectoryCar
+    from ipdc_edge.drivers.kubo import import_car
+
+    car = DirectoryCar(parts)
+    import_car(settings.load(home.conf).kubo_api, car.root, car.parts())
+    return car.root
 
 
 def find(home: Home, prefix: str) -> str:

@@ -71,7 +71,8 @@ class Kubo:
         self.directory = directory
         self.process: subprocess.Popen[bytes] | None = None
         api, gateway, swarm = free_ports(3)
-        self.api, self.gateway = f"127.0.0.1:{api}", f"127.0.0.1:{gateway}"
+        self.rpc = "127.0.0.1", api
+        self.gateway = f"127.0.0.1:{gateway}"
         self.run("init", "--profile", f"test,{PROFILE}")
         for name, value in {
             "Addresses.API": f"/ip4/127.0.0.1/tcp/{api}",
@@ -114,7 +115,7 @@ class Kubo:
     def call(self, command: str, **arguments: str) -> Any:
         """An answer of its RPC in JSON."""
         query = urllib.parse.urlencode(arguments)
-        request = urllib.request.Request(f"http://{self.api}/api/v0/{command}?{query}", method="POST")
+        request = urllib.request.Request(f"http://127.0.0.1:{self.rpc[1]}/api/v0/{command}?{query}", method="POST")
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())
 

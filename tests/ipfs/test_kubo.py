@@ -13,9 +13,12 @@ import pytest
 
 from ipdc_edge.codec.cid import DAG_PB, RAW, canonical, parse_cid, raw_cid
 from ipdc_edge.codec.unixfs import CHUNK, DIRECTORY, LINKS, Node, directory_block, parse_node, symlink_block
+from ipdc_edge.commands.laboratory import free_ports
 from ipdc_edge.drivers.blocks import BlockStore
+from ipdc_edge.drivers.directory_car import DirectoryCar, FileChanged
 from ipdc_edge.drivers.fetcher import Fetcher
 from ipdc_edge.drivers.importer import import_file
+from ipdc_edge.drivers.kubo import KuboRefused, NoKubo, import_car
 from ipdc_edge.drivers.provider import Provider
 from tests.drivers.test_gateway import ask
 from tests.ipfs.cars import read_car
@@ -32,7 +35,7 @@ OTHER_WAYS = {
     "trickle": ("--trickle", "--chunker=size-4096"),
     "trickle of dag-pb": ("--trickle", "--raw-leaves=false", "--chunker=size-1000"),
     "inlined": ("--inline", "--chunker=size-20"),
-    "mode and mtime": ("--preserve-mode", "--preserve-mtime"),
+    "mode and mtime": ("--preserve-mode", "--preserve-mtime", "--raw-leaves=false"),
 }
 
 
@@ -143,8 +146,9 @@ def test_a_car_of_ours_is_imported_by_kubo(kubo: Kubo, store: BlockStore, tmp_pa
     store.put(directory, data_of_it, "user")
     for query in ("", "&car-dups=n"):
         car = ask(store, f"/ipfs/{directory}?format=car{query}")[2]
-        assert directory.encode() in kubo.run("dag", "import", "--pin-roots=false", stdin=car)
+        assert directory.encode() in kubo.run("dag", "import", stdin=car)
         assert kubo.run("cat", f"/ipfs/{directory}/again") == data
+        kubo.run("pin", "rm", directory)
         kubo.run("repo", "gc", "--quiet")
 
 
@@ -169,3 +173,37 @@ def test_cars_are_the_same_as_kubos(kubo: Kubo, store: BlockStore, tmp_path: Pat
                 assert read_car(ours)[1] == sections, asked
                 assert canonical(root) == read_car(ours)[0][0]
                 assert all(parse_cid(cid).codec in (DAG_PB, RAW) for cid, _ in sections)
+
+
+def files(directory: Path, *texts: bytes) -> list[str]:
+    paths = []
+    for index, text in enumerate(texts):
+        path = directory / f"part-{index:05d}"
+        path.write_bytes(text)
+        paths.append(str(path))
+    return paths
+
+
+def test_a_result_is_handed_over(kubo: Kubo, tmp_path: Path) -> None:
+    texts = some(2 * CHUNK + 99, 2), b"", b"one\t1\n", bytes(3 * CHUNK)
+    car = DirectoryCar(files(tmp_path, *texts))
+    import_car(kubo.rpc, car.root, car.parts())
+    assert car.root == kubo.add(tmp_path, "--only-hash")
+    assert [kubo.run("cat", f"/ipfs/{car.root}/part-{index:05d}") for index in range(4)] == list(texts)
+    assert car.root.encode() in kubo.run("pin", "ls", "--type=recursive")
+    again = DirectoryCar(files(tmp_path, *texts))
+    (tmp_path / "part-00002").write_bytes(b"two\t1\n")
+    with pytest.raises(FileChanged, match="part-00002"):
+        import_car(kubo.rpc, again.root, again.parts())
+
+
+def test_what_kubo_does_not_take_is_told(kubo: Kubo, tmp_path: Path) -> None:
+    car = DirectoryCar(files(tmp_path, b"1"))
+    (closed,) = free_ports(1)
+    with pytest.raises(NoKubo, match=f"127.0.0.1:{closed}"):
+        import_car(("127.0.0.1", closed), car.root, car.parts())
+    parts = list(car.parts())
+    damaged = [*parts[:2], parts[2][:-1] + b"x"]
+    for broken, words in ((damaged, "mismatch|unexpected|hash"), ([b"no car"], "car|EOF|header")):
+        with pytest.raises(KuboRefused, match=f"(?i){words}"):
+            import_car(kubo.rpc, car.root, broken)
