@@ -1,0 +1,53 @@
+"""What a real node made or was given, fetched by a real Kubo."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.ipfs.kubo import Kubo
+from tests.lab.conftest import Lab, ipdc
+
+pytestmark = pytest.mark.kubo
+MAP = "def map(name, line):\n    for word in line.split():\n        yield word, 1\n"
+REDUCE = "def reduce(key, values):\n    yield key, sum(values)\n"
+
+
+@pytest.fixture()
+def lab(tmp_path: Path, kubo: Kubo) -> object:
+    lab = Lab(str(tmp_path / "lab"), 1)
+    with open(os.path.join(lab.home(1), "ipdc.conf"), "a", encoding="utf-8") as conf:
+        conf.write(f"kubo_api = 127.0.0.1:{kubo.rpc[1]}\n")
+    yield lab
+    ipdc("lab", "down", "--dir", lab.directory)
+
+
+def test_the_root_of_a_result_is_fetched_by_ipfs_get(lab: Lab, kubo: Kubo, tmp_path: Path) -> None:
+    (tmp_path / "Map.py").write_text(MAP)
+    (tmp_path / "Reduce.py").write_text(REDUCE)
+    (tmp_path / "text").write_text("a b a\nc a\n" * 1000)
+    job = lab.submit(1, str(tmp_path / "Map.py"), str(tmp_path / "Reduce.py"), "--input", str(tmp_path / "text"),
+                     "-k", "2")
+    with open(os.path.join(lab.home(1), "jobs", job, "job.json"), encoding="utf-8") as file:
+        root = json.load(file)["root"]
+    assert lab.run(1, "result", job, "--to-kubo").stdout.strip() == root
+    assert lab.json(1, "result", job, "--to-kubo") == {"id": job, "cid": root}
+    kubo.run("get", "--output", str(tmp_path / "got"), root)
+    parts = lab.parts(1, job)
+    assert {name: (tmp_path / "got" / name).read_bytes() for name in os.listdir(tmp_path / "got")} == {
+        f"part-{index:05d}": part for index, part in enumerate(parts)}
+    assert len(parts) == 2
+
+
+def test_without_a_kubo_it_says_so(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "Map.py").write_text(MAP)
+    (tmp_path / "text").write_text("a\n")
+    job = lab.submit(1, str(tmp_path / "Map.py"), "--input", str(tmp_path / "text"))
+    conf = Path(lab.home(1), "ipdc.conf")
+    conf.write_text("".join(line for line in conf.read_text().splitlines(True) if "kubo_api" not in line)
+                    + "kubo_api = 127.0.0.1:1\n")
+    done = lab.run(1, "result", job, "--to-kubo", check=False)
+    assert done.returncode == 1 and "No Kubo answers at 127.0.0.1:1" in done.stderr and "kubo_api" in done.stderr
