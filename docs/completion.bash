@@ -16,14 +16,15 @@ _ipdc_edge() {
         words=("${COMP_WORDS[@]}"); cword=$COMP_CWORD; cur=${words[cword]}; prev=${words[cword - 1]}
     }
     if ((cword == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "submit status jobs nodes result logs story cancel add cat run-inline domain drain invite join leave expel doctor demo lab run broker --help --version" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "submit status jobs nodes result logs story cancel add cat get ls pin unpin gc store run-inline domain drain invite join leave expel doctor demo lab run broker --help --version" -- "$cur")
         return
     fi
     command=${words[1]}
     case $command in
-        domain | lab)
+        store | domain | lab)
             if ((cword == 2)); then
                 case $command in
+                    store) options="stat verify" ;;
                     domain) options="create show backup restore" ;;
                     lab) options="up down" ;;
                 esac
@@ -44,6 +45,13 @@ _ipdc_edge() {
         "cancel") options="-h --help --json" operand="ID" ;;
         "add") options="-h --help --copy --dereference-args --json" operand="FILE" ;;
         "cat") options="-h --help" operand="" ;;
+        "get") options="-h --help -o --output --force --json" operand="" ;;
+        "ls") options="-h --help --json" operand="" ;;
+        "pin") options="-h --help --list --ls --json" operand="" ;;
+        "unpin") options="-h --help --json" operand="" ;;
+        "gc") options="-h --help --json" operand="" ;;
+        "store stat") options="-h --help --json" operand="" ;;
+        "store verify") options="-h --help --json" operand="" ;;
         "run-inline") options="-h --help --mapper --reducer --combiner --step --file --args --input-format --output-format --sort-values --partition --skip-bad --sort-budget --output-limit --input -k" operand="FILE" ;;
         "domain create") options="-h --help --json" operand="" ;;
         "domain show") options="-h --help --json" operand="" ;;
@@ -81,6 +89,7 @@ _ipdc_edge() {
         "submit --priority") kind="" ;;
         "submit --timeout") kind="" ;;
         "submit --app") kind="" ;;
+        "get -o"|"get --output") kind="FILE" ;;
         "run-inline --mapper") kind="FILE" ;;
         "run-inline --reducer") kind="FILE" ;;
         "run-inline --combiner") kind="FILE" ;;

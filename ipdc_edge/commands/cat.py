@@ -6,8 +6,8 @@ import argparse
 import os
 import sys
 
-from ipdc_edge.codec.cid import canonical
 from ipdc_edge.commands.client import download
+from ipdc_edge.commands.content import cid_of
 from ipdc_edge.home import Home
 
 EXAMPLES = """\
@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when the whole file was printed."""
-    cid = canonical(args.cid.removeprefix("ipfs://").removeprefix("/ipfs/"))
+    cid = cid_of(args.cid)
     sys.stdout.flush()
     for data in download(Home(os.environ), "cat", cid=cid):
         sys.stdout.buffer.write(data)

@@ -1,0 +1,36 @@
+"""`ipdc-edge gc`: frees what was unpinned and nobody else holds."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from ipdc_edge.commands.client import call
+from ipdc_edge.commands.display import count_of, counted, print_json, size
+from ipdc_edge.home import Home
+
+EXAMPLES = """\
+examples:
+  ipdc-edge gc
+  ipdc-edge gc --json
+
+Pinned content, and what jobs hold, is never touched. Users' own files are not either: of those only the node's notes
+of where they lie go. It may be ended at any moment and asked again.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Flags and help."""
+    parser.description = "Free what was unpinned and nobody else holds."
+    parser.epilog = EXAMPLES
+    parser.add_argument("--json", action="store_true", help="print how much that was as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when nothing is left to free."""
+    answer = call(Home(os.environ), "gc")
+    if args.json:
+        print_json(answer)
+    else:
+        print(f"{counted(count_of(answer, 'blocks'), 'block')} removed, {size(count_of(answer, 'bytes'))} freed.")
+    return 0
