@@ -39,11 +39,11 @@ _ipdc_edge() {
         "status") options="-h --help --json" operand="ID" ;;
         "jobs") options="-h --help --json" operand="" ;;
         "nodes") options="-h --help -l --long --json" operand="NODE" ;;
-        "result") options="-h --help --json" operand="ID" ;;
+        "result") options="-h --help --json --to-kubo" operand="ID" ;;
         "logs") options="-h --help --json" operand="ID" ;;
         "story") options="-h --help --json" operand="ID" ;;
         "cancel") options="-h --help --json" operand="ID" ;;
-        "add") options="-h --help --copy --dereference-args --json" operand="FILE" ;;
+        "add") options="-h --help --copy --dereference-args --to-kubo --json" operand="FILE" ;;
         "cat") options="-h --help" operand="" ;;
         "get") options="-h --help -o --output --force --json" operand="" ;;
         "ls") options="-h --help --json" operand="" ;;

@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 
+from ipdc_edge import settings
+from ipdc_edge.commands.client import download
 from ipdc_edge.commands.display import print_json, size
 from ipdc_edge.commands.progress import Progress
 from ipdc_edge.commands.upload import add_file, add_open_file
@@ -25,6 +27,7 @@ examples:
   ipdc-edge add book.txt
   ipdc-edge add photos/ notes.txt
   zcat log.gz | ipdc-edge add -
+  ipfs cat $(ipdc-edge add --to-kubo book.txt)
   CID=$(ipdc-edge add book.txt); ipdc-edge submit Map.py Reduce.py --input $CID
 
 The CIDs are those of IPFS under its profile unixfs-v1-2025, as `ipfs add -r` prints them. Of a directory all is
@@ -43,6 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--copy", action="store_true", help="copy files, also where a reference would do")
     parser.add_argument("--dereference-args", action="store_true",
                         help="where a PATH is a symbolic link, add what it leads to")
+    parser.add_argument("--to-kubo", action="store_true",
+                        help="hand it to the Kubo of this machine too (kubo_api in ipdc.conf), which pins it")
     parser.add_argument("--json", action="store_true",
                         help="print name, CID, size and how it is stored as JSON: a list of several PATHs")
 
@@ -54,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
         progress = Progress(args.json)
         try:
             found = _add(path, args, _Shown(progress))
+            if args.to_kubo:
+                to_kubo(Home(os.environ), str(found["cid"]))
         finally:
             progress.end()
         added.append(found)
@@ -86,6 +93,13 @@ def _add(path: str, args: argparse.Namespace, shown: _Shown) -> dict[str, object
     added = add_file(home, path, name=name, copy=args.copy, progress=shown.file)
     return {"name": name, "cid": added.cid, "size": added.size, "stored": added.stored, "files": 1,
             "copied": int(added.stored == "copy")}
+
+
+def to_kubo(home: Home, cid: str) -> None:
+    """Hand what the daemon has of a CID to Kubo."""
+    from ipdc_edge.drivers.kubo import import_car
+
+    import_car(settings.load(home.conf).kubo_api, cid, download(home, "car", cid=cid))
 
 
 def _copied(found: dict[str, object]) -> str:

@@ -29,7 +29,8 @@ SUBMITTED = "submit-"  # begins the owner of such content
 SHOWN_JOBS = 200  # ended jobs that `jobs` lists
 WATCH_PAUSE = 0.2  # seconds between two pictures of a running job
 LOG_NAME = re.compile(r"([a-z0-9-]+)\.(\d+)\.(\d+)\.txt")
-CONTENT = ("add", "add_tree", "cat", "ls", "pin", "unpin", "pins", "gc", "store_stat", "store_verify")  # see content.py
+# operations of content.py
+CONTENT = ("add", "add_tree", "cat", "car", "ls", "pin", "unpin", "pins", "gc", "store_stat", "store_verify")
 LEAVE_PATIENCE = 5.0  # seconds that the authority has to take a leaving node off the list
 
 

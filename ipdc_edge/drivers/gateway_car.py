@@ -60,14 +60,30 @@ async def car(store: BlockStore, cid: str, rest: str, query: dict[str, str], hea
 
 
 async def _sections(root: str, walk: CarWalk) -> AsyncGenerator[tuple[bytes, BlockReader], None]:
-    """The parts of a CAR. OSError where it cannot go on: whoever gets it sees that it is cut."""
-    yield car_header(root), InlinedBlock(b"")
+    """The parts of an answer. OSError where it cannot go on: whoever gets it sees that it is cut."""
     try:
-        async with aclosing(walk.blocks()) as blocks:
-            async for child, block in blocks:
-                yield section_head(child.cid, block.size, child.version_0), block
+        async with aclosing(_parts(root, walk)) as parts:
+            async for part in parts:
+                yield part
     except (Missing, TooMany, Unfit, ReferenceChanged) as error:
         raise OSError(f"a CAR of {root} was cut: {error}") from None
+
+
+async def sections(store: BlockStore, root: str) -> AsyncGenerator[tuple[bytes, BlockReader], None]:
+    """The parts of a CAR of all that is below a CID: what stands before a block, and the block, open. Missing, Unfit,
+    ReferenceChanged."""
+    walk = CarWalk(store, root, [])
+    await walk.resolve()
+    async with aclosing(_parts(root, walk)) as parts:
+        async for part in parts:
+            yield part
+
+
+async def _parts(root: str, walk: CarWalk) -> AsyncGenerator[tuple[bytes, BlockReader], None]:
+    yield car_header(root), InlinedBlock(b"")
+    async with aclosing(walk.blocks()) as blocks:
+        async for child, block in blocks:
+            yield section_head(child.cid, block.size, child.version_0), block
 
 
 def _segments(rest: str) -> tuple[list[bytes], str]:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from ipdc_edge.commands.add import to_kubo
+from ipdc_edge.errors import IpdcError
+from ipdc_edge.home import Home
 from tests.ipfs.kubo import Kubo
 from tests.lab.conftest import Lab, ipdc
 
@@ -40,6 +45,33 @@ def test_the_root_of_a_result_is_fetched_by_ipfs_get(lab: Lab, kubo: Kubo, tmp_p
     assert {name: (tmp_path / "got" / name).read_bytes() for name in os.listdir(tmp_path / "got")} == {
         f"part-{index:05d}": part for index, part in enumerate(parts)}
     assert len(parts) == 2
+
+
+def test_what_was_added_is_in_kubo_too(lab: Lab, kubo: Kubo, tmp_path: Path) -> None:
+    """By reference and as a copy, a directory with a file that stands in it twice; the same CID as Kubo's own."""
+    top = tmp_path / "top"
+    (top / "empty").mkdir(parents=True)
+    for name in ("a", "b"):
+        (top / name).write_bytes(bytes(range(256)) * 10_000)
+    os.symlink("a", top / "link")
+    for options in ((), ("--copy",)):
+        cid = lab.run(1, "add", "--to-kubo", *options, str(top)).stdout.strip()
+        assert cid == kubo.add(top, "--only-hash")
+        assert cid.encode() in kubo.run("pin", "ls", "--type=recursive")
+        kubo.run("get", "--output", str(tmp_path / "got"), cid)
+        subprocess.run(["diff", "-r", "--no-dereference", str(top), str(tmp_path / "got")], check=True)
+        kubo.run("pin", "rm", cid)
+        kubo.run("repo", "gc", "--quiet")
+        shutil.rmtree(tmp_path / "got")
+
+
+def test_a_file_that_changed_is_not_handed_over(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(3 << 20))
+    cid = lab.run(1, "add", str(path)).stdout.strip()
+    path.write_bytes(b"x" * (3 << 20))
+    with pytest.raises(IpdcError, match="is not what it was"):
+        to_kubo(Home({"IPDC_HOME": lab.home(1)}), cid)
 
 
 def test_without_a_kubo_it_says_so(lab: Lab, tmp_path: Path) -> None:
