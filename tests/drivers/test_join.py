@@ -143,6 +143,7 @@ def is_closed(port: object) -> bool:
 
 # ---- joining --------------------------------------------------------------------------------------------------------
 
+@pytest.mark.alone
 def test_a_token_makes_a_member(serving: Server, tmp_path: Path) -> None:
     node = make_node(tmp_path, "two")
     text = render(serving.invite())
@@ -187,6 +188,7 @@ def test_the_newcomer_is_answered_when_the_daemon_has_adopted_it(tmp_path: Path)
         server.close()
 
 
+@pytest.mark.alone
 def test_a_daemon_that_never_adopts_delays_it_by_two_seconds(tmp_path: Path) -> None:
     server = Server(make_creator(tmp_path), adopts=False)
     try:
@@ -536,6 +538,7 @@ def test_notes_come_once_a_second_and_source(serving: Server) -> None:
     assert serving.said.empty()
 
 
+@pytest.mark.alone
 def test_silent_strangers_keep_nobody_out(serving: Server, tmp_path: Path) -> None:
     """All 32 places taken, from eight sources; a fifth of one source is closed at once, and a newcomer gets a place."""
     token = serving.invite()
@@ -555,6 +558,7 @@ def test_silent_strangers_keep_nobody_out(serving: Server, tmp_path: Path) -> No
             connection.close()
 
 
+@pytest.mark.alone
 def test_a_silent_connection_is_cut_after_five_seconds(serving: Server) -> None:
     serving.invite()
     start = time.monotonic()

@@ -66,6 +66,7 @@ def closed(domain: Domain) -> bool:
     return refused(domain.nodes[2].host, domain.nodes[0].host.address, JOIN)
 
 
+@pytest.mark.alone
 def test_a_node_joins_in_two_seconds_and_is_in_everybodys_list_in_five(domain: Domain, fourth: DomainNode) -> None:
     token = domain.nodes[0].invite()
     began = time.monotonic()
@@ -111,6 +112,7 @@ def test_a_token_lets_one_node_in(domain: Domain) -> None:
     attempt("another node", "join with a used token", "join port, closed", said)
 
 
+@pytest.mark.alone
 def test_wrong_secrets_slow_the_host_that_they_come_from_and_no_other(domain: Domain) -> None:
     inviter, guesser, guest = domain.nodes[0], domain.network.host("guesser"), domain.network.host("guest")
     token, another = (join_token.parse(inviter.invite()) for _ in range(2))
