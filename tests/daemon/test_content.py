@@ -199,3 +199,32 @@ def test_a_client_that_goes_leaves_nothing(node: ContentNode, tree: Path) -> Non
     assert node.daemon.store.owners() == ["members"] and node.daemon.store.stat()["blocks"] == node.own_blocks
     with pytest.raises(Exception, match="no directory of that name"):
         upload.add_file(node.home, str(tree / "zero"), name="zero", copy=True, tree=name)
+
+
+def test_two_gigabytes_are_referred_to_and_a_change_is_named(
+    node: ContentNode, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def on_disk() -> int:
+        return sum(path.lstat().st_blocks * 512 for path in Path(node.home.blocks).rglob("*"))
+
+    path = tmp_path / "two gigabytes"
+    with path.open("wb") as file:
+        for at in range(0, 2 << 30, 256 << 20):  # a leaf of its own now and then, else holes
+            file.seek(at)
+            file.write(b"%d" % at)
+        file.truncate(2 << 30)
+    before, held = on_disk(), node.daemon.store.stat()["bytes"]
+    (cid,) = add(capsys, str(path))
+    assert on_disk() - before < 1 << 20
+    assert node.daemon.store.stat()["bytes"] - held < 1 << 20
+    with path.open("r+b") as file:
+        file.seek((256 << 20) + 100)
+        file.write(b"changed")
+    assert main(["get", cid, "-o", str(tmp_path / "got")]) == 1
+    said = capsys.readouterr().err
+    assert f"{path} is not what it was" in said and f"from {256 << 20} on" in said
+    path.unlink()
+    assert main(["cat", cid]) == 1
+    said = capsys.readouterr().err
+    assert f"{path} is not what it was" in said and "No such file" in said
+    assert sorted(os.listdir(tmp_path)) == ["home"]

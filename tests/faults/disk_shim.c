@@ -2,7 +2,8 @@
  *
  * Counts write, pwrite, ftruncate, fsync, fdatasync, rename, mkdir, symlink, an open that may create, and with EIO also
  * unlink and rmdir; only on files below one directory. A lasting fault first writes half of what was wanted, as a disk
- * does that fills up, and goes on until it is disarmed; a full disk still syncs, renames and removes.
+ * does that fills up, and goes on until it is disarmed; a full disk still syncs, renames and removes. With the code 0
+ * nothing fails: the process is killed before the call, or, where that is lasting, after half of what it writes.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -10,6 +11,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -43,10 +45,12 @@ enum kind { GROWS, SYNCS, REMOVES };
 static int fails(const char *name, enum kind kind, const char *path)
 {
 	int failed;
-	if (!under[0] || strncmp(path, under, strlen(under)) || (kind == REMOVES && error != EIO))
+	if (!under[0] || strncmp(path, under, strlen(under)) || (kind == REMOVES && error && error != EIO))
 		return 0;
 	pthread_mutex_lock(&lock);
 	count++;
+	if (at && count == at && !error && !(lasting && strstr(name, "write")))
+		kill(getpid(), SIGKILL);
 	failed = at && (count == at || (lasting && count > at && (kind == GROWS || error == EIO)));
 	if (failed && !what[0]) {
 		snprintf(what, sizeof what, "%s %s", name, path + strlen(under));
@@ -83,6 +87,11 @@ static int fails_open(const char *name, enum kind kind, int descriptor)
 		int failed; \
 		REAL(name); \
 		failed = fails_open(#name, GROWS, descriptor); \
+		if (failed && !error) { \
+			size /= 2; \
+			(void)!real arguments; \
+			kill(getpid(), SIGKILL); \
+		} \
 		if (failed == 2 && size > 1) { \
 			size /= 2; \
 			return real arguments; \

@@ -95,3 +95,28 @@ def test_add_prints_what_ipfs_prints(lab: Lab, tmp_path) -> None:  # type: ignor
     assert lab.run(1, "add", str(empty)).stdout.strip() == "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
     expected = "bafkreicysg23kiwv34eg2d7qweipxwosdo2py4ldv42nbauguluen5v6am"
     assert lab.run(1, "add", str(hello)).stdout.strip() == expected
+
+
+def test_a_tree_of_another_node_is_fetched_and_pinned_through_its_gateway(lab: Lab, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub" / "big").write_bytes(os.urandom(5 * MB + 17))
+    (tree / "small").write_bytes(b"small")
+    (tree / "link").symlink_to("sub/big")
+    cid = lab.run(2, "add", str(tree)).stdout.strip()
+    lab.run(3, "nodes")
+    assert [line.split()[-1] for line in lab.run(3, "ls", cid).stdout.splitlines()] == ["sub/big", "small", "sub"]
+    lab.run(3, "get", cid, "-o", str(tmp_path / "got"))
+    assert (tmp_path / "got" / "link").readlink() == (tree / "link").readlink()
+    pinned = lab.json(3, "pin", cid)
+    assert pinned["cid"] == cid and pinned["fetched"] == 11 and pinned["bytes"] > 5 * MB
+    (tree / "sub" / "big").unlink()  # from now on only node 3 has it
+    lab.run(3, "get", cid, "-o", str(tmp_path / "kept"))
+    for found in (tmp_path / "got", tmp_path / "kept"):
+        assert len((found / "sub" / "big").read_bytes()) == 5 * MB + 17 and (found / "small").read_bytes() == b"small"
+    assert cid in lab.run(3, "pin", "--list").stdout
+    lab.run(3, "store", "verify")
+    lab.run(3, "unpin", cid)
+    assert lab.json(3, "gc")["bytes"] > 5 * MB
+    lab.run(2, "unpin", cid)
+    lab.run(2, "gc")

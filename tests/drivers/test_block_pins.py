@@ -1,0 +1,115 @@
+"""Pins, what was unpinned, and the quota, over a store on a real disk."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.drivers.block_verify import check
+from ipdc_edge.drivers.blocks import BlockStore, StoreFull
+from tests.drivers.test_blocks import files
+
+SIZE, QUOTA = 1000, 6500  # of a block; six blocks fit
+JOB = "20260101-000000-abcd"
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = BlockStore(str(tmp_path / "blocks"), QUOTA)
+    yield store
+    store.close()
+
+
+def data_of(number: int) -> bytes:
+    return b"%03d." % number * (SIZE // 4)
+
+
+def pin(store: BlockStore, root: str, numbers: list[int]) -> None:
+    """As an import does: all of it, or nothing."""
+    owner = "adding." + root
+    try:
+        missing = store.hold_all(owner, [raw_cid(data_of(number)) for number in numbers])
+        writer = store.new_file(owner)
+        for number in numbers:
+            if raw_cid(data_of(number)) in missing:
+                writer.append(data_of(number))
+        writer.commit(durable=True)
+        store.settle(owner, "pin." + root)
+    except BaseException:
+        store.release(owner)
+        raise
+
+
+TREES = {"x": [0, 1], "y": [1, 2, 3], "z": [4, 5, 6, 7], "w": [0, 7]}
+
+
+@given(st.lists(st.one_of(
+    st.tuples(st.sampled_from(["pin", "unpin"]), st.sampled_from(sorted(TREES))),
+    st.tuples(st.sampled_from(["put", "release", "collect"]), st.integers(0, 7)),
+), max_size=14))
+def test_the_quota_is_kept_and_so_is_what_is_pinned(tmp_path_factory, steps):
+    store = BlockStore(str(tmp_path_factory.mktemp("store")), QUOTA)
+    pinned: set[str] = set()
+    job: set[int] = set()
+    for what, which in steps:
+        try:
+            if what == "pin":
+                pin(store, which, TREES[which])
+                pinned.add(which)
+            elif what == "unpin":
+                assert store.unpin(which) == (which in pinned)
+                pinned.discard(which)
+            elif what == "put":
+                store.put(raw_cid(data_of(which)), data_of(which), JOB)
+                job.add(which)
+            elif what == "release":
+                store.release(JOB)
+                job.clear()
+            else:
+                while store.collect() is not None:
+                    pass
+        except StoreFull:
+            assert what in ("pin", "put")
+            assert store.owned_bytes("unpinned.") == 0, "there was something to free"
+        size = sum(os.path.getsize(path) for path in files(store.directory))
+        assert size == store.stat()["bytes"] <= QUOTA
+        kept = {number for tree in pinned for number in TREES[tree]} | job
+        assert all(store.get(raw_cid(data_of(number))) == data_of(number) for number in kept)
+        if what == "collect":
+            assert store.stat()["blocks"] == len(kept)
+    assert [damage for step in check(store) for damage in step.damage] == []
+    store.close()
+
+
+def test_the_oldest_goes_first_and_no_more_than_must(store):
+    for root, number in (("a", 0), ("b", 1), ("c", 2), ("d", 3), ("e", 4), ("f", 5)):
+        pin(store, root, [number])
+    for root in "eab":
+        store.unpin(root)
+    store.put(raw_cid(data_of(6)), data_of(6), JOB)
+    assert [store.has(raw_cid(data_of(number))) for number in range(7)] == [False, *[True] * 6]
+
+
+def test_what_can_never_fit_costs_nothing_else(store):
+    pin(store, "a", [0])
+    store.unpin("a")
+    with pytest.raises(StoreFull):
+        store.check_room(QUOTA + 1)
+    assert store.has(raw_cid(data_of(0)))
+
+
+def test_collecting_goes_piece_by_piece(store, monkeypatch):
+    from ipdc_edge.drivers import blocks
+
+    monkeypatch.setattr(blocks, "_COLLECTED", 2)
+    pin(store, "a", [0, 1, 2, 3, 4])
+    store.unpin("a")
+    found = []
+    while (freed := store.collect()) is not None:
+        found.append((freed.blocks, freed.size))
+    assert found == [(2, 0), (2, 0), (1, 5 * SIZE)]
+    assert store.owners() == [] and files(store.directory) == []
