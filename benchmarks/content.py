@@ -1,0 +1,283 @@
+"""Adding content and moving it between two nodes, side by side with other tools, in one run.
+
+usage: /usr/bin/python3 benchmarks/content.py [--size 1G] [--rounds 3] [--json FILE]
+
+add: `ipdc-edge add` by reference and with --copy against `ipfs add` and sha256sum, over the same file, each into what
+holds nothing of it. Transfer over loopback into a file: `ipdc-edge get` on the second node of a lab (TLS, every block
+checked) against Kubo's bitswap between two daemons that know each other, curl from nginx with TLS 1.3, and rsync's own
+protocol, which encrypts nothing. Every round runs each of them once, in that order; medians, least and most.
+Memory: the highest resident set of the command, and of the daemons behind it, in MB.
+
+Needs nginx, rsync, curl and openssl; Kubo is built by Go where it is not in the tests' cache. Exit code: 0; 2 when it
+was not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from memory import parse_size  # beside this file
+from processes import NotMeasured, highest_rss
+from text import NoDictionary, make_text
+
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(1, CHECKOUT)
+from tests.ipfs.kubo import CannotBuild, Kubo, program  # noqa: E402
+
+PYTHON = "/usr/bin/python3"
+
+
+class Run(NamedTuple):
+    """One measurement: seconds by the clock and of processors (the command's own), MB of the command."""
+
+    wall: float
+    processor: float
+    memory: float
+
+
+def timed(*words: str, env: dict[str, str] | None = None, output: str = os.devnull) -> Run:
+    """Runs a command to its end. NotMeasured when it fails."""
+    with open(output, "wb") as out, tempfile.TemporaryFile() as errors:
+        began = time.monotonic()
+        child = subprocess.Popen(words, env={**os.environ, **(env or {})}, stdout=out, stderr=errors)
+        ended, memory = 0, 0
+        while not ended:  # the kernel's record for a child begins with what its parent takes, so it is looked at here
+            memory = max(memory, highest_rss(child.pid))
+            time.sleep(0.005)
+            ended, status, used = os.wait4(child.pid, os.WNOHANG)
+        wall = time.monotonic() - began
+        child.returncode = os.waitstatus_to_exitcode(status)
+        errors.seek(0)
+        if child.returncode:
+            raise NotMeasured(f"{' '.join(words[:4])}: {errors.read()[-1000:].decode(errors='replace')}")
+    return Run(wall, used.ru_utime + used.ru_stime, memory / 1024)
+
+
+class Lab:
+    """Two nodes of a closed domain."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.run(1, "lab", "up", "--nodes", "2", "--dir", str(directory))
+
+    def env(self, node: int) -> dict[str, str]:
+        return {"PYTHONPATH": CHECKOUT, "IPDC_HOME": str(self.directory / f"node{node}")}
+
+    def run(self, node: int, *words: str) -> str:
+        done = subprocess.run([PYTHON, "-m", "ipdc_edge", *words], env={**os.environ, **self.env(node)},
+                              capture_output=True, text=True)
+        if done.returncode:
+            raise NotMeasured(f"ipdc-edge {' '.join(words[:2])}: {done.stderr[-1000:]}")
+        return done.stdout.strip()
+
+    def command(self, node: int, *words: str) -> Run:
+        return timed(PYTHON, "-m", "ipdc_edge", *words, env=self.env(node))
+
+    def memory(self) -> float:
+        """MB of the bigger daemon, at its highest so far."""
+        pids = [(self.directory / f"node{node}" / "run" / "daemon.pid").read_text() for node in (1, 2)]
+        return max(highest_rss(int(pid.split()[0])) for pid in pids) / 1024
+
+    def forget(self, cid: str) -> None:
+        self.run(1, "unpin", cid)
+        self.run(1, "gc")
+
+
+class Nginx:
+    """nginx with TLS 1.3 over a directory, one worker."""
+
+    def __init__(self, directory: Path, files: Path) -> None:
+        directory.mkdir()
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        key, certificate = directory / "key.pem", directory / "certificate.pem"
+        kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        subprocess.run(["openssl", "req", *kind, "-keyout", str(key), "-out", str(certificate),
+                        "-subj", "/CN=localhost"], check=True, capture_output=True)
+        self.certificate = str(certificate)
+        (directory / "nginx.conf").write_text(
+            f"daemon off; pid {directory}/pid; worker_processes 1; error_log {directory}/log; user root;\n"
+            "events {}\nhttp { access_log off; sendfile on; server {\n"
+            f"listen 127.0.0.1:{self.port} ssl; ssl_protocols TLSv1.3; ssl_certificate {certificate};"
+            f" ssl_certificate_key {key}; root {files}; }} }}\n")
+        self.process = subprocess.Popen([find("nginx"), "-c", str(directory / "nginx.conf")],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+class Rsync:
+    """rsync's daemon over a directory."""
+
+    def __init__(self, directory: Path, files: Path) -> None:
+        directory.mkdir()
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        conf = directory / "rsyncd.conf"
+        conf.write_text(f"use chroot = no\nuid = root\ngid = root\n[files]\npath = {files}\nread only = yes\n")
+        self.process = subprocess.Popen(
+            ["rsync", "--daemon", "--no-detach", "--address=127.0.0.1", f"--port={self.port}", f"--config={conf}"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+def find(tool: str) -> str:
+    path = shutil.which(tool, path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if path is None:
+        raise NotMeasured(f"needs {tool}")
+    return path
+
+
+def listening(port: int) -> None:
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise NotMeasured(f"nothing listens on port {port}")
+
+
+def measure(directory: Path, size: int, rounds: int) -> dict[str, object]:
+    """Every figure, by its name."""
+    for tool in ("nginx", "rsync", "curl", "openssl", "sha256sum"):
+        find(tool)
+    files = directory / "files"
+    files.mkdir()
+    text = files / "text"
+    make_text(str(text), size)
+    lab = Lab(directory / "lab")
+    peers = []
+    for name in ("kubo1", "kubo2"):
+        (directory / name).mkdir()
+        peers.append(Kubo(directory / name))
+    nginx, rsync = Nginx(directory / "nginx", files), Rsync(directory / "rsync", files)
+    figures: dict[str, list[Run]] = {}
+    target = directory / "target"
+    kubo_peaks: list[float] = []
+
+    def note(name: str, run: Run) -> None:
+        figures.setdefault(name, []).append(run)
+        print(f"{name}: {run.wall:.2f} s, {run.processor:.2f} s of processor, {run.memory:.0f} MB", flush=True)
+
+    try:
+        listening(nginx.port)
+        listening(rsync.port)
+        kubo_env = [{"IPFS_PATH": str(peer.directory / "repository"), "IPFS_TELEMETRY": "off"} for peer in peers]
+        for _ in range(rounds):
+            note("sha256sum", timed("sha256sum", str(text)))
+            note("ipdc-edge add", lab.command(1, "add", str(text)))
+            cid = lab.run(1, "add", str(text))
+            lab.forget(cid)
+            note("ipdc-edge add --copy", lab.command(1, "add", "--copy", str(text)))
+            lab.forget(cid)
+            note("ipfs add", timed(program(), "add", "--quieter", str(text), env=kubo_env[0]))
+            kubo_peaks.append(transfer(lab, cid, text, target, peers, kubo_env, nginx, rsync, note))
+        return {"size": os.path.getsize(text), "daemon_mb": lab.memory(), "kubo_mb": max(kubo_peaks),
+                "figures": {name: [run._asdict() for run in runs] for name, runs in figures.items()}}
+    finally:
+        for peer in peers:
+            peer.stop()
+        nginx.stop()
+        rsync.stop()
+        lab.run(1, "lab", "down", "--dir", str(lab.directory))
+
+
+def transfer(lab: Lab, cid: str, text: Path, target: Path, peers: list[Kubo], kubo_env: list[dict[str, str]],
+             nginx: Nginx, rsync: Rsync, note: Callable[[str, Run], None]) -> float:
+    """One round of every way from one to another; MB of the bigger Kubo."""
+    def fresh() -> str:
+        target.unlink(missing_ok=True)
+        return str(target)
+
+    lab.run(1, "add", str(text))
+    note("ipdc-edge get", lab.command(2, "get", cid, "-o", fresh()))
+    check(text, target)
+    lab.forget(cid)
+    note("curl from nginx", timed("curl", "-sS", "--fail", "--cacert", nginx.certificate, "--resolve",
+                                  f"localhost:{nginx.port}:127.0.0.1", f"https://localhost:{nginx.port}/text",
+                                  "-o", fresh()))
+    check(text, target)
+    note("rsync", timed("rsync", "--whole-file", f"rsync://127.0.0.1:{rsync.port}/files/text", fresh()))
+    check(text, target)
+    for peer in peers:
+        peer.start()
+    try:
+        address = peers[0].call("id")["Addresses"][0]
+        peers[1].run("swarm", "connect", address)
+        words = "get", "--progress=false", "--output", fresh(), cid
+        note("ipfs get (bitswap)", timed(program(), *words, env=kubo_env[1]))
+        check(text, target)
+        peak = max(highest_rss(peer.process.pid) for peer in peers if peer.process is not None) / 1024
+    finally:
+        for peer in peers:
+            peer.stop()
+    for peer in peers:
+        for pin in peer.run("pin", "ls", "--type=recursive", "--quiet").decode().split():
+            peer.run("pin", "rm", pin)
+        peer.run("repo", "gc", "--quiet")
+    target.unlink()
+    return peak
+
+
+def check(text: Path, target: Path) -> None:
+    if subprocess.run(["cmp", "--silent", str(text), str(target)]).returncode:
+        raise NotMeasured(f"{target} is not {text}")
+
+
+def table(found: dict[str, object]) -> str:
+    """The figures as lines of a table, each against the first of its group."""
+    figures, size = found["figures"], int(str(found["size"]))
+    assert isinstance(figures, dict)
+    lines = ["| | s | least to most | MB/s | processor s | command MB |", "| --- | --- | --- | --- | --- | --- |"]
+    for name, runs in figures.items():
+        walls = sorted(run["wall"] for run in runs)
+        middle, processor = median(walls), median(run["processor"] for run in runs)
+        lines.append(f"| {name} | {middle:.2f} | {walls[0]:.2f} to {walls[-1]:.2f} | {size / 1e6 / middle:.0f} |"
+                     f" {processor:.2f} | {max(run['memory'] for run in runs):.0f} |")
+    lines.append("")
+    kubo = found["kubo_mb"]
+    lines.append(f"Daemons at their highest: ipdc-edge {found['daemon_mb']:.0f} MB, Kubo {kubo:.0f} MB.")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=parse_size, default=parse_size("1G"), metavar="BYTES")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", metavar="FILE")
+    args = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="ipdc-content-", dir="/var/tmp"))
+    try:
+        found = measure(directory, args.size, args.rounds)
+    except (NotMeasured, NoDictionary, CannotBuild, AssertionError) as error:
+        print(f"not measured: {error}", file=sys.stderr)
+        return 2
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    print(f"{platform.node()}, {os.cpu_count()} processors, Python {platform.python_version()}, {found['size']} bytes")
+    print(table(found))
+    if args.json:
+        Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
