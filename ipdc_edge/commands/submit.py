@@ -16,6 +16,7 @@ from typing import Any
 
 from ipdc_edge.commands import job_options
 from ipdc_edge.commands.client import call
+from ipdc_edge.commands.content_inputs import expanded
 from ipdc_edge.commands.display import counted, plain, print_json, size
 from ipdc_edge.commands.inputs import Input, compressed_text, find_inputs, local_pattern
 from ipdc_edge.commands.job_options import Job
@@ -36,6 +37,7 @@ examples:
   ipdc-edge submit Job.py --input 'logs/**/*.csv.gz'          (one file with map and reduce, map alone, or steps)
   ipdc-edge submit Map.py Reduce.py --input DIRECTORY bafk... --args '{"least": 3}'
   ipdc-edge submit Job.py:words Job.py:total --step Job.py:swap Job.py:top --input book.txt
+  ipdc-edge submit Map.py --input $(ipdc-edge add logs/)      (all files below a directory of content)
   ipdc-edge submit --mapper 'python3 mapper.py' --reducer 'python3 reducer.py' --input book.txt
   ipdc-edge submit --mapper "awk '{print \\$1}'" --reducer 'uniq -c' --input access.log
   zcat old/*.gz | ipdc-edge submit --mapper ./parse --file parse tables/ --input -
@@ -97,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         raise WrongUsage(reason="which input? Give --input PATH... (- is standard input), or --input-local GLOB.")
     progress = Progress(args.json)
     local = local_pattern(args.input_local) if args.input_local is not None else None
-    inputs = find_inputs(args.input, progress.line)
+    inputs = expanded(home, find_inputs(args.input, progress.line))
     progress.end()
     if compressed := compressed_text(inputs):
         _tell(compressed)

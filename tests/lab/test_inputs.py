@@ -174,6 +174,26 @@ def test_content_that_nobody_holds_is_told(lab: Lab) -> None:
     assert wrong.returncode == 1 and "No such file" in wrong.stderr and "no CID either" in wrong.stderr
 
 
+def test_a_directory_of_content_is_all_files_below_it(lab: Lab, tmp_path: Path) -> None:
+    """Added on one node, mapped for another: files at any depth, an empty one; not what is hidden, and no symlink."""
+    texts = {"a.txt": b"one two\n" * 300, "deep/er/b.txt": b"two three\n" * 200, "deep/empty": b"",
+             "ü.txt": b"four\n", ".hidden": b"never\n"}
+    top = tmp_path / "top"
+    for name, text in texts.items():
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        with open(os.fsencode(str(top)) + b"/" + os.fsencode(name), "wb") as file:
+            file.write(text)
+    os.symlink("a.txt", top / "link")
+    (top / "nothing").mkdir()
+    cid = lab.run(2, "add", str(top)).stdout.strip()
+    job = lab.submit(1, program("sources.py"), "--input", cid, "-k", "2")
+    assert not difference(in_order(b"".join(lab.parts(1, job))), sources(
+        {f"{cid}/{name}": text for name, text in texts.items() if name != ".hidden"}))
+    empty = lab.run(2, "add", str(top / "nothing")).stdout.strip()
+    done = lab.run(1, "submit", program("sources.py"), "--input", empty, check=False)
+    assert done.returncode == 1 and "without a file in it" in done.stderr
+
+
 def _cid_of_lonely() -> str:
     """CIDv1, raw, SHA-256 of b"lonely\\n", in base32: see the multiformats specifications."""
     digest = b"\x01\x55\x12\x20" + hashlib.sha256(b"lonely\n").digest()
