@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..codec import frames
@@ -16,8 +17,10 @@ from ..codec.cid import canonical, verify
 from ..codec.control import parse_block
 from ..codec.unixfs import DIRECTORY, FILE, parse_node
 from ..core.values import Json
+from ..drivers.block_files import DiskFull
 from ..drivers.block_rows import ADDING, PIN, PINNING, UNPINNED, IndexFailed
 from ..drivers.block_verify import check
+from ..drivers.blocks import StoreFull
 from ..drivers.control import ControlChannel
 from ..drivers.provider import Provider
 from ..errors import BadRequest, IpdcError
@@ -34,6 +37,7 @@ SUBMISSION_LASTS = 3600.0  # seconds that content waits for its job
 MOST_OWNER = 128  # characters of an owner's name
 UNCOMMITTED = 32 << 20  # bytes of small files that become the node's own at once
 UNCOMMITTED_BLOCKS = 4096
+MOST_COMPACTED = 1000  # files, by one collection
 PROGRESS_PAUSE = 0.2  # seconds between two words of how far something is
 
 
@@ -231,6 +235,9 @@ class Content:
         blocks = freed = 0
         while (gone := await in_thread(self.daemon.store.collect)) is not None:
             blocks, freed = blocks + gone.blocks, freed + gone.size
+        with suppress(StoreFull, DiskFull):  # no room for the copies: what is left stays where it is
+            for path in await in_thread(lambda: self.daemon.store.sparse(MOST_COMPACTED)):
+                freed += await in_thread(lambda path=path: self.daemon.store.compact(path))  # type: ignore[misc]
         return {"blocks": blocks, "bytes": freed}
 
     # -- the store

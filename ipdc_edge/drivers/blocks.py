@@ -39,6 +39,7 @@ from ipdc_edge.drivers.block_rows import (
     PIN,
     REFERENCE,
     UNPINNED,
+    File,
     Freed,
     Location,
     in_doubt,
@@ -56,12 +57,13 @@ if TYPE_CHECKING:
 
 _PIECE = 64 << 10  # bytes read at a time when a block is only hashed
 _COLLECTED = 256  # blocks that go at a time, while the store is locked
+_MOVED = "moved"  # where content files lie that `compact` made
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
 
 
 class StoreFull(IpdcError):
     """The block store holds {held} of the {quota} bytes that it may, and {wanted} more do not fit. Raise
-    store_quota in ipdc.conf, unpin what you do not need here (ipdc-edge pin --list), or let jobs end."""
+    store_quota in ipdc.conf, unpin what you do not need here (ipdc-edge pin --list, then gc), or let jobs end."""
 
     retry = True
 
@@ -256,6 +258,26 @@ class BlockStore:
                 self._remove(freed)
             return freed
 
+    def sparse(self, most: int) -> list[str]:
+        """Content files of which most was freed while some block in them is wanted."""
+        with self._lock:
+            return self._index.sparse_files(most)
+
+    def compact(self, old: str) -> int:
+        """Have what is left in such a file lie in one that is as long as it must be: the bytes that this freed.
+        StoreFull, DiskFull where there is no room for the copies."""
+        with self._lock:
+            left = self._index.blocks_of(old)
+        writer = self.new_file(_MOVED)
+        try:
+            for cid in left:
+                data = self.get(cid)
+                if data is not None:  # else it went, or its bytes are lost
+                    writer.append_block(cid, data)
+            return writer.commit_moved(old)
+        finally:
+            writer.discard()
+
     def transfer(self, old: str, new: str) -> None:
         """What `old` holds is held by `new` from now on, durably; `new` must not hold anything yet."""
         check_owner(new)
@@ -338,6 +360,20 @@ class BlockStore:
             del self._writers[writer]
             self._remove_unused(writer.name)
 
+    def move_writer(self, writer: ContentWriter, old: str, rows: list[tuple[str, int, int]]) -> int:
+        """Have the blocks of the content file `old` lie in this one: the bytes that this freed."""
+        with self._lock:
+            if writer not in self._writers:
+                raise ValueError("a content file that was discarded cannot be committed")
+            try:
+                self._index.move(old, File(CONTENT_FILE, writer.name, writer.size), rows)
+            except BaseException as error:
+                if in_doubt(error):
+                    del self._writers[writer]  # the file stays, and counts
+                raise
+            del self._writers[writer]
+            return self._remove_unused(old) + self._remove_unused(writer.name) - writer.size
+
     def abandon_writer(self, writer: ContentWriter) -> None:
         """Forget a content file under way and give its room back."""
         with self._lock:
@@ -417,6 +453,10 @@ class BlockStore:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             # only a file that is gone says something about the block; too many open files, say, does not
+            with self._lock:
+                moved = self._index.locate(cid) != location
+            if moved:
+                return self._open(cid)
             if error.errno != errno.ENOENT and (location.place != REFERENCE or error.errno in _PASSING):
                 raise
             self._found_damaged(cid, location, os.strerror(error.errno or 0))
@@ -441,12 +481,14 @@ class BlockStore:
                 else:
                     self._remove_unused(location.path)
 
-    def _remove_unused(self, name: str) -> None:
-        """Remove a content file if no block lies in it any more: nobody's release would."""
+    def _remove_unused(self, name: str) -> int:
+        """Remove a content file if no block lies in it any more: nobody's release would. Its bytes, or 0."""
         size = self._index.forget_unused(name)
-        if size is not None:
-            remove(self.places.content(name))
-            self._held -= size
+        if size is None:
+            return 0
+        remove(self.places.content(name))
+        self._held -= size
+        return size
 
     def _write_file(self, path: str, data: Buffer, owner: str, durable: bool) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -72,6 +73,10 @@ def test_the_quota_is_kept_and_so_is_what_is_pinned(tmp_path_factory, steps):
             else:
                 while store.collect() is not None:
                     pass
+                with suppress(StoreFull):
+                    for path in store.sparse(10):
+                        assert store.compact(path) > 0
+                    assert store.sparse(10) == []
         except StoreFull:
             assert what in ("pin", "put")
             assert store.owned_bytes("unpinned.") == 0, "there was something to free"
@@ -113,3 +118,53 @@ def test_collecting_goes_piece_by_piece(store, monkeypatch):
         found.append((freed.blocks, freed.size))
     assert found == [(2, 0), (2, 0), (1, 5 * SIZE)]
     assert store.owners() == [] and files(store.directory) == []
+
+
+def test_a_block_that_stays_does_not_keep_the_room_of_all_others(store):
+    """Small files of one import share a file on disk."""
+    pin(store, "big", [0, 1, 2, 3, 4])
+    pin(store, "small", [3])
+    store.unpin("big")
+    assert [freed.size for freed in iter(store.collect, None)] == [0]
+    (path,) = store.sparse(10)
+    assert store.compact(path) == 4 * SIZE
+    assert store.stat()["bytes"] == SIZE == sum(os.path.getsize(path) for path in files(store.directory))
+    assert store.get(raw_cid(data_of(3))) == data_of(3) and store.sparse(10) == []
+    store.close()
+    store.__init__(store.directory, QUOTA)
+    assert store.get(raw_cid(data_of(3))) == data_of(3) and store.stat()["bytes"] == SIZE
+    assert store.unpin("small") and [freed.size for freed in iter(store.collect, None)] == [SIZE]
+    assert files(store.directory) == []
+
+
+def test_who_reads_while_a_block_is_moved_gets_it(store, monkeypatch):
+    pin(store, "big", [0, 1, 2])
+    pin(store, "small", [1])
+    store.unpin("big")
+    list(iter(store.collect, None))
+    locate, moves = store._index.locate, []
+
+    def located(cid):
+        found = locate(cid)
+        if not moves:
+            moves.append(None)
+            store.compact(store.sparse(1)[0])  # between the look into the index and the file's opening
+        return found
+
+    monkeypatch.setattr(store._index, "locate", located)
+    assert store.get(raw_cid(data_of(1))) == data_of(1)
+    assert store.stat()["lost"] == 0
+
+
+def test_damage_is_not_moved(store):
+    pin(store, "big", [0, 1, 2, 3])
+    pin(store, "small", [1, 2])
+    store.unpin("big")
+    list(iter(store.collect, None))
+    (path,) = files(store.directory)
+    with open(path, "r+b") as file:
+        file.seek(SIZE)
+        file.write(b"x")
+    assert store.compact(store.sparse(1)[0]) == 3 * SIZE
+    assert store.get(raw_cid(data_of(1))) is None and store.stat()["lost"] == 1
+    assert store.get(raw_cid(data_of(2))) == data_of(2)
