@@ -17,6 +17,7 @@ from ..codec.cid import canonical, verify
 from ..codec.control import parse_block
 from ..codec.unixfs import DIRECTORY, FILE, parse_node
 from ..core.values import Json
+from ..drivers import block_pins
 from ..drivers.block_files import DiskFull
 from ..drivers.block_rows import ADDING, PIN, PINNING, UNPINNED, IndexFailed
 from ..drivers.block_verify import check
@@ -163,7 +164,7 @@ class Content:
                 raise BadRequest(reason="a directory without a block")
             async with tree.lock:
                 await in_thread(tree.commit)
-                await in_thread(lambda: store.settle(tree.owner, PIN + root))
+                await in_thread(lambda: block_pins.settle(store, tree.owner, PIN + root))
             return {"cid": root}
         finally:
             del self._trees[tree.name]
@@ -210,7 +211,7 @@ class Content:
                 if loop.time() - told > PROGRESS_PAUSE:
                     told = loop.time()
                     await channel.send(keeper.counts())
-            await in_thread(lambda: store.settle(owner, PIN + root))
+            await in_thread(lambda: block_pins.settle(store, owner, PIN + root))
         except BaseException:
             self._withdraw(owner)
             raise
@@ -219,7 +220,7 @@ class Content:
     async def unpin(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """Keep it no longer than there is room."""
         root = canonical(text_of(request, "cid"))
-        if not await in_thread(lambda: self.daemon.store.unpin(root)):
+        if not await in_thread(lambda: block_pins.unpin(self.daemon.store, root)):
             raise NotPinned(cid=root)
         return {"cid": root}
 
@@ -232,12 +233,12 @@ class Content:
 
     async def gc(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """Free what was unpinned; how much that was."""
-        blocks = freed = 0
-        while (gone := await in_thread(self.daemon.store.collect)) is not None:
+        store, blocks, freed = self.daemon.store, 0, 0
+        while (gone := await in_thread(lambda: block_pins.collect(store))) is not None:
             blocks, freed = blocks + gone.blocks, freed + gone.size
         with suppress(StoreFull, DiskFull):  # no room for the copies: what is left stays where it is
-            for path in await in_thread(lambda: self.daemon.store.sparse(MOST_COMPACTED)):
-                freed += await in_thread(lambda path=path: self.daemon.store.compact(path))  # type: ignore[misc]
+            for path in await in_thread(lambda: block_pins.sparse(store, MOST_COMPACTED)):
+                freed += await in_thread(lambda path=path: block_pins.compact(store, path))  # type: ignore[misc]
         return {"blocks": blocks, "bytes": freed}
 
     # -- the store

@@ -14,7 +14,7 @@ The interface is synchronous and safe for threads; big reads belong into `asynci
 
 Who an owner is stands in `block_rows`. Bytes come before their row in the index and go after it: a crash leaves
 files without a row, which the next start removes. A row whose bytes a power cut took, because they were not put
-durably, counts as not here as soon as somebody looks. What was unpinned goes when room is wanted, or by `collect`.
+durably, counts as not here as soon as somebody looks. What was unpinned goes when room is wanted: `block_pins`.
 """
 
 from __future__ import annotations
@@ -32,18 +32,7 @@ from ipdc_edge.codec.unixfs import MAX_BLOCK
 from ipdc_edge.drivers.block_files import BlockReader, ContentWriter, InlinedBlock, check_owner, write_all
 from ipdc_edge.drivers.block_index import BlockIndex
 from ipdc_edge.drivers.block_places import Places, remove, remove_all
-from ipdc_edge.drivers.block_rows import (
-    CONTENT_FILE,
-    LOST,
-    OWN_FILE,
-    PIN,
-    REFERENCE,
-    UNPINNED,
-    File,
-    Freed,
-    Location,
-    in_doubt,
-)
+from ipdc_edge.drivers.block_rows import CONTENT_FILE, LOST, OWN_FILE, REFERENCE, File, Freed, Location, in_doubt
 from ipdc_edge.drivers.durable import sync_directory, sync_file
 from ipdc_edge.drivers.flash import FLASH
 from ipdc_edge.errors import IpdcError
@@ -56,8 +45,6 @@ if TYPE_CHECKING:
     from ipdc_edge.drivers.block_rows import Group, Row
 
 _PIECE = 64 << 10  # bytes read at a time when a block is only hashed
-_COLLECTED = 256  # blocks that go at a time, while the store is locked
-_MOVED = "moved"  # where content files lie that `compact` made
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
 
 
@@ -232,52 +219,6 @@ class BlockStore:
         with self._lock:
             return self._index.holds(owner, canonical(cid))
 
-    def settle(self, old: str, new: str) -> None:
-        """What `old` holds is held by `new`, durably. Where `new` is known already it has all that it needs, and `old`
-        is released."""
-        check_owner(new)
-        with self._lock:
-            if self._index.has_owner(new):
-                self.release(old)
-            else:
-                self.transfer(old, new)
-
-    def unpin(self, root: str) -> bool:
-        """Content is kept no longer than there is room; False where it was not pinned."""
-        with self._lock:
-            if not self._index.has_owner(PIN + root):
-                return False
-            self.settle(PIN + root, UNPINNED + root)
-            return True
-
-    def collect(self) -> Freed | None:
-        """Free some of what was unpinned, the oldest first; None when there is nothing left of it."""
-        with self._lock:
-            freed = self._index.collect(UNPINNED, _COLLECTED)
-            if freed is not None:
-                self._remove(freed)
-            return freed
-
-    def sparse(self, most: int) -> list[str]:
-        """Content files of which most was freed while some block in them is wanted."""
-        with self._lock:
-            return self._index.sparse_files(most)
-
-    def compact(self, old: str) -> int:
-        """Have what is left in such a file lie in one that is as long as it must be: the bytes that this freed.
-        StoreFull, DiskFull where there is no room for the copies."""
-        with self._lock:
-            left = self._index.blocks_of(old)
-        writer = self.new_file(_MOVED)
-        try:
-            for cid in left:
-                data = self.get(cid)
-                if data is not None:  # else it went, or its bytes are lost
-                    writer.append_block(cid, data)
-            return writer.commit_moved(old)
-        finally:
-            writer.discard()
-
     def transfer(self, old: str, new: str) -> None:
         """What `old` holds is held by `new` from now on, durably; `new` must not hold anything yet."""
         check_owner(new)
@@ -395,8 +336,11 @@ class BlockStore:
     # --- inside
 
     def _take_room(self, size: int) -> None:
-        while self._held + size > self.quota >= size and self.collect() is not None:
-            pass
+        if self._held + size > self.quota >= size:
+            from ipdc_edge.drivers.block_pins import collect
+
+            while self._held + size > self.quota and collect(self) is not None:
+                pass
         if self._held + size > self.quota:
             raise StoreFull(held=self._held, quota=self.quota, wanted=size)
         self._held += size
