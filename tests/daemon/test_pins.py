@@ -122,7 +122,8 @@ def test_a_pin_that_cannot_be_whole_is_none(node: ContentNode, capsys: Output) -
 def test_many_ways_to_few_blocks_are_walked_once(node: ContentNode, capsys: Output) -> None:
     blocks = [directory_block([])]
     for _ in range(40):
-        blocks.append(directory_block([(f"{number}", blocks[-1][0], 9) for number in range(30)]))
+        before = [block[0] for block in blocks[:-3:-1]]
+        blocks.append(directory_block([(f"{number}", before[number % len(before)], 9) for number in range(30)]))
     answer = ask(capsys, "pin", put(node, *blocks))
     assert isinstance(answer, dict) and answer["blocks"] == 41
 
@@ -216,10 +217,11 @@ def test_verify_names_what_is_damaged(damage: str, node: ContentNode, tree: Path
             os.truncate(path, path.stat().st_size - 1)
         else:
             path.unlink()
-    for _ in range(2):  # it stays damaged until somebody puts it again
+    for again in (False, True):  # it stays damaged until somebody puts it again
         assert main(["store", "verify"]) == 1
         said = capsys.readouterr().out
         assert raw_cid(b"in a file of its own") in said
+        assert ("found damaged before" in said) == again
         lines = [line for line in said.splitlines() if line.startswith("damaged: baf")]
         assert len(lines) == 2 if damage != "remove" else len(lines) > 2
         assert main(["store", "verify", "--json"]) == 1
