@@ -61,24 +61,25 @@ class _Tree:
         self._writer: ContentWriter | None = None
         self._blocks = 0
 
-    def writer(self) -> ContentWriter:
+    async def writer(self) -> ContentWriter:
         """Where its blocks go; what is there becomes durable when it is much."""
         if self._writer is not None and (self._writer.size > UNCOMMITTED or self._blocks > UNCOMMITTED_BLOCKS):
-            self.commit()
+            await in_thread(self.commit)
         if self._writer is None:
             self._writer, self._blocks = self._store.new_file(self.owner), 0
         self._blocks += 1
         return self._writer
 
-    def add(self, cid: str, block: bytes) -> None:
+    async def add(self, cid: str, block: bytes) -> None:
         """A directory's or a symlink's own block."""
         verify(cid, block)
         node = parse_node(cid, block)
         if node.kind == FILE or node.fanout:
             raise BadRequest(reason=f"the block {cid} is no directory and no symlink")
-        self.writer().append_block(cid, block)
+        (await self.writer()).append_block(cid, block)
 
     def commit(self) -> None:
+        """Make what was taken in the owner's, durably."""
         if self._writer is not None:
             self._writer.commit(durable=True)
             self._writer = None
@@ -118,7 +119,7 @@ class Content:
         owner = tree.owner if tree is not None else waiting_owner(request) if waits else PIN + root
         if waits:  # a submission that never comes is not kept for ever; released twice does no harm
             self.daemon.loop.call_later(SUBMISSION_LASTS, self._withdraw, owner)
-        upload = self.daemon.store.new_import(owner, tree.writer() if tree is not None else None)
+        upload = self.daemon.store.new_import(owner, await tree.writer() if tree is not None else None)
         try:
             while True:
                 kind, payload = await channel.receive()
@@ -159,7 +160,7 @@ class Content:
                 root, block = parse_block(payload)
                 root = canonical(root)
                 async with tree.lock:
-                    tree.add(root, block)
+                    await tree.add(root, block)
             if not root:
                 raise BadRequest(reason="a directory without a block")
             async with tree.lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -169,3 +170,21 @@ def test_damage_is_not_moved(store):
     assert compact(store, sparse(store, 1)[0]) == 3 * SIZE
     assert store.get(raw_cid(data_of(1))) is None and store.stat()["lost"] == 1
     assert store.get(raw_cid(data_of(2))) == data_of(2)
+
+
+def test_looking_through_all_of_it_takes_the_same_memory_for_any_number_of_blocks(tmp_path):
+    peaks = []
+    for count in (300, 6000):
+        store = BlockStore(str(tmp_path / f"{count}"), 64 << 20)
+        writer = store.new_file(JOB)
+        for number in range(count):
+            writer.append(b"%d" % number)
+        writer.commit()
+        for number in range(count // 10):
+            store.put(raw_cid(b"own %d" % number), b"own %d" % number, JOB)
+        tracemalloc.start()
+        assert sum(step.blocks for step in check(store)) == count + count // 10
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        store.close()
+    assert peaks[1] < peaks[0] + 100_000, peaks
