@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from ..codec import frames
@@ -17,8 +17,11 @@ from ..codec.cid import canonical, verify
 from ..codec.control import parse_block
 from ..codec.unixfs import DIRECTORY, FILE, parse_node
 from ..core.values import Json
+from ..drivers import block_pins
+from ..drivers.block_files import DiskFull
 from ..drivers.block_rows import ADDING, PIN, PINNING, UNPINNED, IndexFailed
 from ..drivers.block_verify import check
+from ..drivers.blocks import StoreFull
 from ..drivers.control import ControlChannel
 from ..drivers.provider import Provider
 from ..errors import BadRequest, IpdcError
@@ -35,6 +38,7 @@ SUBMISSION_LASTS = 3600.0  # seconds that content waits for its job
 MOST_OWNER = 128  # characters of an owner's name
 UNCOMMITTED = 32 << 20  # bytes of small files that become the node's own at once
 UNCOMMITTED_BLOCKS = 4096
+MOST_COMPACTED = 1000  # files, by one collection
 PIECE = 64 << 10  # bytes of a block that go out at a time
 PROGRESS_PAUSE = 0.2  # seconds between two words of how far something is
 
@@ -58,24 +62,25 @@ class _Tree:
         self._writer: ContentWriter | None = None
         self._blocks = 0
 
-    def writer(self) -> ContentWriter:
+    async def writer(self) -> ContentWriter:
         """Where its blocks go; what is there becomes durable when it is much."""
         if self._writer is not None and (self._writer.size > UNCOMMITTED or self._blocks > UNCOMMITTED_BLOCKS):
-            self.commit()
+            await in_thread(self.commit)
         if self._writer is None:
             self._writer, self._blocks = self._store.new_file(self.owner), 0
         self._blocks += 1
         return self._writer
 
-    def add(self, cid: str, block: bytes) -> None:
+    async def add(self, cid: str, block: bytes) -> None:
         """A directory's or a symlink's own block."""
         verify(cid, block)
         node = parse_node(cid, block)
         if node.kind == FILE or node.fanout:
             raise BadRequest(reason=f"the block {cid} is no directory and no symlink")
-        self.writer().append_block(cid, block)
+        (await self.writer()).append_block(cid, block)
 
     def commit(self) -> None:
+        """Make what was taken in the owner's, durably."""
         if self._writer is not None:
             self._writer.commit(durable=True)
             self._writer = None
@@ -115,7 +120,7 @@ class Content:
         owner = tree.owner if tree is not None else waiting_owner(request) if waits else PIN + root
         if waits:  # a submission that never comes is not kept for ever; released twice does no harm
             self.daemon.loop.call_later(SUBMISSION_LASTS, self._withdraw, owner)
-        upload = self.daemon.store.new_import(owner, tree.writer() if tree is not None else None)
+        upload = self.daemon.store.new_import(owner, await tree.writer() if tree is not None else None)
         try:
             while True:
                 kind, payload = await channel.receive()
@@ -156,12 +161,12 @@ class Content:
                 root, block = parse_block(payload)
                 root = canonical(root)
                 async with tree.lock:
-                    tree.add(root, block)
+                    await tree.add(root, block)
             if not root:
                 raise BadRequest(reason="a directory without a block")
             async with tree.lock:
                 await in_thread(tree.commit)
-                await in_thread(lambda: store.settle(tree.owner, PIN + root))
+                await in_thread(lambda: block_pins.settle(store, tree.owner, PIN + root))
             return {"cid": root}
         finally:
             del self._trees[tree.name]
@@ -222,7 +227,7 @@ class Content:
                 if loop.time() - told > PROGRESS_PAUSE:
                     told = loop.time()
                     await channel.send(keeper.counts())
-            await in_thread(lambda: store.settle(owner, PIN + root))
+            await in_thread(lambda: block_pins.settle(store, owner, PIN + root))
         except BaseException:
             self._withdraw(owner)
             raise
@@ -231,7 +236,7 @@ class Content:
     async def unpin(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """Keep it no longer than there is room."""
         root = canonical(text_of(request, "cid"))
-        if not await in_thread(lambda: self.daemon.store.unpin(root)):
+        if not await in_thread(lambda: block_pins.unpin(self.daemon.store, root)):
             raise NotPinned(cid=root)
         return {"cid": root}
 
@@ -244,9 +249,12 @@ class Content:
 
     async def gc(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """Free what was unpinned; how much that was."""
-        blocks = freed = 0
-        while (gone := await in_thread(self.daemon.store.collect)) is not None:
+        store, blocks, freed = self.daemon.store, 0, 0
+        while (gone := await in_thread(lambda: block_pins.collect(store))) is not None:
             blocks, freed = blocks + gone.blocks, freed + gone.size
+        with suppress(StoreFull, DiskFull):  # no room for the copies: what is left stays where it is
+            for path in await in_thread(lambda: block_pins.sparse(store, MOST_COMPACTED)):
+                freed += await in_thread(lambda path=path: block_pins.compact(store, path))  # type: ignore[misc]
         return {"blocks": blocks, "bytes": freed}
 
     # -- the store

@@ -132,13 +132,23 @@ class ContentWriter:
     def commit_with(self, groups: list[Group], durable: bool) -> None:
         """`commit`, and rows for blocks elsewhere in the same transaction."""
         if durable:
-            sync_file(self._descriptor, self.owner)
-            directory = os.path.dirname(self._path)
-            sync_directory(directory, self.owner)
-            sync_directory(os.path.dirname(directory), self.owner)
+            self._sync()
         file = File(CONTENT_FILE, self.name, self.size)
         self._store.commit_writer(self, [(file, self._rows), *groups], durable)
         self._close()
+
+    def commit_moved(self, old: str) -> int:
+        """Have the blocks, which lie in the content file `old`, lie here, durably, without `old`: what this freed."""
+        self._sync()
+        freed = self._store.move_writer(self, old, self._rows)
+        self._close()
+        return freed
+
+    def _sync(self) -> None:
+        sync_file(self._descriptor, self.owner)
+        directory = os.path.dirname(self._path)
+        sync_directory(directory, self.owner)
+        sync_directory(os.path.dirname(directory), self.owner)
 
     def discard(self) -> None:
         """Remove what was written. Nothing happens after `commit`."""

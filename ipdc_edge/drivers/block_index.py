@@ -229,6 +229,36 @@ class BlockIndex:
             raise
 
     @_told
+    def sparse_files(self, most: int) -> list[str]:
+        """Content files of whose bytes at most half are blocks that are still wanted."""
+        return [os.fsdecode(row[0]) for row in self._db.execute(
+            "SELECT f.path FROM files f JOIN blocks b ON b.file = f.id WHERE f.place = ?"
+            " GROUP BY f.id HAVING SUM(b.size) * 2 <= f.size LIMIT ?", (CONTENT_FILE, most))]
+
+    @_told
+    def blocks_of(self, path: str) -> list[str]:
+        """The blocks in a content file, in their order."""
+        return [row[0] for row in self._db.execute(
+            "SELECT b.cid FROM blocks b JOIN files f ON b.file = f.id WHERE f.path = ? AND f.place = ?"
+            " ORDER BY b.offset", (os.fsencode(path), CONTENT_FILE))]
+
+    @_told
+    def move(self, old: str, file: File, rows: list[tuple[str, int, int]]) -> None:
+        """What lies in the content file `old` lies in another from now on, durably; who holds it stays."""
+        self._begin(durable=True)
+        try:
+            number = self._file(file)
+            for cid, _, offset in rows:
+                self._db.execute(
+                    "UPDATE blocks SET file = ?, offset = ?, durable = 1 WHERE cid = ? AND file ="
+                    " (SELECT id FROM files WHERE path = ? AND place = ?)",
+                    (number, offset, cid, os.fsencode(old), CONTENT_FILE))
+            self._commit(old.partition("/")[0], True)
+        except BaseException:
+            self._roll_back()
+            raise
+
+    @_told
     def forget_empty_files(self) -> list[str]:
         """Forget files in which no block lies any more; the content files among them may be removed."""
         self._db.execute("DELETE FROM touched")

@@ -14,7 +14,7 @@ The interface is synchronous and safe for threads; big reads belong into `asynci
 
 Who an owner is stands in `block_rows`. Bytes come before their row in the index and go after it: a crash leaves
 files without a row, which the next start removes. A row whose bytes a power cut took, because they were not put
-durably, counts as not here as soon as somebody looks. What was unpinned goes when room is wanted, or by `collect`.
+durably, counts as not here as soon as somebody looks. What was unpinned goes when room is wanted: `block_pins`.
 """
 
 from __future__ import annotations
@@ -32,17 +32,7 @@ from ipdc_edge.codec.unixfs import MAX_BLOCK
 from ipdc_edge.drivers.block_files import BlockReader, ContentWriter, InlinedBlock, check_owner, write_all
 from ipdc_edge.drivers.block_index import BlockIndex
 from ipdc_edge.drivers.block_places import Places, remove, remove_all
-from ipdc_edge.drivers.block_rows import (
-    CONTENT_FILE,
-    LOST,
-    OWN_FILE,
-    PIN,
-    REFERENCE,
-    UNPINNED,
-    Freed,
-    Location,
-    in_doubt,
-)
+from ipdc_edge.drivers.block_rows import CONTENT_FILE, LOST, OWN_FILE, REFERENCE, File, Freed, Location, in_doubt
 from ipdc_edge.drivers.durable import sync_directory, sync_file
 from ipdc_edge.drivers.flash import FLASH
 from ipdc_edge.errors import IpdcError
@@ -55,13 +45,12 @@ if TYPE_CHECKING:
     from ipdc_edge.drivers.block_rows import Group, Row
 
 _PIECE = 64 << 10  # bytes read at a time when a block is only hashed
-_COLLECTED = 256  # blocks that go at a time, while the store is locked
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
 
 
 class StoreFull(IpdcError):
     """The block store holds {held} of the {quota} bytes that it may, and {wanted} more do not fit. Raise
-    store_quota in ipdc.conf, unpin what you do not need here (ipdc-edge pin --list), or let jobs end."""
+    store_quota in ipdc.conf, unpin what you do not need here (ipdc-edge pin --list, then gc), or let jobs end."""
 
     retry = True
 
@@ -230,32 +219,6 @@ class BlockStore:
         with self._lock:
             return self._index.holds(owner, canonical(cid))
 
-    def settle(self, old: str, new: str) -> None:
-        """What `old` holds is held by `new`, durably. Where `new` is known already it has all that it needs, and `old`
-        is released."""
-        check_owner(new)
-        with self._lock:
-            if self._index.has_owner(new):
-                self.release(old)
-            else:
-                self.transfer(old, new)
-
-    def unpin(self, root: str) -> bool:
-        """Content is kept no longer than there is room; False where it was not pinned."""
-        with self._lock:
-            if not self._index.has_owner(PIN + root):
-                return False
-            self.settle(PIN + root, UNPINNED + root)
-            return True
-
-    def collect(self) -> Freed | None:
-        """Free some of what was unpinned, the oldest first; None when there is nothing left of it."""
-        with self._lock:
-            freed = self._index.collect(UNPINNED, _COLLECTED)
-            if freed is not None:
-                self._remove(freed)
-            return freed
-
     def transfer(self, old: str, new: str) -> None:
         """What `old` holds is held by `new` from now on, durably; `new` must not hold anything yet."""
         check_owner(new)
@@ -338,6 +301,20 @@ class BlockStore:
             del self._writers[writer]
             self._remove_unused(writer.name)
 
+    def move_writer(self, writer: ContentWriter, old: str, rows: list[tuple[str, int, int]]) -> int:
+        """Have the blocks of the content file `old` lie in this one: the bytes that this freed."""
+        with self._lock:
+            if writer not in self._writers:
+                raise ValueError("a content file that was discarded cannot be committed")
+            try:
+                self._index.move(old, File(CONTENT_FILE, writer.name, writer.size), rows)
+            except BaseException as error:
+                if in_doubt(error):
+                    del self._writers[writer]  # the file stays, and counts
+                raise
+            del self._writers[writer]
+            return self._remove_unused(old) + self._remove_unused(writer.name) - writer.size
+
     def abandon_writer(self, writer: ContentWriter) -> None:
         """Forget a content file under way and give its room back."""
         with self._lock:
@@ -359,8 +336,11 @@ class BlockStore:
     # --- inside
 
     def _take_room(self, size: int) -> None:
-        while self._held + size > self.quota >= size and self.collect() is not None:
-            pass
+        if self._held + size > self.quota >= size:
+            from ipdc_edge.drivers.block_pins import collect
+
+            while self._held + size > self.quota and collect(self) is not None:
+                pass
         if self._held + size > self.quota:
             raise StoreFull(held=self._held, quota=self.quota, wanted=size)
         self._held += size
@@ -417,6 +397,10 @@ class BlockStore:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             # only a file that is gone says something about the block; too many open files, say, does not
+            with self._lock:
+                moved = self._index.locate(cid) != location
+            if moved:
+                return self._open(cid)
             if error.errno != errno.ENOENT and (location.place != REFERENCE or error.errno in _PASSING):
                 raise
             self._found_damaged(cid, location, os.strerror(error.errno or 0))
@@ -441,12 +425,14 @@ class BlockStore:
                 else:
                     self._remove_unused(location.path)
 
-    def _remove_unused(self, name: str) -> None:
-        """Remove a content file if no block lies in it any more: nobody's release would."""
+    def _remove_unused(self, name: str) -> int:
+        """Remove a content file if no block lies in it any more: nobody's release would. Its bytes, or 0."""
         size = self._index.forget_unused(name)
-        if size is not None:
-            remove(self.places.content(name))
-            self._held -= size
+        if size is None:
+            return 0
+        remove(self.places.content(name))
+        self._held -= size
+        return size
 
     def _write_file(self, path: str, data: Buffer, owner: str, durable: bool) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)

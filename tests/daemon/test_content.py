@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ipdc_edge.__main__ import main
+from ipdc_edge.codec import frames
 from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.codec.control import block_payload
 from ipdc_edge.codec.unixfs import directory_block, parse_node, symlink_block
 from ipdc_edge.commands import upload, upload_tree
+from ipdc_edge.commands.client import Conversation
+from ipdc_edge.daemon.trees import in_thread
 from ipdc_edge.drivers.importer import Importer
+from ipdc_edge.errors import IpdcError
 from tests.daemon.content_node import ContentNode
 
 EMPTY_DIRECTORY = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354"
@@ -188,8 +195,6 @@ def test_the_size_of_a_directory_is_known_to_the_byte(tmp_path: Path, monkeypatc
 
 
 def test_a_client_that_goes_leaves_nothing(node: ContentNode, tree: Path) -> None:
-    from ipdc_edge.commands.client import Conversation
-
     with Conversation(node.home) as conversation:
         conversation.request("add_tree", {})
         name: Any = next(conversation.objects())["tree"]
@@ -228,3 +233,65 @@ def test_two_gigabytes_are_referred_to_and_a_change_is_named(
     said = capsys.readouterr().err
     assert f"{path} is not what it was" in said and "No such file" in said
     assert sorted(os.listdir(tmp_path)) == ["home"]
+
+
+@pytest.mark.parametrize(("operation", "fields", "sent", "words"), [
+    ("ls", {}, [], "no cid"),
+    ("ls", {"cid": "../../etc"}, [], "Not a CID"),
+    ("unpin", {"cid": 3}, [], "no cid"),
+    ("pin", {"cid": "b" * 10_000}, [], "Not a CID"),
+    ("add", {"root": HELLO, "keep": True}, [], "needs one descriptor"),
+    ("add_tree", {}, [(frames.END, b"")], "without a block"),
+    ("add_tree", {}, [(frames.BLOCK, b"no block")], "without a CID"),
+    ("add_tree", {}, [(frames.BLOCK, block_payload(LINK, b"another"))], "are not that block"),
+    ("add_tree", {}, [(frames.BLOCK, block_payload(HELLO, b"hello\n"))], "no directory and no symlink"),
+    ("add_tree", {}, [(frames.DATA, b"")], "a frame DATA"),
+])
+def test_what_a_wrong_client_asks_is_refused(
+    operation: str, fields: dict[str, object], sent: list[tuple[int, bytes]], words: str, node: ContentNode
+) -> None:
+    with Conversation(node.home) as conversation, pytest.raises(IpdcError, match=words):
+        conversation.request(operation, fields)
+        for kind, payload in sent:
+            conversation.send(kind, payload)
+        conversation.answer()
+    node.run(node.settled)
+    assert node.daemon.store.owners() == ["members"]
+
+
+def test_a_file_that_became_a_link_is_not_followed(node: ContentNode, tree: Path) -> None:
+    with pytest.raises(IpdcError, match="Cannot read"):
+        upload.add_file(node.home, str(tree / "sub" / "deeper" / "link"), name="link", copy=True, tree="0" * 16)
+
+
+def test_work_in_a_thread_ends_before_who_waited_goes_on() -> None:
+    stopped, order = threading.Event(), []
+
+    def work() -> None:
+        assert stopped.wait(30)
+        order.append("work")
+
+    async def main() -> None:
+        task = asyncio.ensure_future(in_thread(work, stopped.set))
+        await asyncio.sleep(0)  # it has begun
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        order.append("waiter")
+
+    asyncio.run(main())
+    assert order == ["work", "waiter"]
+
+
+def test_a_copy_that_nobody_waits_for_ends(node: ContentNode, tree: Path) -> None:
+    store = node.daemon.store
+    with (tree / "sub" / "big").open("rb") as file:
+        importer = Importer(file)
+        upload = store.new_import("user")
+        for block in importer.blocks():
+            upload.add(*block)
+        upload.stop()
+        with pytest.raises(IpdcError, match="has gone"):
+            upload.finish(file.fileno(), importer.root, copy=True)
+        upload.discard()
+    assert store.owners() == ["members"]

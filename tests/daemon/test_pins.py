@@ -12,6 +12,7 @@ import pytest
 from ipdc_edge.__main__ import main
 from ipdc_edge.codec.cid import dag_pb_cid, make_cid, raw_cid
 from ipdc_edge.codec.unixfs import directory_block
+from ipdc_edge.daemon import trees
 from ipdc_edge.drivers.fetcher import Fetcher
 from tests.codec.test_unixfs import node_bytes
 from tests.daemon.content_node import ContentNode
@@ -121,13 +122,15 @@ def test_a_pin_that_cannot_be_whole_is_none(node: ContentNode, capsys: Output) -
 def test_many_ways_to_few_blocks_are_walked_once(node: ContentNode, capsys: Output) -> None:
     blocks = [directory_block([])]
     for _ in range(40):
-        blocks.append(directory_block([(f"{number}", blocks[-1][0], 9) for number in range(30)]))
+        before = [block[0] for block in blocks[:-3:-1]]
+        blocks.append(directory_block([(f"{number}", before[number % len(before)], 9) for number in range(30)]))
     answer = ask(capsys, "pin", put(node, *blocks))
     assert isinstance(answer, dict) and answer["blocks"] == 41
 
 
+@pytest.mark.parametrize("uncommitted", [1 << 20, 32 << 20])
 def test_what_is_not_here_is_fetched_and_kept(
-    node: ContentNode, tree: Path, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+    uncommitted: int, node: ContentNode, tree: Path, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other node is one over a store in a directory; tests/lab goes through a real gateway."""
     with ContentNode(str(tmp_path / "other")) as other:
@@ -141,6 +144,7 @@ def test_what_is_not_here_is_fetched_and_kept(
             return data
 
         monkeypatch.setattr(Fetcher, "block", block)
+        monkeypatch.setattr(trees, "UNCOMMITTED", uncommitted)
         answer = ask(capsys, "pin", cid)
         assert isinstance(answer, dict) and (answer["fetched"], answer["blocks"]) == (8, 8)
         monkeypatch.undo()
@@ -213,10 +217,11 @@ def test_verify_names_what_is_damaged(damage: str, node: ContentNode, tree: Path
             os.truncate(path, path.stat().st_size - 1)
         else:
             path.unlink()
-    for _ in range(2):  # it stays damaged until somebody puts it again
+    for again in (False, True):  # it stays damaged until somebody puts it again
         assert main(["store", "verify"]) == 1
         said = capsys.readouterr().out
         assert raw_cid(b"in a file of its own") in said
+        assert ("found damaged before" in said) == again
         lines = [line for line in said.splitlines() if line.startswith("damaged: baf")]
         assert len(lines) == 2 if damage != "remove" else len(lines) > 2
         assert main(["store", "verify", "--json"]) == 1
@@ -262,8 +267,6 @@ def test_verify_finds_files_without_rows_and_rows_without_holders(node: ContentN
 
 
 def test_pinning_has_bounds(node: ContentNode, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ipdc_edge.daemon import trees
-
     monkeypatch.setattr(trees, "MOST_WAITING", 50)
     links = [(dag_pb_cid(b"%d" % number), b"%d" % number, 1) for number in range(60)]
     block = node_bytes(links, b"\x08\x01")

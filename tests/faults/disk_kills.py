@@ -20,6 +20,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 
+from ipdc_edge.drivers import block_pins
+
 from .disk_errors import MEMORY, PYTHON, ROOT, Shim, build
 from .disk_workloads import data_of, files_below
 
@@ -73,6 +75,7 @@ class Work:
             if name == "c":
                 yield "collect", "", self.collect
             if name == "d":
+                yield "unpin", "a", lambda: self.unpin("a")  # the block that all share lies in its file
                 yield "add", "c", lambda: self.add("c")
                 yield "unpin", "c", lambda: self.unpin("c")
         yield "collect", "", self.collect
@@ -92,14 +95,17 @@ class Work:
             upload.discard()
         writer.append_block(*tree_of(name))
         writer.commit(durable=True)
-        self.store.settle(owner, "pin." + tree_of(name)[0])
+        block_pins.settle(self.store, owner, "pin." + tree_of(name)[0])
 
     def unpin(self, name: str) -> None:
-        assert self.store.unpin(tree_of(name)[0])
+        assert block_pins.unpin(self.store, tree_of(name)[0])
 
     def collect(self) -> None:
-        while self.store.collect() is not None:
+        while block_pins.collect(self.store) is not None:
             pass
+        for path in block_pins.sparse(self.store, 10):
+            self.tell(f"begin compact {path}")
+            block_pins.compact(self.store, path)
 
 
 def content(file: str) -> bytes:
@@ -157,7 +163,8 @@ def one_kill(number: int, torn: bool, root: str) -> tuple[bool, str, list[str]]:
     violations = [] if status in (0, -signal.SIGKILL) else [f"the work ended with {status}"]
     violations += [text for text in told if text.startswith("over")]
     violations += judge(root, told)
-    during = told[-1].split()[1] if told else "start"
+    steps = [text.split()[1] for text in told if text.startswith("begin")]
+    during = steps[-1] if steps else "start"
     return status == -signal.SIGKILL, during, violations
 
 
@@ -252,20 +259,19 @@ def _forgets_to_sweep() -> None:
 def _pins_first() -> None:
     """A directory that is pinned before its files are the node's own."""
     from ipdc_edge.drivers.block_files import ContentWriter
-    from ipdc_edge.drivers.blocks import BlockStore
 
-    commit, settle = ContentWriter.commit, BlockStore.settle
+    commit, settle = ContentWriter.commit, block_pins.settle
     late: list[ContentWriter] = []
 
-    def settled(self: BlockStore, old: str, new: str) -> None:
-        settle(self, old, new)
+    def settled(store: object, old: str, new: str) -> None:
+        settle(store, old, new)  # type: ignore[arg-type]
         while late:
             writer = late.pop()
             writer.owner = new
             commit(writer, True)
 
     ContentWriter.commit = lambda self, durable=False: late.append(self)  # type: ignore[method-assign,misc,assignment]
-    BlockStore.settle = settled  # type: ignore[method-assign]
+    block_pins.settle = settled  # type: ignore[assignment]
 
 
 BROKEN = {"removes first": _removes_first, "forgets to sweep": _forgets_to_sweep, "pins first": _pins_first}

@@ -15,6 +15,7 @@ from typing import Any
 
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.core.events import Event, Save, Tell
+from ipdc_edge.drivers import block_pins
 from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.importer import Importer
 from ipdc_edge.drivers.ledger import Ledger
@@ -82,8 +83,8 @@ class StoreWorkload(Workload):
 
     def __init__(self, directory: str) -> None:
         super().__init__(directory)
-        self.blocks = {raw_cid(data): data for data in (data_of(name, 3000) for name in "abcdefgh")}
-        self.cids = dict(zip("abcdefgh", self.blocks))
+        self.blocks = {raw_cid(data): data for data in (data_of(name, 3000) for name in "abcdefghijkl")}
+        self.cids = dict(zip("abcdefghijkl", self.blocks))
         self.held: dict[str, str] = {}  # cid -> owner, of what was acknowledged
         self.store: BlockStore | None = None
         self.source = os.path.join(directory, "source")
@@ -101,7 +102,8 @@ class StoreWorkload(Workload):
 
     def steps(self) -> list[Callable[[], None]]:
         return [self.open, self.put, self.put_durably, self.make_durable, self.write_file, self.write_file_durably,
-                self.add_reference, self.add_copy, self.transfer, self.put_again, self.release, self.damage, self.close]
+                self.add_reference, self.add_copy, self.transfer, self.put_again, self.release, self.damage, self.pin,
+                self.unpin, self.collect, self.compact, self.close]
 
     def _put(self, name: str, owner: str, durable: bool) -> None:
         assert self.store is not None
@@ -167,6 +169,40 @@ class StoreWorkload(Workload):
         assert self.store is not None
         self.held.pop(self.cids["g"], None)  # no longer promised from here on, whatever comes
         self.store.release(OTHER)
+
+    def pin(self) -> None:
+        """Three blocks in one file are content that was added; another pin wants one of them too."""
+        assert self.store is not None
+        owners = self.store.owners()
+        if "pin.ijk" not in owners:
+            writer = self.store.new_file("adding.ijk")
+            try:
+                for name in "ijk":
+                    writer.append(self.blocks[self.cids[name]])
+                writer.commit(durable=True)
+            finally:
+                writer.discard()
+            block_pins.settle(self.store, "adding.ijk", "pin.ijk")
+            self.held |= {self.cids[name]: "pin.ijk" for name in "ijk"}
+        if "pin.j" not in owners:
+            self.store.hold_all("pinning.j", [self.cids["j"]])
+            block_pins.settle(self.store, "pinning.j", "pin.j")
+
+    def unpin(self) -> None:
+        assert self.store is not None
+        for name in "ik":
+            self.held.pop(self.cids[name], None)
+        block_pins.unpin(self.store, "ijk")
+
+    def collect(self) -> None:
+        assert self.store is not None
+        while block_pins.collect(self.store) is not None:
+            pass
+
+    def compact(self) -> None:
+        assert self.store is not None
+        for path in block_pins.sparse(self.store, 10):
+            block_pins.compact(self.store, path)
 
     def damage(self) -> None:
         """The disk lost a block's bytes: found out and put again."""
