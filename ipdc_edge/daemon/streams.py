@@ -2,7 +2,8 @@
 
 Owns the small vocabulary in which an architecture's task names its streams: inputs are a `range` of a file, a `run` of
 a manifest, or `local` files (ranges with a `path` by the time that they are read), outputs are `runs` or `files`. What
-the bytes mean is the runner's. Nothing is read ahead but one block, nothing is held but that.
+the bytes mean is the runner's. Nothing is read ahead but one block, or of a file that several nodes have what the
+fetcher has room for; nothing is held but that.
 """
 
 from __future__ import annotations
@@ -32,8 +33,7 @@ MOST_INPUTS = 10_000  # of one task: a reduce has one for each map
 
 
 class Inputs:
-    """The input streams of one attempt; the runner asks for the next block of one, nothing is read ahead of
-    it but one block."""
+    """The input streams of one attempt; the runner asks for the next block of one, and little is read ahead of it."""
 
     def __init__(self, fetcher: Fetcher, local: LocalInputs, params: Mapping[str, Any]) -> None:
         """`params` are checked ones, with this node's own files in the place of what was `local`."""
@@ -65,7 +65,7 @@ class Inputs:
             async for offset, data in self.fetcher.file_blocks(item["cid"], start, item["end"], providers):
                 held = [data if offset >= start else data[start - offset :]]  # strange leaves
                 del data
-                yield held.pop()  # while the runner works, the block that is read ahead is the only one
+                yield held.pop()  # while the runner works, only what is read ahead is here
         except BlockUnavailable as error:
             raise FetchFailed(item["cid"], str(error)) from None
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from ..codec import dag_cbor
-from ..codec.cid import RAW, BadCid, parse_cid
+from ..codec.cid import DAG_CBOR, RAW, BadCid, parse_cid
 from ..codec.hamt import prefix_length, slot
 from ..codec.unixfs import DIRECTORY, FILE, BadNode, Link, Node, parse_node
 from ..errors import IpdcError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ..drivers.provider import Provider
 
 T = TypeVar("T")
-DAG_CBOR = 0x71
 MOST_WAITING = 100_000  # inner nodes whose turn has not come
 AT_ONCE = 4  # leaves that are fetched together
 UNCOMMITTED = 32 << 20  # fetched bytes that become the node's own at once

@@ -3,7 +3,7 @@
 Owns the connections to providers: at most two to each, kept open between blocks, closed when idle. Never
 stores what it fetched and never chooses providers: they come with the message that named the CID. Every block
 is checked against its CID; a provider that fails, stalls or lies is dropped for that block and the next is
-asked.
+asked. A file that several nodes have comes from all of them at once: `parallel_fetch` says which block from whom.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
     import ssl as ssl_module
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from ipdc_edge.drivers.blocks import BlockStore
+    from ipdc_edge.drivers.speeds import Speed
+
+AHEAD = 3 << 20  # bytes fetched ahead of all readers from several providers, beside the one block that each may have
 
 
 class BlockUnavailable(IpdcError):
@@ -43,7 +46,8 @@ class Fetcher:
     believes everybody, which only tests of HTTP itself want.
 
     `patience` seconds may pass until a connection stands and between two pieces of an answer, `deadline` for
-    a whole block.
+    a whole block. Where somebody else can be asked too, he is after a silence of `pause` seconds in the middle of a
+    block, or half of what he would need for it.
     """
 
     def __init__(
@@ -53,8 +57,12 @@ class Fetcher:
         *,
         patience: float = 10,
         deadline: float = 60,
+        pause: float = 0.25,
     ) -> None:
         self.counters = {"blocks": 0, "bytes": 0, "own": 0, "faults": 0}
+        self.pause = pause
+        self.room = AHEAD  # what is left of it
+        self.speeds: dict[Provider, Speed] = {}  # of those asked together with others; `speed_of` bounds it
         self._store = store
         self._ssl = ssl
         self._patience = patience
@@ -67,7 +75,7 @@ class Fetcher:
         cid = canonical(cid)
         reasons = []
         try:
-            data = await self._own(cid)
+            data = await self.own(cid)
             if data is not None:
                 self.counters["own"] += 1
                 return data
@@ -77,14 +85,9 @@ class Fetcher:
             reasons.append(f"the own store: {error}")
         for provider in dict.fromkeys(providers):
             try:
-                data = await self._from(provider, cid)
+                return await self.ask(provider, cid)
             except ProviderFault as error:
-                self.counters["faults"] += 1
                 reasons.append(f"{provider.address}: {error}")
-                continue
-            self.counters["blocks"] += 1
-            self.counters["bytes"] += len(data)
-            return data
         raise BlockUnavailable(cid=cid, reasons="; ".join(reasons) or "it is not here, and nobody was named who has it")
 
     async def file_blocks(
@@ -92,9 +95,21 @@ class Fetcher:
     ) -> AsyncIterator[tuple[int, bytes]]:
         """(offset, bytes) of a UnixFS file, block after block, from the one that holds byte `start`.
 
-        Up to `end` the next block is fetched while the caller works on this one. It goes on behind `end` for
-        as long as the caller iterates, because a line may cross it. NoFile, BadNode, BlockUnavailable.
+        Up to `end` the next block is fetched while the caller works on this one; with several providers the next
+        blocks, as many as AHEAD allows. It goes on behind `end` for as long as the caller iterates, because a line may
+        cross it. NoFile, BadNode, BlockUnavailable.
         """
+        if len(several := tuple(dict.fromkeys(providers))) > 1:
+            from ipdc_edge.drivers.parallel_fetch import ParallelFile  # not in the memory of who has only one
+
+            file = ParallelFile(self, canonical(root), start, end, several)
+            try:
+                while (part := await file.next_block()) is not None:
+                    held, part = [part], None
+                    yield held.pop()
+            finally:
+                await file.close()
+            return
         walk = _Walk(self, canonical(root), start, providers)
         ahead: asyncio.Task[tuple[int, bytes] | None] | None = None
         try:
@@ -134,7 +149,12 @@ class Fetcher:
         for pool in pools:
             pool.close()
 
-    async def _own(self, cid: str) -> bytes | None:
+    def has(self, cid: str) -> bool:
+        """Whether the own store is to be asked for a block. OSError."""
+        return inlined(cid) is not None or self._store.size(cid) is not None
+
+    async def own(self, cid: str) -> bytes | None:
+        """A block of the own store. ReferenceChanged, OSError."""
         if inlined(cid) is not None:
             return inlined(cid)
         size = self._store.size(cid)
@@ -142,18 +162,27 @@ class Fetcher:
             return None
         return self._store.get(cid) if size <= SMALL else await asyncio.to_thread(self._store.get, cid)
 
-    async def _from(self, provider: Provider, cid: str) -> bytes:
+    async def ask(self, provider: Provider, cid: str, received: Callable[[int], None] | None = None) -> bytes:
+        """A block of one provider, verified and counted; `received` is told how many bytes come, 0 when it
+        is its turn. ProviderFault."""
         pool = self._pools.get(provider) or self._new_pool(provider)
         pool.users += 1
         try:
-            async with pool.places:
-                try:
-                    async with asyncio.timeout(self._deadline):
-                        return await pool.get(cid)
-                except TimeoutError:
-                    raise ProviderFault(f"the block did not arrive within {self._deadline:g} s") from None
+            async with pool.places, asyncio.timeout(self._deadline):
+                if received is not None:
+                    received(0)
+                data = await pool.get(cid, received)
+        except TimeoutError:
+            self.counters["faults"] += 1
+            raise ProviderFault(f"the block did not arrive within {self._deadline:g} s") from None
+        except ProviderFault:
+            self.counters["faults"] += 1
+            raise
         finally:
             pool.users -= 1
+        self.counters["blocks"] += 1
+        self.counters["bytes"] += len(data)
+        return data
 
     def _new_pool(self, provider: Provider) -> ProviderPool:
         """Makes a pool, and forgets those that serve for nothing now: addresses are others' words and have no end."""
@@ -200,17 +229,26 @@ class _Walk:
         """Fetch one node: its own bytes wait in `_inline`, its children on the stack. BadNode if it is not of
         `size`."""
         data = await self._fetcher.block(cid, self._providers)
-        if parse_cid(cid).codec == RAW:
-            length = len(data)
-        else:
-            node = parse_node(cid, data)
-            if node.kind != FILE:
-                raise NoFile(root=cid, kind=node.kind)
-            length, data = node.size, node.data
-            if len(self._stack) >= MAX_DEPTH:
-                raise BadNode(cid=self._root, reason=f"more than {MAX_DEPTH} levels")
-            self._stack.append(node.children(offset))
-        if size is not None and length != size:
-            raise BadNode(cid=cid, reason=f"it holds {length} bytes where its parent says {size}")
+        length, data, children = open_node(self._root, offset, size, cid, data, len(self._stack))
+        if children is not None:
+            self._stack.append(children)
         self._inline = offset, data
         return length
+
+
+def open_node(
+    root: str, offset: int, size: int | None, cid: str, data: bytes, depth: int
+) -> tuple[int, bytes, Iterator[tuple[int, int, str]] | None]:
+    """(bytes of file below it, the first of them if they stand in it, its children or None) of a file's node that has
+    `depth` others above it. NoFile, or BadNode if it is not of `size`."""
+    length, children = len(data), None
+    if parse_cid(cid).codec != RAW:
+        node = parse_node(cid, data)
+        if node.kind != FILE:
+            raise NoFile(root=cid, kind=node.kind)
+        if depth >= MAX_DEPTH:
+            raise BadNode(cid=root, reason=f"more than {MAX_DEPTH} levels")
+        length, data, children = node.size, node.data, node.children(offset)
+    if size is not None and length != size:
+        raise BadNode(cid=cid, reason=f"it holds {length} bytes where its parent says {size}")
+    return length, data, children

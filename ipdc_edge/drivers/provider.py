@@ -20,7 +20,7 @@ from ipdc_edge.drivers.tls import peer_id
 
 if TYPE_CHECKING:
     import ssl as ssl_module
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PER_PROVIDER = 2  # connections
 SMALL = 64 << 10  # bytes of a block that may be read and hashed in the loop
@@ -44,6 +44,10 @@ class ProviderFault(Exception):
     """What one provider did wrong; it becomes a reason of BlockUnavailable."""
 
 
+class ProviderLied(ProviderFault):
+    """It gave other bytes than those of the CID."""
+
+
 class ProviderPool:
     """The connections to one provider. `places` bounds how many are in use, `users` counts who asks or waits."""
 
@@ -62,17 +66,18 @@ class ProviderPool:
         """Whether nothing is lost by forgetting it."""
         return not self.users and not self._idle
 
-    async def get(self, cid: str) -> bytes:
-        """One block's bytes, verified. ProviderFault for all that can go wrong."""
+    async def get(self, cid: str, received: Callable[[int], None] | None = None) -> bytes:
+        """One block's bytes, verified; `received` is told how many come, as they come. ProviderFault for all that can
+        go wrong."""
         while self._idle:
             connection = self._idle.pop()
             self._timers.pop(connection).cancel()
             try:
-                return await self._ask(connection, cid)
+                return await self._ask(connection, cid, received)
             except _Stale:
                 continue  # the provider had closed it while it was idle: that is no fault
         try:
-            return await self._ask(await self._connect(), cid)
+            return await self._ask(await self._connect(), cid, received)
         except _Stale:
             raise ProviderFault("it closed the connection without an answer") from None
 
@@ -113,11 +118,13 @@ class ProviderPool:
                 raise ProviderFault(f"another node answers there: {found or 'one without an id'}")
         return _Connection(reader, writer, self._provider.address, self._patience)
 
-    async def _ask(self, connection: _Connection, cid: str) -> bytes:
+    async def _ask(
+        self, connection: _Connection, cid: str, received: Callable[[int], None] | None = None
+    ) -> bytes:
         reusable = False
         try:
             with self._faults():
-                data, whole = await connection.get(cid)
+                data, whole = await connection.get(cid, received)
             if len(data) <= SMALL:
                 verify(cid, data)
             else:
@@ -125,7 +132,7 @@ class ProviderPool:
             reusable = whole
             return data
         except BlockMismatch as error:
-            raise ProviderFault(f"it lied. {error}".rstrip(".")) from None
+            raise ProviderLied(f"it lied. {error}".rstrip(".")) from None
         finally:
             if reusable and not self._closed:
                 self._idle.append(connection)
@@ -171,7 +178,7 @@ class _Connection:
         if connected is not None:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    async def get(self, cid: str) -> tuple[bytes, bool]:
+    async def get(self, cid: str, received: Callable[[int], None] | None) -> tuple[bytes, bool]:
         """(body, whether the connection can be used again)."""
         response = await self._answered(f"/ipfs/{cid}?format=raw", "application/vnd.ipld.raw")
         for name, value in response.headers:
@@ -179,7 +186,7 @@ class _Connection:
                 raise ProviderFault(
                     f"it announced {value.decode('latin-1')[:20]!a} bytes; a block has at most {MAX_BLOCK}"
                 )
-        data = await self._body(MAX_BLOCK, cut=False)
+        data = await self._body(MAX_BLOCK, cut=False, received=received)
         if self._reader.at_eof() or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return data, False
         self._http.start_next_cycle()
@@ -228,7 +235,7 @@ class _Connection:
             else:
                 information += 1
 
-    async def _body(self, limit: int, cut: bool) -> bytes:
+    async def _body(self, limit: int, cut: bool, received: Callable[[int], None] | None = None) -> bytes:
         """The body: ProviderFault when it is over `limit`, or with `cut` its beginning."""
         body = bytearray()  # a list of pieces would cost 40 bytes and more for each, however small they are
         pieces = 0
@@ -238,6 +245,8 @@ class _Connection:
                 await self._receive()
             elif isinstance(event, h11.Data):
                 body += event.data
+                if received is not None:
+                    received(len(event.data))
                 pieces += 1
                 if pieces > _PIECES + len(body) // _LEAST:
                     raise ProviderFault(f"it sent {len(body)} bytes in {pieces} pieces")
