@@ -148,7 +148,10 @@ class _Fetched:
     def _make(self, path: bytes, cid: str, kind: str, target: object) -> None:
         """A file or a link, where nothing is."""
         if kind == "symlink":
-            os.symlink(str(target).encode("utf-8", "surrogateescape"), path)
+            where = str(target).encode("utf-8", "surrogateescape")
+            if not where or b"\0" in where:
+                raise NoContent(cid=cid, name=_said(os.path.basename(path)), reason="it is a link to no path")
+            os.symlink(where, path)
             return
         if kind != "file":
             reason = "no node that is reached now has it" if kind == "missing" else f"its kind is {kind[:40]}"

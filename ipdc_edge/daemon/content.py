@@ -209,7 +209,7 @@ class Content:
         if node.kind == DIRECTORY:
             async for entry in entries(self.daemon.fetcher, root, node, providers):
                 await channel.send({"entry": entry})
-        target = os.fsdecode(node.data) if node.kind not in (FILE, DIRECTORY) else None
+        target = node.data.decode("utf-8", "surrogateescape") if node.kind not in (FILE, DIRECTORY) else None
         return {"cid": root, "kind": node.kind, "size": node.size, "target": target}
 
     # -- kept

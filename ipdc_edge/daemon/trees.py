@@ -8,7 +8,6 @@ checked here, so that no few blocks can lead to endlessly many entries.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -92,7 +91,7 @@ async def _kind(fetcher: Fetcher, link: Link, providers: Sequence[Provider]) -> 
         return {"kind": "other", "size": link.tsize, "target": None}
     except BlockUnavailable:
         return {"kind": "missing", "size": link.tsize, "target": None}
-    target = os.fsdecode(node.data) if node.kind not in (FILE, DIRECTORY) else None
+    target = node.data.decode("utf-8", "surrogateescape") if node.kind not in (FILE, DIRECTORY) else None
     return {"kind": node.kind, "size": node.size, "target": target}
 
 

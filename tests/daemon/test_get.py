@@ -281,3 +281,23 @@ def test_ctrl_c_leaves_nothing_half(force: bool, node: ContentNode, tmp_path: Pa
     assert child.wait(30) == 130
     assert sorted(os.listdir(tmp_path)) == (["got", "home"] if force else ["home"])
     assert not force or place.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("target", [b"", b"a\0b", b"x" * 5000])
+def test_links_that_no_file_system_takes(target: bytes, node: ContentNode, tmp_path: Path, capsys: Output) -> None:
+    link = symlink_block(target)
+    cid = put(node, link, directory_block([("l", link[0], 9)]))
+    for root in (link[0], cid):
+        assert main(["get", root, "-o", str(tmp_path / "got")]) == 1
+        assert capsys.readouterr().err.startswith("ipdc-edge: ")
+    assert sorted(os.listdir(tmp_path)) == ["home"]
+
+
+def test_trees_too_deep_for_a_path(node: ContentNode, tmp_path: Path, capsys: Output) -> None:
+    block = directory_block([])
+    blocks = [block]
+    for _ in range(30):
+        blocks.append(directory_block([("d" * 200, blocks[-1][0], 9)]))
+    assert main(["get", put(node, *blocks), "-o", str(tmp_path / "got")]) == 1
+    assert "cannot take: File name too long" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["home"]
