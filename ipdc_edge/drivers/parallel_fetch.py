@@ -52,6 +52,7 @@ class _Block:
         self.reading: asyncio.Task[None] | None = None
         self.requests: list[_Request] = []
         self.failed: dict[Provider, str] = {}  # who does not give it, and why
+        self.lost: set[Provider] = set()  # who was late with it
         self.fault = ""  # of the own store
         self.data: bytes | None = None
         self.opened = False  # `data` are bytes of the file, not those of a node
@@ -310,7 +311,10 @@ class ParallelFile:
         if not candidates:
             block.error = self._unavailable(block)
             return
-        best = min(candidates, key=lambda p: (self._speeds[p].left + planned[p] + block.weight) / rates[p])
+        best = min(
+            candidates,
+            key=lambda p: (p in block.lost, (self._speeds[p].left + planned[p] + block.weight) / rates[p]),
+        )
         busy = [request for request in self._requests if request.provider == best]
         if len(busy) >= _NODES or not block.interior and any(not request.block.interior for request in busy):
             planned[best] += block.weight
@@ -391,5 +395,6 @@ class ParallelFile:
             else:
                 self._dropped[provider] = f"it was silent for {request.silent:.1f} s while others were not"
         request.block.requests.remove(request)
+        request.block.lost.add(provider)
         assert request.task is not None
         request.task.cancel()
