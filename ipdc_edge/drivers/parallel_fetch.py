@@ -52,7 +52,6 @@ class _Block:
         self.reading: asyncio.Task[None] | None = None
         self.requests: list[_Request] = []
         self.failed: dict[Provider, str] = {}  # who does not give it, and why
-        self.lost: set[Provider] = set()  # who was late with it
         self.fault = ""  # of the own store
         self.data: bytes | None = None
         self.opened = False  # `data` are bytes of the file, not those of a node
@@ -65,7 +64,6 @@ class _Request:
 
     def __init__(self, block: _Block, provider: Provider, speed: Speed) -> None:
         self.block, self.provider, self.speed = block, provider, speed
-        self.last_resort = False  # whether nobody good was left to ask
         self.begun = False  # whether the provider's connections have a place for it
         self.got = 0
         self.waited = self.silent = 0.0  # seconds since it was asked, and since something came
@@ -305,16 +303,12 @@ class ParallelFile:
 
     def _ask_best(self, block: _Block, rates: dict[Provider, float], planned: dict[Provider, int]) -> None:
         candidates = self._others(block)
-        last_resort = not candidates
-        if last_resort:
+        if not candidates:  # nor has anybody been asked who could still give it
             candidates = [p for p in self._dropped if p not in self._liars and p not in block.failed]
         if not candidates:
             block.error = self._unavailable(block)
             return
-        best = min(
-            candidates,
-            key=lambda p: (p in block.lost, (self._speeds[p].left + planned[p] + block.weight) / rates[p]),
-        )
+        best = min(candidates, key=lambda p: (self._speeds[p].left + planned[p] + block.weight) / rates[p])
         busy = [request for request in self._requests if request.provider == best]
         if len(busy) >= _NODES or not block.interior and any(not request.block.interior for request in busy):
             planned[best] += block.weight
@@ -322,7 +316,6 @@ class ParallelFile:
         if len(block.requests) > 1:  # never more than two
             self._lose(block.requests[0], self._expected(block, rates, candidates))
         request = _Request(block, best, self._speeds[best])
-        request.last_resort = last_resort
         block.requests.append(request)
         self._requests[request] = None
         request.speed.begin(block.weight, self._now)
@@ -367,8 +360,6 @@ class ParallelFile:
             block.error = error
         else:
             block.data = data
-            if request.last_resort and request.provider not in self._liars:
-                self._dropped.pop(request.provider, None)
             for other in [other for other in block.requests if other is not request]:
                 self._lose(other, request.waited)
 
@@ -395,6 +386,5 @@ class ParallelFile:
             else:
                 self._dropped[provider] = f"it was silent for {request.silent:.1f} s while others were not"
         request.block.requests.remove(request)
-        request.block.lost.add(provider)
         assert request.task is not None
         request.task.cancel()

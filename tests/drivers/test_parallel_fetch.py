@@ -10,12 +10,13 @@ import sys
 import pytest
 
 from ipdc_edge.codec.cid import raw_cid
-from ipdc_edge.codec.unixfs import FileBuilder, dag_pb_cid, parse_node
+from ipdc_edge.codec.unixfs import BadNode, FileBuilder, dag_pb_cid, directory_block, parse_node
 from ipdc_edge.daemon.local_inputs import LocalInputs
 from ipdc_edge.daemon.streams import Inputs
 from ipdc_edge.drivers.blocks import BlockStore
-from ipdc_edge.drivers.fetcher import AHEAD, BlockUnavailable, Fetcher
+from ipdc_edge.drivers.fetcher import AHEAD, BlockUnavailable, Fetcher, NoFile
 from ipdc_edge.drivers.gateway import Gateway
+from ipdc_edge.drivers.importer import import_file
 from ipdc_edge.drivers.parallel_fetch import MOST_BLOCKS, MOST_NODES
 from ipdc_edge.drivers.speeds import MOST_SPEEDS
 from tests.drivers.links import Link
@@ -390,6 +391,58 @@ def test_what_is_here_is_asked_of_nobody(stores):
             assert await read(fetcher, root, 60, providers) == data
             assert sorted(cid for link in links for cid in link.asked) == sorted(leaves(stores[1], root)[1::2])
             assert fetcher.counters["own"] == 4 and fetcher.counters["blocks"] == 3
+
+    run(main)
+
+
+def test_what_has_changed_here_is_asked_of_others(stores, tmp_path):
+    data = os.urandom(2 * MB + 17)
+    for store, name in zip(stores, ("mine", "theirs")):
+        (tmp_path / f"{name}.txt").write_bytes(data)
+        with open(tmp_path / f"{name}.txt", "rb") as file:
+            root, _, interior = import_file(file)
+            store.add_reference(file.fileno(), root, interior, "user")
+    (tmp_path / "mine.txt").write_bytes(data[:MB] + bytes(MB + 17))
+
+    async def main():
+        kinds = [(stores[1], FAST, {})] * 2
+        async with nodes(*kinds) as (links, providers), fetching(stores[0], pause=NEVER) as fetcher:
+            assert await read(fetcher, root, len(data), providers) == data
+            assert sum(in_each(links)) == 2 and fetcher.counters["own"] == 2
+            with pytest.raises(BlockUnavailable, match=r"mine\.txt.*no connection"):
+                await read(fetcher, root, len(data), [at("127.0.0.1:1"), at("127.0.0.1:2")])
+
+    run(main)
+
+
+def test_what_is_no_file_and_sizes_that_lie_end_it(stores):
+    builder = FileBuilder()
+    builder.add(put(stores[1], b"abc"), 3)
+    builder.add(put(stores[1], b"de"), 3)
+    root, _, ((_, block),) = builder.finish()
+    stores[1].put(root, block, "user")
+    directory, block = directory_block([("a", root, 1)])
+    stores[1].put(directory, block, "user")
+    deep = put(stores[1], b"x")
+    for _ in range(20):
+        chain = FileBuilder()
+        chain.add(deep, 1)
+        deep, block = chain._close(0)
+        stores[1].put(deep, block, "user")
+
+    async def main():
+        kinds = [(stores[1], FAST, {})] * 2
+        async with nodes(*kinds) as (_, providers), fetching(stores[0], pause=NEVER) as fetcher:
+            blocks = fetcher.file_blocks(root, 0, 6, providers)
+            assert await anext(blocks) == (0, b"abc")
+            with pytest.raises(BadNode, match="2 bytes where its parent says 3"):
+                await anext(blocks)
+            with pytest.raises(NoFile, match="directory"):
+                await read(fetcher, directory, 6, providers)
+            with pytest.raises(BadNode, match="16 levels"):
+                await read(fetcher, deep, 1, providers)
+            assert await read(fetcher, put(stores[1], b""), 5, providers) == b""
+            assert await read(fetcher, put(stores[1], b"one"), 3, providers, 1) == b"ne"
 
     run(main)
 
