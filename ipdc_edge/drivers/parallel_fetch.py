@@ -64,7 +64,6 @@ class _Request:
 
     def __init__(self, block: _Block, provider: Provider, speed: Speed) -> None:
         self.block, self.provider, self.speed = block, provider, speed
-        self.last_resort = False  # whether nobody good was left to ask
         self.begun = False  # whether the provider's connections have a place for it
         self.got = 0
         self.waited = self.silent = 0.0  # seconds since it was asked, and since something came
@@ -304,8 +303,7 @@ class ParallelFile:
 
     def _ask_best(self, block: _Block, rates: dict[Provider, float], planned: dict[Provider, int]) -> None:
         candidates = self._others(block)
-        last_resort = not candidates
-        if last_resort:
+        if not candidates:  # nor has anybody been asked who could still give it
             candidates = [p for p in self._dropped if p not in self._liars and p not in block.failed]
         if not candidates:
             block.error = self._unavailable(block)
@@ -318,7 +316,6 @@ class ParallelFile:
         if len(block.requests) > 1:  # never more than two
             self._lose(block.requests[0], self._expected(block, rates, candidates))
         request = _Request(block, best, self._speeds[best])
-        request.last_resort = last_resort
         block.requests.append(request)
         self._requests[request] = None
         request.speed.begin(block.weight, self._now)
@@ -363,8 +360,6 @@ class ParallelFile:
             block.error = error
         else:
             block.data = data
-            if request.last_resort and request.provider not in self._liars:
-                self._dropped.pop(request.provider, None)
             for other in [other for other in block.requests if other is not request]:
                 self._lose(other, request.waited)
 

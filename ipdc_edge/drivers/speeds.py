@@ -38,7 +38,7 @@ class Speed:
         self.rate(now)
         self.left += size
         if size > SMALL:
-            self._at = self._at if self._under_way else now
+            self._at = now
             self._under_way += 1
 
     def received(self, count: int, now: float) -> None:

@@ -21,6 +21,7 @@ class Link:
         self.gate.set()
         self.asked: list[str] = []
         self.passed = 0
+        self.left = 0  # connections that whoever asked has closed
         self._to, self._rate, self._stall, self._cut = port, rate, stall, cut
         self._free = 0.0  # when the next piece may pass
         self._tasks: set[asyncio.Task[None]] = set()
@@ -58,7 +59,8 @@ class Link:
                 head = await reader.readuntil(b"\r\n\r\n")
                 self.asked += re.findall(r"^GET /ipfs/(\w+)", head.decode())
                 back.write(head)
-        back.transport.abort()  # who asked has left
+        self.left += 1
+        back.transport.abort()
 
     async def _answers(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await there.read(_PIECE):

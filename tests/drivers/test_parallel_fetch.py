@@ -10,13 +10,14 @@ import sys
 import pytest
 
 from ipdc_edge.codec.cid import raw_cid
-from ipdc_edge.codec.unixfs import FileBuilder, dag_pb_cid, parse_node
+from ipdc_edge.codec.unixfs import BadNode, FileBuilder, dag_pb_cid, directory_block, parse_node
 from ipdc_edge.daemon.local_inputs import LocalInputs
 from ipdc_edge.daemon.streams import Inputs
 from ipdc_edge.drivers.blocks import BlockStore
-from ipdc_edge.drivers.fetcher import AHEAD, BlockUnavailable, Fetcher
+from ipdc_edge.drivers.fetcher import AHEAD, BlockUnavailable, Fetcher, NoFile
 from ipdc_edge.drivers.gateway import Gateway
-from ipdc_edge.drivers.parallel_fetch import MOST_BLOCKS
+from ipdc_edge.drivers.importer import import_file
+from ipdc_edge.drivers.parallel_fetch import MOST_BLOCKS, MOST_NODES
 from ipdc_edge.drivers.speeds import MOST_SPEEDS
 from tests.drivers.links import Link
 from tests.drivers.test_fetcher import at, provider, put, put_file, silent
@@ -196,6 +197,28 @@ def test_a_late_block_is_asked_of_another_and_the_first_answer_counts(stores):
     run(main)
 
 
+def test_who_lost_is_let_go_of_and_no_more_than_two_are_asked_at_once(stores):
+    data = os.urandom(10)
+    leaf = put(stores[1], data)
+
+    async def main():
+        kinds = [(stores[1], FAST, {})] * 4
+        async with nodes(*kinds) as (links, providers), fetching(stores[0], patience=NEVER, deadline=NEVER) as fetcher:
+            for link in links:
+                link.gate.clear()
+            blocks = fetcher.file_blocks(leaf, 0, 10, providers)
+            reading = asyncio.ensure_future(anext(blocks))
+            await eventually_async(lambda: links[3].asked, "the last is asked")
+            await eventually_async(lambda: links[0].left and links[1].left, "the first two are let go of")
+            links[3].gate.set()
+            assert await reading == (0, data)
+            await eventually_async(lambda: links[2].left, "so is who was asked with it")
+            assert in_each(links) == [1, 1, 1, 1]
+            await blocks.aclose()
+
+    run(main)
+
+
 def test_the_late_answer_counts_when_it_comes_first(stores):
     data = os.urandom(10)
     root = put_file(stores[1], data, 10)
@@ -259,6 +282,44 @@ def test_who_lied_is_never_asked_again_and_who_failed_only_when_nobody_else_is_l
             assert len(false.asked) == 1
             message = str(caught.value)
             assert last in message and message.count("answered 404") == 2 and f"{liar.address}: it lied" in message
+
+    run(main)
+
+
+def test_a_file_of_which_each_has_a_part(stores):
+    data = os.urandom(100)
+    root = put_file(stores[1], data, 10, 10)
+    keep_node(stores, root)
+    for cid in leaves(stores[1], root)[::2]:
+        stores[2].put(cid, stores[1].get(cid), "user")
+        os.unlink(os.path.join(stores[1].directory, cid[-2:], cid))
+
+    async def main():
+        kinds = (stores[1], FAST, {}), (stores[2], FAST, {})
+        async with nodes(*kinds) as (links, providers), fetching(stores[0], pause=NEVER) as fetcher:
+            assert await read(fetcher, root, 100, providers) == data
+            assert sum(in_each(links)) == 10 + fetcher.counters["faults"]
+
+    run(main)
+
+
+def test_an_error_comes_in_its_turn(stores):
+    data = os.urandom(60)
+    root = put_file(stores[1], data, 10, 10)
+    keep_node(stores, root)
+    gone = leaves(stores[1], root)[3]
+    os.unlink(os.path.join(stores[1].directory, gone[-2:], gone))
+
+    async def main():
+        kinds = [(stores[1], FAST, {})] * 2
+        async with nodes(*kinds) as (_, providers), fetching(stores[0], pause=NEVER) as fetcher:
+            blocks = fetcher.file_blocks(root, 0, 60, providers)
+            assert await anext(blocks) == (0, data[:10])
+            await eventually_async(lambda: fetcher.counters["faults"] == 2, "nobody has one of the next")
+            assert await anext(blocks) == (10, data[10:20])
+            assert await anext(blocks) == (20, data[20:30])
+            with pytest.raises(BlockUnavailable, match=gone):
+                await anext(blocks)
 
     run(main)
 
@@ -330,6 +391,58 @@ def test_what_is_here_is_asked_of_nobody(stores):
             assert await read(fetcher, root, 60, providers) == data
             assert sorted(cid for link in links for cid in link.asked) == sorted(leaves(stores[1], root)[1::2])
             assert fetcher.counters["own"] == 4 and fetcher.counters["blocks"] == 3
+
+    run(main)
+
+
+def test_what_has_changed_here_is_asked_of_others(stores, tmp_path):
+    data = os.urandom(2 * MB + 17)
+    for store, name in zip(stores, ("mine", "theirs")):
+        (tmp_path / f"{name}.txt").write_bytes(data)
+        with open(tmp_path / f"{name}.txt", "rb") as file:
+            root, _, interior = import_file(file)
+            store.add_reference(file.fileno(), root, interior, "user")
+    (tmp_path / "mine.txt").write_bytes(data[:MB] + bytes(MB + 17))
+
+    async def main():
+        kinds = [(stores[1], FAST, {})] * 2
+        async with nodes(*kinds) as (links, providers), fetching(stores[0], pause=NEVER) as fetcher:
+            assert await read(fetcher, root, len(data), providers) == data
+            assert sum(in_each(links)) == 2 and fetcher.counters["own"] == 2
+            with pytest.raises(BlockUnavailable, match=r"mine\.txt.*no connection"):
+                await read(fetcher, root, len(data), [at("127.0.0.1:1"), at("127.0.0.1:2")])
+
+    run(main)
+
+
+def test_what_is_no_file_and_sizes_that_lie_end_it(stores):
+    builder = FileBuilder()
+    builder.add(put(stores[1], b"abc"), 3)
+    builder.add(put(stores[1], b"de"), 3)
+    root, _, ((_, block),) = builder.finish()
+    stores[1].put(root, block, "user")
+    directory, block = directory_block([("a", root, 1)])
+    stores[1].put(directory, block, "user")
+    deep = put(stores[1], b"x")
+    for _ in range(20):
+        chain = FileBuilder()
+        chain.add(deep, 1)
+        deep, block = chain._close(0)
+        stores[1].put(deep, block, "user")
+
+    async def main():
+        kinds = [(stores[1], FAST, {})] * 2
+        async with nodes(*kinds) as (_, providers), fetching(stores[0], pause=NEVER) as fetcher:
+            blocks = fetcher.file_blocks(root, 0, 6, providers)
+            assert await anext(blocks) == (0, b"abc")
+            with pytest.raises(BadNode, match="2 bytes where its parent says 3"):
+                await anext(blocks)
+            with pytest.raises(NoFile, match="directory"):
+                await read(fetcher, directory, 6, providers)
+            with pytest.raises(BadNode, match="16 levels"):
+                await read(fetcher, deep, 1, providers)
+            assert await read(fetcher, put(stores[1], b""), 5, providers) == b""
+            assert await read(fetcher, put(stores[1], b"one"), 3, providers, 1) == b"ne"
 
     run(main)
 
@@ -407,21 +520,39 @@ def test_one_provider_named_twice_is_one(stores):
     run(main)
 
 
-def test_all_are_asked_at_once_also_for_nodes_that_are_leaves(stores):
-    """Older tools wrap each leaf's bytes into a node: whether it has children is known only when it is here."""
-    def wrapped(data):
-        size = bytes([len(data)])
-        unixfs = b"\x08\x02\x12" + size + data + b"\x18" + size
+def put_wrapped_file(stores, data):
+    """A file as older tools make it: each leaf's ten bytes are wrapped into a node. Only the root is here."""
+    builder = FileBuilder()
+    for offset in range(0, len(data), 10):
+        unixfs = b"\x08\x02\x12\x0a" + data[offset : offset + 10] + b"\x18\x0a"
         block = b"\x0a" + bytes([len(unixfs)]) + unixfs
         stores[1].put(dag_pb_cid(block), block, "user")
-        return dag_pb_cid(block)
-
-    data = os.urandom(60)
-    builder = FileBuilder()
-    for offset in range(0, 60, 10):
-        builder.add(wrapped(data[offset : offset + 10]), 10)
+        builder.add(dag_pb_cid(block), 10)
     root, _, ((_, block),) = builder.finish()
     stores[0].put(root, block, "user")
+    return root
+
+
+def test_nodes_that_are_as_big_as_they_like_are_few(stores):
+    root = put_wrapped_file(stores, os.urandom(100))
+
+    async def main():
+        kinds = [(stores[1], FAST, {})] * 3
+        async with nodes(*kinds) as (links, providers), fetching(stores[0], pause=NEVER) as fetcher:
+            blocks = fetcher.file_blocks(root, 0, 100, providers)
+            await anext(blocks)
+            await eventually_async(lambda: fetcher.counters["blocks"] == 1 + MOST_NODES, "so many are here")
+            await fetcher.block(raw_cid(put_one(stores)), providers[:1])
+            assert sum(in_each(links)) == 1 + MOST_NODES + 1
+            await blocks.aclose()
+
+    run(main)
+
+
+def test_all_are_asked_at_once_also_for_nodes_that_are_leaves(stores):
+    """Whether such a one has children is known only when it is here."""
+    data = os.urandom(60)
+    root = put_wrapped_file(stores, data)
 
     async def main():
         kinds = [(stores[1], FAST, {})] * 3
@@ -481,6 +612,7 @@ def test_a_file_that_is_let_go_of_leaves_nothing_under_way(stores, when):
                 await eventually_async(lambda: all(in_each(links)), "all are asked")
                 assert fetcher.room < AHEAD
                 await blocks.aclose()
+                assert not any(speed.left for speed in fetcher.speeds.values())
             else:
                 reading = asyncio.ensure_future(anext(blocks))
                 await eventually_async(lambda: sum(in_each(links)), "somebody is asked")
