@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ipdc_edge.codec.cid import RAW, parse_cid
-from ipdc_edge.codec.unixfs import MAX_BLOCK
+from ipdc_edge.codec.unixfs import CHUNK, MAX_BLOCK
 from ipdc_edge.drivers.blocks import ReferenceChanged
 from ipdc_edge.drivers.fetcher import BlockUnavailable, Fetcher, open_node
 from ipdc_edge.drivers.provider import SMALL, ProviderFault, ProviderLied
@@ -43,8 +43,8 @@ class _Block:
     def __init__(self, offset: int, size: int | None, cid: str, depth: int) -> None:
         self.offset, self.size, self.cid, self.depth = offset, size, cid, depth
         self.bare = parse_cid(cid).codec == RAW
-        # what holds more than a block can has children, and nothing behind it is known before it came
-        self.interior = not self.bare and (size is None or size > MAX_BLOCK)
+        # what has children, and nothing behind it is known before it came; a smaller node may be a leaf
+        self.interior = not self.bare and (size is None or size > CHUNK)
         self.known = size is not None and not self.interior  # whether its bytes are, before it comes
         self.weight = min(size, MAX_BLOCK) if size is not None and self.known else SMALL
         self.reserved = 0  # bytes of the fetcher's room
@@ -65,6 +65,7 @@ class _Request:
     def __init__(self, block: _Block, provider: Provider, speed: Speed) -> None:
         self.block, self.provider, self.speed = block, provider, speed
         self.begun = False  # whether the provider's connections have a place for it
+        self.counted = False  # whether its time tells of the provider's speed
         self.got = 0
         self.waited = self.silent = 0.0  # seconds since it was asked, and since something came
         self.task: asyncio.Task[None] | None = None
@@ -74,7 +75,15 @@ class _Request:
         self.begun = True
         self.got += count
         self.silent = 0.0
-        self.speed.received(count, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        self.speed.received(count, now)
+        if self.got > SMALL and not self.counted:
+            self.count(now)
+
+    def count(self, now: float) -> None:
+        """It is not small."""
+        self.counted = True
+        self.speed.count(now)
 
     def stalled(self, expected: float, pause: float) -> bool:
         """Whether it is silent for longer than blocks that take others `expected` seconds make probable."""
@@ -318,7 +327,9 @@ class ParallelFile:
         request = _Request(block, best, self._speeds[best])
         block.requests.append(request)
         self._requests[request] = None
-        request.speed.begin(block.weight, self._now)
+        request.speed.begin(block.weight)
+        if block.bare and block.known and block.weight > SMALL:
+            request.count(self._now)
         request.task = self._start_task(self._ask(request))
         request.task.add_done_callback(lambda task: self._forget(request))
 
@@ -368,7 +379,7 @@ class ParallelFile:
         del self._requests[request]
         if request in request.block.requests:
             request.block.requests.remove(request)
-        request.speed.end(request.block.weight, request.got, asyncio.get_running_loop().time())
+        request.speed.end(request.block.weight, request.got, request.counted, asyncio.get_running_loop().time())
         self._wake.set()
 
     def _fail(self, request: _Request, fault: ProviderFault) -> None:

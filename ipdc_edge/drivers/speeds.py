@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipdc_edge.drivers.provider import SMALL
-
 if TYPE_CHECKING:
     from ipdc_edge.drivers.provider import Provider
 
@@ -33,13 +31,15 @@ class Speed:
             self._bytes = self._seconds = 0.0
         return max(1.0, self._bytes / self._seconds) if self._bytes and self._seconds else None
 
-    def begin(self, size: int, now: float) -> None:
-        """A block of that size is asked for. Of small ones the time says nothing about speed."""
-        self.rate(now)
+    def begin(self, size: int) -> None:
+        """A block of that size is asked for."""
         self.left += size
-        if size > SMALL:
-            self._at = now
-            self._under_way += 1
+
+    def count(self, now: float) -> None:
+        """From here the time of a block counts. That of small ones says nothing about speed."""
+        self.rate(now)
+        self._at = now
+        self._under_way += 1
 
     def received(self, count: int, now: float) -> None:
         """So many bytes of a block came."""
@@ -48,10 +48,10 @@ class Speed:
         if self._under_way:
             self._bytes += count
 
-    def end(self, size: int, got: int, now: float) -> None:
+    def end(self, size: int, got: int, counted: bool, now: float) -> None:
         """A block that was begun came, or will not come; `got` bytes of it did."""
         self.left -= size - got
-        if size > SMALL:
+        if counted:
             self._pass(now)
             self._under_way -= 1
 

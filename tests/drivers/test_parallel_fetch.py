@@ -18,7 +18,10 @@ from ipdc_edge.drivers.fetcher import AHEAD, BlockUnavailable, Fetcher, NoFile
 from ipdc_edge.drivers.gateway import Gateway
 from ipdc_edge.drivers.importer import import_file
 from ipdc_edge.drivers.parallel_fetch import MOST_BLOCKS, MOST_NODES
+from ipdc_edge.drivers.provider import Provider
 from ipdc_edge.drivers.speeds import MOST_SPEEDS
+from ipdc_edge.drivers.tls import client_context, server_context
+from tests.drivers.certificates import Domain
 from tests.drivers.links import Link
 from tests.drivers.test_fetcher import at, provider, put, put_file, silent
 from tests.waiting import eventually_async
@@ -39,12 +42,12 @@ def stores(tmp_path):
 
 
 @contextlib.asynccontextmanager
-async def nodes(*kinds):
+async def nodes(*kinds, ssl=None):
     """A gateway behind a link for each (store, rate, options): the links, and the providers at their ends."""
     async with contextlib.AsyncExitStack() as stack:
         links, providers = [], []
         for store, rate, options in kinds:
-            gateway = Gateway(store, "127.0.0.1", 0, None, lambda node: True, lambda line: None)
+            gateway = Gateway(store, "127.0.0.1", 0, ssl, lambda node: True, lambda line: None)
             await gateway.start()
             stack.push_async_callback(gateway.close)
             links.append(Link(gateway.port, rate, **options))
@@ -54,9 +57,9 @@ async def nodes(*kinds):
 
 
 @contextlib.asynccontextmanager
-async def fetching(store, **options):
+async def fetching(store, ssl=None, **options):
     """A fetcher that gives back all that it took."""
-    fetcher = Fetcher(store, None, **options)
+    fetcher = Fetcher(store, ssl, **options)
     yield fetcher
     assert fetcher.room == AHEAD
     assert all(speed.left == 0 and not speed._under_way for speed in fetcher.speeds.values())
@@ -126,6 +129,27 @@ def test_who_is_faster_gets_more(stores):
             assert now() - begun < 0.8 * len(data) / CAP  # of what the faster would have needed alone
             slower, faster = len(links[0].asked), len(links[1].asked)
             assert 3 <= slower and faster >= slower + 3, (slower, faster)
+
+    run(main)
+
+
+def test_small_answers_say_nothing_about_speed(stores):
+    """A node of a hundred bytes that might have been a leaf of a megabyte makes nobody slow."""
+    data = os.urandom(2 * MB)
+    root = put_file(stores[1], data, MB // 4, 3)
+    for offset in range(0, len(data), MB // 4):
+        keep_node(stores, raw_cid(data[offset : offset + MB // 4]))
+    small = put_file(stores[1], os.urandom(1000), 10)
+
+    async def main():
+        async with nodes(*[(stores[1], FAST, {})] * 3) as (links, providers), fetching(stores[0]) as fetcher:
+            assert await read(fetcher, root, len(data), providers) == data
+            await read(fetcher, small, 1000, providers)
+            assert all(in_each(links)) and len(fetcher.speeds) == 3
+            assert {speed.rate(asyncio.get_running_loop().time()) for speed in fetcher.speeds.values()} == {None}
+            big = put_file(stores[1], os.urandom(6 * MB), MB)
+            await read(fetcher, big, 6 * MB, providers)
+            assert min(speed.rate(asyncio.get_running_loop().time()) for speed in fetcher.speeds.values()) > MB
 
     run(main)
 
@@ -333,6 +357,26 @@ def test_every_reason_is_named_of_those_who_could_not_be_reached_too(stores):
                 await read(fetcher, root, 60, [mute, at("nonsense"), at("127.0.0.1:1")])
             message = str(caught.value)
             assert "silent for 1 s" in message and "no connection" in message and "not host:port" in message
+
+    run(main)
+
+
+def test_members_are_asked_over_tls_and_somebody_else_at_an_address_is_dropped(stores, tmp_path):
+    domain = Domain(str(tmp_path / "domain"))
+    one, two = domain.admit("one"), domain.admit("two")
+    data = os.urandom(3 * MB)
+    root = put_file(stores[1], data, MB // 2, 3)
+
+    async def main():
+        async with (
+            nodes(*[(stores[1], FAST, {})] * 3, ssl=server_context(one)) as (links, places),
+            fetching(stores[0], client_context(two), pause=NEVER) as fetcher,
+        ):
+            providers = [Provider(one.id, place.address) for place in places]
+            providers[1] = Provider(two.id, places[1].address)
+            assert await read(fetcher, root, len(data), providers) == data
+            assert fetcher.counters == {"blocks": 9, "bytes": fetcher.counters["bytes"], "own": 0, "faults": 1}
+            assert links[0].passed > MB and links[2].passed > MB > links[1].passed
 
     run(main)
 
@@ -619,8 +663,7 @@ def test_a_file_that_is_let_go_of_leaves_nothing_under_way(stores, when):
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
             await fetcher.close()
-            await eventually_async(lambda: not any(link._tasks for link in links), "connections are closed")
-            assert asyncio.all_tasks() <= before
+            await eventually_async(lambda: asyncio.all_tasks() <= before, "connections are closed, on both sides")
 
     run(main)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipdc_edge.drivers.provider import SMALL, Provider
+from ipdc_edge.drivers.provider import Provider
 from ipdc_edge.drivers.speeds import MOST_SPEEDS, Speed, speed_of
 
 MB = 1 << 20
@@ -10,10 +10,11 @@ MB = 1 << 20
 
 def deliver(speed, size, begun, seconds):
     """A block in ten pieces, evenly."""
-    speed.begin(size, begun)
+    speed.begin(size)
+    speed.count(begun)
     for piece in range(10):
         speed.received(size // 10, begun + seconds * (piece + 1) / 10)
-    speed.end(size, size // 10 * 10, begun + seconds)
+    speed.end(size, size // 10 * 10, True, begun + seconds)
 
 
 def test_it_is_bytes_by_seconds_and_follows_what_changes():
@@ -29,8 +30,9 @@ def test_it_is_bytes_by_seconds_and_follows_what_changes():
 
 def test_two_blocks_at_once_are_not_counted_double():
     speed = Speed()
-    speed.begin(MB, 0)
-    speed.begin(MB, 0)
+    for _ in range(2):
+        speed.begin(MB)
+        speed.count(0)
     for piece in range(10):
         for _ in range(2):
             speed.received(MB // 10, (piece + 1) / 10)
@@ -43,16 +45,15 @@ def test_who_stalls_becomes_slower_and_who_waits_for_nothing_does_not():
     deliver(speed, MB, 0, 1)
     before = speed.rate(1)
     assert speed.rate(30) == before  # it was not asked
-    speed.begin(MB, 30)
+    speed.begin(MB)
+    speed.count(30)
     assert speed.rate(32) < before / 2
-    speed.end(MB, 0, 40)
+    speed.end(MB, 0, True, 40)
     assert speed.rate(40) < before / 10
 
 
-def test_small_blocks_say_nothing_and_old_knowledge_is_forgotten():
+def test_old_knowledge_is_forgotten():
     speed = Speed()
-    deliver(speed, SMALL, 0, 10)
-    assert speed.rate(10) is None
     deliver(speed, MB, 10, 1)
     assert speed.rate(70) is not None and speed.rate(72) is None
 
