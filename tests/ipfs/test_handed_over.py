@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 from pathlib import Path
@@ -83,3 +84,38 @@ def test_without_a_kubo_it_says_so(lab: Lab, tmp_path: Path) -> None:
                     + "kubo_api = 127.0.0.1:1\n")
     done = lab.run(1, "result", job, "--to-kubo", check=False)
     assert done.returncode == 1 and "No Kubo answers at 127.0.0.1:1" in done.stderr and "kubo_api" in done.stderr
+
+
+TREES = 25
+NAMES = (b"a", b"B", b"-n", b".hidden", b"caf\xc3\xa9", b"\xff\xfe", b" ", b"new\nline", b"x" * 255, b"\x01", b"%41",
+         b"\xe2\x80\xae", b"~", b"\\", b"'", b'"')
+
+
+def grow(directory: bytes, chance: random.Random, depth: int = 0) -> None:
+    """A random tree: names of any bytes, files of all sizes about those of a chunk, links that lead anywhere."""
+    for name in chance.sample(NAMES, chance.randint(0, 6)):
+        path = os.path.join(directory, name)
+        kind = chance.random()
+        if kind < 0.25 and depth < 4:
+            os.mkdir(path)
+            grow(path, chance, depth + 1)
+        elif kind < 0.4:
+            os.symlink(chance.choice([b"a", b"../..", b"/etc/passwd", b"\xff", b"x" * 1000]), path)
+        else:
+            size = chance.choice([0, 1, 17, 4096, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+            with open(path, "wb") as file:
+                file.write(chance.randbytes(min(size, 4096)))
+                file.truncate(size)
+
+
+def test_random_trees_have_the_cids_that_kubo_gives_them(lab: Lab, kubo: Kubo, tmp_path: Path) -> None:
+    for seed in range(TREES):
+        top = tmp_path / f"tree{seed}"
+        top.mkdir()
+        grow(os.fsencode(top), random.Random(seed))
+        ours = lab.run(1, "add", str(top)).stdout.strip()
+        assert ours == kubo.add(top, "--only-hash"), f"seed {seed}"
+        if seed < 5:
+            lab.run(1, "get", ours, "-o", str(tmp_path / f"got{seed}"))
+            words = "diff", "-r", "--no-dereference", "--exclude=.hidden", str(top), str(tmp_path / f"got{seed}")
+            subprocess.run(words, check=True)
