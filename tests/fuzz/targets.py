@@ -362,8 +362,9 @@ def avahi(data: bytes) -> None:
 
 def dag(data: bytes) -> None:
     """A block of dag-cbor, and a path through it behind its last zero byte."""
-    block, _, path = data.rpartition(b"\0/")
-    assert all(cid.canonical(link) == link for link in dag_cbor.links(block or data))
+    block, mark, path = data.rpartition(b"\0/")
+    block = block if mark else data
+    assert all(cid.canonical(link) == link for link in dag_cbor.links(block))
     with contextlib.suppress(KeyError):
         dag_cbor.follow(block, path.split(b"/"))
 
