@@ -112,7 +112,8 @@ class Gateway:
                 await self._serve(connection, peer)
             await connection.end()
         except (OSError, h11.ProtocolError):  # TimeoutError is an OSError
-            self._count_refusal()  # a peer that vanished or stalled in the middle of something
+            if not connection.refused:  # that was counted; how its peer takes it says nothing
+                self._count_refusal()  # a peer that vanished or stalled in the middle of something
         finally:
             del self._open[task]
             connection.abort()

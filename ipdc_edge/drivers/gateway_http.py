@@ -55,7 +55,7 @@ class Connection:
         self._reader = reader
         self._writer = writer
         self._patience = patience
-        self._refused = False  # an answer was given that ends the connection
+        self.refused = False  # an answer was given that ends the connection
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER)
         writer.transport.set_write_buffer_limits(high=_PIECE)
         connected = writer.get_extra_info("socket")
@@ -96,7 +96,7 @@ class Connection:
         if text:
             headers.append(("Content-Type", "text/plain; charset=utf-8"))
         if answer.close:
-            self._refused = True
+            self.refused = True
             headers.append(("Connection", "close"))
         self._write(h11.Response(status_code=answer.status, headers=headers))
         if body and answer.status != 304:
@@ -127,7 +127,7 @@ class Connection:
     async def end(self) -> None:
         """Let the peer take what is still on its way, then close. TimeoutError if it does not."""
         async with asyncio.timeout(self._patience):
-            if self._refused and self._writer.transport.can_write_eof():
+            if self.refused and self._writer.transport.can_write_eof():
                 # closing a socket with unread bytes resets it, and takes an answer like 413 with it
                 self._writer.write_eof()
                 left = _LINGER
