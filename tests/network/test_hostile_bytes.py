@@ -601,7 +601,11 @@ def test_requests_to_a_gateway(mallory: Mallory, victim: DomainNode) -> None:
             b"/ipfs/../../etc/passwd?format=raw", b"/ipfs/%2e%2e/x?format=raw", b"/", b"*", b"//ipfs//", b"/ipfs/a\0b",
             b"/ipfs/" + b"b" * 7000 + b"?format=raw", b"/ipfs/bafkqaaa/../x?format=raw", b"http://[::1/x", b"/ipns/x",
             b"/ipfs/" + b"\xff" * 40, b"/" + b"a" * 100_000)},
-        "format=car": asked.replace(b"format=raw", b"format=car"),
+        "format=tar": asked.replace(b"format=raw", b"format=tar"),
+        **{f"format=car{query.decode()[:40]}": asked.replace(b"format=raw", b"format=car" + query) for query in (
+            b"&dag-scope=" + b"a" * 1000, b"&entity-bytes=9:1", b"&entity-bytes=" + b"9" * 5000, b"&car-version=2",
+            b"&a=%20" * 100)},
+        "a path of a CAR": asked.replace(b"?format=raw", b"/" + b"%2e%2e/" * 500 + b"?format=car"),
         "two lengths": b"GET %s HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nGET /" % path,
         "length and chunks": b"GET %s HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
                              b"0\r\n\r\nGET %s HTTP/1.1\r\nHost: h\r\n\r\n" % (path, path),
