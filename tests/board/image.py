@@ -231,7 +231,7 @@ def _settings(root: Path) -> None:
     shadow = root / "etc/shadow"
     shadow.write_text(re.sub(r"^root:[^:]*:", "root::", shadow.read_text(), flags=re.M))
     shutil.rmtree(root / "var/lib/apt/lists", ignore_errors=True)
-    (root / "etc/apt/sources.list").write_text(f"deb http://deb.debian.org/debian {SUITE} main\n")
+    (root / "etc/apt/sources.list").write_text(f"deb {mirror()} {SUITE} main\n")
 
 
 def _initramfs(kernel: Path, root: Path, version: str) -> bytes:
