@@ -178,8 +178,9 @@ def begin(lab: Lab, tmp_path: Path, grace: int) -> tuple[str, int]:
         inputs.append(str(tmp_path / f"in{number}"))
         Path(inputs[-1]).write_text("word\n" * (number + 1))
     job = lab.run(1, "submit", str(program), "--input", *inputs, "-k", "2", "--id-only").stdout.strip()
-    eventually(lambda: any(n["name"] == "node2" and n["holds"] for n in lab.json(1, "status", job)["nodes"]),
-               "a task on node 2")
+    # its own word for it: the master's lease may still be on its way
+    eventually(lambda: any(held["attempts"].get("running") for held in lab.ask(2, "counters")["held_jobs"]),
+               "a task runs on node 2")
     return job, pid
 
 
