@@ -37,7 +37,8 @@ from ..drivers.provider import Provider
 from ..errors import IpdcError
 from .background import Background, note, report_bug
 
-AT_ONCE = 4  # parts and logs that are fetched at the same time
+AT_ONCE = 4  # logs that are fetched at the same time
+PARTS_AT_ONCE = 2  # parts: each that comes takes two blocks of memory
 LOGS_LATE = 10.0  # seconds that the end of a job waits for logs
 PART = re.compile(r"part-[0-9]{5}")
 MOST_LOG = 128 << 10  # bytes kept of what one attempt printed
@@ -60,7 +61,7 @@ class Results:
         self.jobs, self.store, self.fetcher = jobs, store, fetcher
         self.emit, self.now = emit, now
         self.background = Background()
-        self.turn, self.log_turn = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(AT_ONCE)
+        self.turn, self.log_turn = asyncio.Semaphore(PARTS_AT_ONCE), asyncio.Semaphore(AT_ONCE)
         self.arrivals = 0
         self.fetching: dict[str, list[asyncio.Task[None]]] = {}  # parts under way, by job
         self.writing: dict[str, list[asyncio.Task[None]]] = {}  # logs under way, by job
