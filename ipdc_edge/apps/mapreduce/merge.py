@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Lines = Callable[[], list[str]]  # the next sorted lines of a run; empty at its end
     Blocks = Callable[[], bytes | bytearray | None]  # the next block of a run; nothing at its end
 
-FAN_IN = 64
+FAN_IN = 48  # an open run takes about 60 kB, whatever its text: more would show in how much a node takes for many maps
 LEAST_TEXT, MOST_TEXT = 2 * 1024, 64 * 1024
 COST_OF_TEXT = 20  # bytes of memory for a byte of buffered text: short lines are objects of 60 bytes, in two lists
 
