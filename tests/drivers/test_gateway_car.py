@@ -18,6 +18,7 @@ from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.importer import import_file
 from tests.drivers.test_gateway import ask, serve
 from tests.ipfs.cars import read_car, write_car
+from tests.waiting import eventually
 
 CHUNK, LINKS = 10, 3
 
@@ -178,9 +179,9 @@ def test_the_bytes_of_an_entity(tree: Tree) -> None:
 
 def test_without_duplicates_a_span_still_has_all_that_it_needs(tree: Tree) -> None:
     """A node that stands twice in a file may be wanted in part the first time."""
-    period = b"0123456789" * LINKS
-    file = tree.add_file(period[:-1] + b"x" + period * 3)
-    for text in ("5:*", "25:95", "35:45"):
+    period = bytes(range(CHUNK * LINKS))  # one node of three leaves
+    file = tree.add_file(period * 4)
+    for text in ("15:*", "25:95", "35:45"):
         status, _, got = ask(tree.store, f"/ipfs/{file}?format=car&car-dups=n&entity-bytes={text}")
         first, last = text.split(":")
         end = tree.store.size(file) and 4 * 30 if last == "*" else int(last) + 1
@@ -331,6 +332,30 @@ def test_a_big_file_takes_no_more_memory_than_a_small_one(tmp_path: Path) -> Non
     assert total > 64 << 20
     assert peak < 1 << 20, f"{peak} bytes"
     assert os.path.getsize(path) == 64 << 20
+
+
+def test_nothing_is_read_for_a_peer_that_has_gone(tmp_path: Path) -> None:
+    """It leaves at the beginning of 256 blocks of a megabyte; a transport would take them all, and say nothing."""
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(256 << 20)
+    store = BlockStore(str(tmp_path / "blocks"), 64 << 20)
+    with open(tmp_path / "sparse", "rb") as source:
+        root, _, interior = import_file(source)
+        store.add_reference(source.fileno(), root, interior, "user")
+
+    def check(gateway: object) -> dict[str, int]:
+        client = http.client.HTTPConnection("127.0.0.1", gateway.port)  # type: ignore[attr-defined]
+        client.request("GET", f"/ipfs/{root}?format=car")
+        answer = client.getresponse()
+        assert len(answer.read(4096)) == 4096
+        answer.close()
+        client.close()
+        eventually(lambda: not gateway._open, "its connection is over")  # type: ignore[attr-defined]
+        return dict(gateway.counters)  # type: ignore[attr-defined]
+
+    counters = serve(store, check)
+    store.close()
+    assert counters["blocks"] < 200 and counters["refused"] == 1
 
 
 def test_a_car_is_counted_block_by_block(tree: Tree) -> None:
