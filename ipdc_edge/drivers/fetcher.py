@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from ipdc_edge.codec.cid import RAW, canonical, inlined, parse_cid
 from ipdc_edge.codec.unixfs import FILE, MAX_DEPTH, BadNode, parse_node
+from ipdc_edge.drivers.block_reading import get_block
 from ipdc_edge.drivers.blocks import ReferenceChanged
-from ipdc_edge.drivers.provider import SMALL, Provider, ProviderFault, ProviderPool
+from ipdc_edge.drivers.provider import Provider, ProviderFault, ProviderPool
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
@@ -155,12 +156,7 @@ class Fetcher:
 
     async def own(self, cid: str) -> bytes | None:
         """A block of the own store. ReferenceChanged, OSError."""
-        if inlined(cid) is not None:
-            return inlined(cid)
-        size = self._store.size(cid)
-        if size is None:
-            return None
-        return self._store.get(cid) if size <= SMALL else await asyncio.to_thread(self._store.get, cid)
+        return await get_block(self._store, cid)
 
     async def ask(self, provider: Provider, cid: str, received: Callable[[int], None] | None = None) -> bytes:
         """A block of one provider, verified and counted; `received` is told how many bytes come, 0 when it

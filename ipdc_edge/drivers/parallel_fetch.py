@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from ipdc_edge.codec.cid import RAW, parse_cid
 from ipdc_edge.codec.unixfs import CHUNK, MAX_BLOCK
+from ipdc_edge.drivers.block_reading import SMALL
 from ipdc_edge.drivers.blocks import ReferenceChanged
 from ipdc_edge.drivers.fetcher import BlockUnavailable, Fetcher, open_node
-from ipdc_edge.drivers.provider import SMALL, ProviderFault, ProviderLied
+from ipdc_edge.drivers.provider import ProviderFault, ProviderLied
 from ipdc_edge.drivers.speeds import speed_of
 
 if TYPE_CHECKING:

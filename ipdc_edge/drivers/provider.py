@@ -16,6 +16,7 @@ import h11
 
 from ipdc_edge.codec.cid import BlockMismatch, verify
 from ipdc_edge.codec.unixfs import MAX_BLOCK
+from ipdc_edge.drivers.block_reading import SMALL
 from ipdc_edge.drivers.tls import peer_id
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PER_PROVIDER = 2  # connections
-SMALL = 64 << 10  # bytes of a block that may be read and hashed in the loop
 _IDLE = 15.0  # seconds an unused connection is kept; less than a gateway keeps it
 _MAX_HEADER = 16 << 10
 _PIECE = 32 << 10  # bytes read from a connection at a time; what is buffered for one is twice that
