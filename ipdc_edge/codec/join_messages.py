@@ -4,7 +4,8 @@ Owns the two lines, their bounds, and the ways in which a newcomer is refused, e
 Both sides are strangers to each other when they read: nothing is taken on trust. Never connects, never decides.
 
     -> {"v": 1, "secret": hex, "request": PEM, "name": text, "memory": bytes}
-    <- {"v": 1, "certificate": PEM, "authority": PEM, "members": base64, "peers": {id: [mqtt, gateway]}}
+    <- {"v": 1, "certificate": PEM, "authority": PEM, "members": base64, "peers": {id: [mqtt, gateway]},
+        "swarm": base64, missing where the authority is of an older version}
     <- {"v": 1, "refused": kind, "reason": text, "seconds": number}
 """
 
@@ -14,10 +15,10 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import IpdcError
-from . import member_list
+from . import member_list, swarm_key
 from .join_token import SECRET
 from .messages import ADDRESS, NAME, BadMessage, Fields
 from .node_id import NODE_ID
@@ -77,12 +78,14 @@ class JoinRequest:
 
 @dataclass(frozen=True, slots=True)
 class JoinAnswer:
-    """What it gets: its certificate, the authority's (PEM), the signed list, and addresses (mqtt, gateway) by id."""
+    """What it gets: its certificate, the authority's (PEM), the signed list, addresses (mqtt, gateway) by id, and the
+    signed key of the private network of the domain's Kubo nodes (b"": the authority told none)."""
 
     certificate: str
     authority: str
     members: bytes
     peers: Mapping[str, tuple[str, str]]
+    swarm: bytes = field(default=b"", repr=False)
 
 
 def encode_request(request: JoinRequest) -> bytes:
@@ -104,7 +107,9 @@ def encode_answer(answer: JoinAnswer) -> bytes:
     """The authority's line for one who is admitted."""
     members = base64.b64encode(answer.members).decode("ascii")
     peers = {node: list(addresses) for node, addresses in answer.peers.items()}
-    return _line({"certificate": answer.certificate, "authority": answer.authority, "members": members, "peers": peers})
+    swarm = {"swarm": base64.b64encode(answer.swarm).decode("ascii")} if answer.swarm else {}
+    return _line({"certificate": answer.certificate, "authority": answer.authority, "members": members, "peers": peers,
+                  **swarm})
 
 
 def encode_refusal(kind: str, reason: str = "", seconds: int = 0) -> bytes:
@@ -122,8 +127,23 @@ def parse_answer(line: bytes) -> JoinAnswer:
         return JoinAnswer(
             fields.text("certificate", MOST_PEM, PEM), fields.text("authority", MOST_PEM, PEM),
             base64.b64decode(fields.text("members", 2 * member_list.MOST_BYTES), validate=True),
-            parse_peers(fields.object("peers")),
+            parse_peers(fields.object("peers")), _swarm(fields),
         )
+
+
+def _swarm(fields: Fields) -> bytes:
+    """The signed key, of which nothing that is wrong is shown: it may be one."""
+    if "swarm" not in fields.value:
+        return b""
+    text = fields.value["swarm"]
+    try:
+        if not isinstance(text, str) or not 0 < len(text) <= 2 * swarm_key.MOST_BYTES:
+            raise BadMessage(reason="swarm is no text of a key's length")
+        data = base64.b64decode(text, validate=True)
+        swarm_key.parse(data)
+    except (ValueError, swarm_key.BadSwarmKey):
+        raise BadMessage(reason="swarm is no signed key") from None
+    return data
 
 
 def parse_peers(value: Mapping[str, object]) -> dict[str, tuple[str, str]]:

@@ -9,11 +9,12 @@ import it, never the idle daemon.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from ..codec import member_list
+from ..codec import member_list, swarm_key
 from ..codec.member_list import MOST_BYTES, MOST_MEMBERS, MOST_REVOKED, BadMemberList
 from ..codec.messages import NAME
+from ..codec.swarm_key import BadSwarmKey, SwarmKey
 from ..core.values import Member, MemberList
 from ..errors import IpdcError
 from ..home import Home
@@ -57,13 +58,15 @@ class DomainFull(IpdcError):
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """What a newcomer gets: its certificate and the authority's (PEM), and the signed list that has it."""
+    """What a newcomer gets: its certificate and the authority's (PEM), the signed list that has it, and the signed key
+    of the private network of the domain's Kubo nodes."""
 
     member: Member
     certificate: bytes
     authority: bytes
     members: MemberList
     signed: bytes
+    swarm: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,8 @@ def create_domain(home: Home, name: str, *, alone: bool = False, node_name: str,
         _write(directory, files.CERTIFICATE, x.member_certificate(own, key, serial))
         if alone:
             _write(directory, files.ALONE, b"")
+        else:
+            _write(directory, files.SWARM, _new_swarm_key(key, 1))
         _write(directory, files.MEMBERS, signed)
         files.switch(home, authority)
     return member_list.parse(signed)[0]
@@ -154,15 +159,26 @@ def admit(home: Home, request: bytes, name: str, memory: int, *, from_afar: bool
             raise BadSigningRequest(reason="it was made for another authority")
         if x.id_of(newcomer) == present.id:
             raise OwnNode(id=present.id)
+        swarm = _swarm_key(home, key)
         admitted = _with_certificate(key, present.members, newcomer, name, memory, present.id)
         _keep_list(home, admitted.signed)
     with open(present.authority_certificate, "rb") as file:
-        return replace(admitted, authority=file.read())
+        return replace(admitted, authority=file.read(), swarm=swarm)
+
+
+def make_swarm_key(home: Home) -> None:
+    """The key of the private network of the domain's Kubo nodes, made by the authority's node where none is here: a
+    domain of an earlier version has none. Raises NotTheAuthority, StillAlone."""
+    with files.locked(home):
+        present, key = _authority(home)
+        if present.alone:
+            raise StillAlone
+        _swarm_key(home, key)
 
 
 def expel(home: Home, node: str) -> MemberList:
-    """The list without this member (its id, the beginning or end of one, or a name that only one has). Raises
-    NotTheAuthority, UnknownMember, AmbiguousMember, OwnNode."""
+    """The list without this member (its id, the beginning or end of one, or a name that only one has); and a new key
+    for the Kubo nodes of those who stay. Raises NotTheAuthority, UnknownMember, AmbiguousMember, OwnNode."""
     with files.locked(home):
         present, key = _authority(home)
         member = member_list.find_member(present.members, node)
@@ -171,8 +187,25 @@ def expel(home: Home, node: str) -> MemberList:
         left = member_list.without_member(present.members.members, member.id, present.id)
         revoked = (*present.members.revoked, member.serial)
         signed = _sign(key, replace(present.members, members=left, revoked=revoked))
+        # the key first: after a power cut between the two, nobody is expelled who knows the last key
+        _write(os.path.dirname(present.authority_certificate), files.SWARM,
+               _new_swarm_key(key, _swarm_version(home, present.authority) + 1))
         _keep_list(home, signed)
     return member_list.parse(signed)[0]
+
+
+def verify_swarm_key(data: bytes, authority: bytes) -> SwarmKey:
+    """A signed key, if the authority of this certificate (PEM) signed it. Raises BadSwarmKey for anything else."""
+    found, payload, signature = swarm_key.parse(data)
+    try:
+        key = x.load_certificate(authority)[1]
+    except ValueError as error:
+        raise BadSwarmKey(reason=f"the authority's certificate cannot be read: {error}") from None
+    if found.authority != x.id_of(key):
+        raise BadSwarmKey(reason=f"it is of another authority, {found.authority}")
+    if not x.is_signed(key, payload, signature):
+        raise BadSwarmKey(reason="its signature is false")
+    return found
 
 
 def verify(data: bytes, authority: bytes) -> MemberList:
@@ -197,7 +230,8 @@ def backup(home: Home, passphrase: bytes) -> bytes:
         present, key = _authority(home)
         with open(present.authority_certificate, "rb") as file:
             authority = file.read()
-    return sealed.seal(sealed.Domain(x.private_pem(key), authority, present.signed, present.id), passphrase)
+        swarm = _swarm_key(home, key)
+    return sealed.seal(sealed.Domain(x.private_pem(key), authority, present.signed, present.id, swarm), passphrase)
 
 
 def restore(home: Home, data: bytes, passphrase: bytes, *, node_name: str, memory: int) -> Restored:
@@ -213,12 +247,15 @@ def restore(home: Home, data: bytes, passphrase: bytes, *, node_name: str, memor
         key = x.load_private(domain.key)
         if x.id_of(key.public_key()) != members.authority:
             raise BadMemberList(reason="the key in the backup is not its authority's")
-    except (ValueError, BadMemberList) as error:
+        if domain.swarm:
+            verify_swarm_key(domain.swarm, domain.authority)
+    except (ValueError, BadMemberList, BadSwarmKey) as error:
         raise sealed.BackupDamaged(reason=str(error)[:200]) from None
     with files.locked(home):
         own = _own_key(home).public_key()
         directory = make_directory(home, members.authority)
         members = _newest(members, directory, domain.authority)
+        swarm = _restored_swarm_key(home, key, domain.swarm)
         before = members.version
         # Nobody here can know how many versions came after this backup, and a member never takes a list that is not
         # above its own: a distance that no domain of 256 nodes goes through between two backups.
@@ -228,6 +265,7 @@ def restore(home: Home, data: bytes, passphrase: bytes, *, node_name: str, memor
         _write(directory, files.AUTHORITY, domain.authority)
         _write(directory, files.CERTIFICATE, admitted.certificate)
         _write(directory, files.RESTORED, b"")
+        _write(directory, files.SWARM, swarm)
         _write(directory, files.MEMBERS, admitted.signed)
         files.switch(home, members.authority)
     held = admitted.members.member(domain.holder) if domain.holder != x.id_of(own) else None
@@ -259,6 +297,36 @@ def _with_certificate(
     signed = _sign(key, replace(members, members=joined, revoked=revoked))
     made = member_list.parse(signed)[0]
     return Admitted(made.member(node) or member, x.member_certificate(newcomer, key, serial), b"", made, signed)
+
+
+def _swarm_key(home: Home, key: x.PrivateKey) -> bytes:
+    """The signed key of this authority's private network; made, where there is none. The caller holds the lock."""
+    authority = x.id_of(key.public_key())
+    found = files.swarm_key(home, authority)
+    if not found:
+        found = _new_swarm_key(key, 1)
+        _write(os.path.join(files.domains(home), authority), files.SWARM, found)
+    return found
+
+
+def _new_swarm_key(key: x.PrivateKey, version: int) -> bytes:
+    payload = swarm_key.payload(SwarmKey(x.id_of(key.public_key()), version, os.urandom(swarm_key.BYTES)))
+    return swarm_key.signed(payload, x.sign(key, payload))
+
+
+def _swarm_version(home: Home, authority: str) -> int:
+    found = files.swarm_key(home, authority)
+    return swarm_key.parse(found)[0].version if found else 0
+
+
+def _restored_swarm_key(home: Home, key: x.PrivateKey, saved: bytes) -> bytes:
+    """The newest key that is known: the backup's, or one that this node has from its own time in the domain. Whichever
+    it is, the members may have a later one, made by an expulsion after the backup: so a new one, far above it, which
+    they ask for as they do after an expulsion."""
+    version = _swarm_version(home, x.id_of(key.public_key()))
+    if saved:
+        version = max(version, swarm_key.parse(saved)[0].version)
+    return _new_swarm_key(key, version + 1000)
 
 
 def _sign(key: x.PrivateKey, members: MemberList) -> bytes:

@@ -10,6 +10,7 @@ verified before it was written.
     identity/domains/<authority's id>/       a domain that the node is or was in:
         authority.pem, node.pem              the authority's and the node's certificate
         members.json, peers.json             the signed list; addresses of members, told at joining
+        swarm.json                           the signed key of the private network of the domain's Kubo nodes
         authority-key.pem, alone             only where the domain was made; only in a domain of one
         restored                             the key came from a backup, and the members may not know this node yet
     identity/current                         a link to the domain that the node is in
@@ -38,7 +39,7 @@ from .durable import sync_directory, sync_file
 KEY, PUBLIC_KEY = "key.pem", "key.pub"
 AUTHORITY, AUTHORITY_KEY = "authority.pem", "authority-key.pem"
 CERTIFICATE, MEMBERS, PEERS, ALONE = "node.pem", "members.json", "peers.json", "alone"
-RESTORED = "restored"
+RESTORED, SWARM = "restored", "swarm.json"
 MOST_FILE = 1 << 20  # bytes; everything here is far smaller
 
 Peers = Mapping[str, tuple[str, str]]  # node id -> (mqtt, gateway), each host:port
@@ -171,6 +172,32 @@ def store_members(home: Home, data: bytes) -> bool:
         if members.version <= present.members.version:
             return False
         write_file(os.path.join(domains(home), members.authority, MEMBERS), data)
+        return True
+
+
+def swarm_key(home: Home, authority: str) -> bytes:
+    """The signed key of the private network of this authority's domain; b"" where none is here. Raises IdentityClosed,
+    IdentityBroken."""
+    try:
+        return read_file(home, os.path.join(domains(home), authority, SWARM))
+    except NoIdentity:
+        return b""
+
+
+def store_swarm_key(home: Home, data: bytes) -> bool:
+    """Keeps a signed key that the caller has verified, if it is newer than the one that is kept; says whether it was.
+    Raises BadSwarmKey, ForeignMemberList."""
+    from ..codec import swarm_key as codec
+
+    key = codec.parse(data)[0]
+    with locked(home):
+        present = load(home)
+        if key.authority != present.authority:
+            raise ForeignMemberList(authority=key.authority, own=present.authority)
+        kept = swarm_key(home, key.authority)
+        if kept and codec.parse(kept)[0].version >= key.version:
+            return False
+        write_file(os.path.join(domains(home), key.authority, SWARM), data)
         return True
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..codec import join_messages as m
-from ..codec import member_list
+from ..codec import member_list, swarm_key
 from ..codec.join_token import Token
 from ..core.values import MemberList
 from ..errors import IpdcError
@@ -160,7 +160,9 @@ def _check(own: str, token: Token, answer: m.JoinAnswer) -> MemberList:
         signer = x.load_certificate(answer.authority.encode("ascii"))[1]
         certificate, key = x.load_certificate(answer.certificate.encode("ascii"))
         members = authority.verify(answer.members, answer.authority.encode("ascii"))
-    except (ValueError, member_list.BadMemberList) as error:
+        if answer.swarm:
+            authority.verify_swarm_key(answer.swarm, answer.authority.encode("ascii"))
+    except (ValueError, member_list.BadMemberList, swarm_key.BadSwarmKey) as error:
         raise BadAdmission(reason=str(error)[:300]) from None
     mine = members.member(own)
     for fits, reason in (
@@ -184,6 +186,7 @@ def _keep(home: Home, answer: m.JoinAnswer, members: MemberList) -> None:
     written: Iterable[tuple[str, bytes]] = (
         (files.AUTHORITY, answer.authority.encode("ascii")),
         (files.CERTIFICATE, answer.certificate.encode("ascii")),
+        *([(files.SWARM, answer.swarm)] if answer.swarm else []),
         (files.MEMBERS, answer.members),
     )
     files.write_peers(directory, answer.peers)

@@ -289,7 +289,8 @@ class JoinServer:
             self.ended = True
         await self._adoption(version)
         return m.encode_answer(m.JoinAnswer(
-            admitted.certificate.decode("ascii"), admitted.authority.decode("ascii"), admitted.signed, self.peers
+            admitted.certificate.decode("ascii"), admitted.authority.decode("ascii"), admitted.signed, self.peers,
+            admitted.swarm,
         ))
 
     async def _adoption(self, version: int) -> None:

@@ -12,12 +12,13 @@ import base64
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from ..codec import swarm_key
 from ..codec.member_list import parse
 from ..codec.messages import NAME
 from ..codec.node_id import NODE_ID
@@ -40,13 +41,14 @@ class WrongPassphrase(IpdcError):
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """What a backup holds: the authority's private key and certificate (PEM), the signed list, and the id of the node
-    that it was made on."""
+    """What a backup holds: the authority's private key and certificate (PEM), the signed list, the id of the node
+    that it was made on, and the signed key of the Kubo nodes' private network (b"" in one of an earlier version)."""
 
-    key: bytes
+    key: bytes = field(repr=False)
     authority: bytes
     members: bytes
     holder: str = ""
+    swarm: bytes = field(default=b"", repr=False)
 
 
 def seal(domain: Domain, passphrase: bytes) -> bytes:
@@ -54,7 +56,7 @@ def seal(domain: Domain, passphrase: bytes) -> bytes:
     salt, nonce = os.urandom(16), os.urandom(12)
     inside = {"key": domain.key, "authority": domain.authority, "members": domain.members}
     words = {name: value.decode("ascii") for name, value in inside.items()}
-    text = json.dumps({**words, "holder": domain.holder}).encode("ascii")
+    text = json.dumps({**words, "holder": domain.holder, "swarm": domain.swarm.decode("ascii")}).encode("ascii")
     head = {"form": FORM, "domain": parse(domain.members)[0].domain, "salt": salt.hex(), "nonce": nonce.hex(),
             "passes": str(PASSES)}
     cipher = AESGCM(_key(passphrase, salt, PASSES)).encrypt(nonce, text, _bytes(head))
@@ -86,11 +88,14 @@ def unseal(data: bytes, passphrase: bytes) -> Domain:
         inside = json.loads(AESGCM(_key(passphrase, salt, passes)).decrypt(nonce, cipher, _bytes(head)))
         holder = str(inside["holder"])
         parts = [inside[name].encode("ascii") for name in ("key", "authority", "members")]
+        swarm = inside.get("swarm", "").encode("ascii")
+        if swarm:
+            swarm_key.parse(swarm)
     except InvalidTag:
         raise WrongPassphrase(domain=head["domain"]) from None
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, swarm_key.BadSwarmKey) as error:
         raise BackupDamaged(reason=str(error)[:200]) from None
-    return Domain(*parts, holder if NODE_ID.fullmatch(holder) else "")
+    return Domain(*parts, holder if NODE_ID.fullmatch(holder) else "", swarm)
 
 
 def _key(passphrase: bytes, salt: bytes, passes: int) -> bytes:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipdc_edge.codec import swarm_key
 from ipdc_edge.codec.join_messages import (
     KINDS,
     MOST_ANSWER,
@@ -23,10 +26,13 @@ from ipdc_edge.codec.join_messages import (
     parse_request,
 )
 from ipdc_edge.codec.node_id import node_id
+from ipdc_edge.codec.swarm_key import SwarmKey
 
 PEM = "-----BEGIN CERTIFICATE REQUEST-----\nMIIB\nAAA=\n-----END CERTIFICATE REQUEST-----\n"
 REQUEST = JoinRequest(bytes(range(16)), PEM, "pi", 1 << 30)
-ANSWER = JoinAnswer(PEM, PEM, b"{list}", {node_id(bytes(32)): ("10.0.0.1:18830", "10.0.0.1:18831")})
+SECRET = SwarmKey(node_id(bytes(32)), 1, bytes(range(32)))
+SWARM = swarm_key.signed(swarm_key.payload(SECRET), bytes(70))
+ANSWER = JoinAnswer(PEM, PEM, b"{list}", {node_id(bytes(32)): ("10.0.0.1:18830", "10.0.0.1:18831")}, SWARM)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -85,7 +91,7 @@ def test_any_value_in_a_request_is_believed_or_bad(name: str, value: object) -> 
     assert json.loads(encode_request(found)) == fields
 
 
-@given(st.sampled_from(["v", "certificate", "authority", "members", "peers", "refused"]), json_values)
+@given(st.sampled_from(["v", "certificate", "authority", "members", "peers", "swarm", "refused"]), json_values)
 def test_any_value_in_an_answer_is_believed_or_bad(name: str, value: object) -> None:
     fields = {**json.loads(encode_answer(ANSWER)), name: value}
     try:
@@ -114,6 +120,24 @@ def test_what_may_not_be_among_the_peers(peers: object) -> None:
     fields = json.loads(encode_answer(ANSWER))
     with pytest.raises(BadJoinMessage):
         parse_answer(json.dumps({**fields, "peers": peers}).encode())
+
+
+def test_an_authority_of_an_older_version_tells_no_key_of_the_swarm() -> None:
+    fields = json.loads(encode_answer(ANSWER))
+    del fields["swarm"]
+    assert parse_answer(json.dumps(fields).encode()) == replace(ANSWER, swarm=b"")
+
+
+@pytest.mark.parametrize("swarm", [
+    None, "", 5, [], {}, "\x00", "?", "e30=", bytes(range(32)).hex(), base64.b64encode(SWARM * 2).decode(),
+    base64.b64encode(SWARM).decode() + "\n", base64.b64encode(SWARM + b" " * 2000).decode(),
+    base64.b64encode(SWARM.replace(b"1f", b"1G")).decode(),
+])  # fmt: skip
+def test_what_may_not_be_the_key_of_the_swarm_is_bad_and_not_shown(swarm: object) -> None:
+    fields = json.loads(encode_answer(ANSWER))
+    with pytest.raises(BadJoinMessage) as caught:
+        parse_answer(json.dumps({**fields, "swarm": swarm}).encode())
+    assert bytes(range(32)).hex()[:16] not in str(caught.value) and "swarm" not in repr(ANSWER)
 
 
 def test_lines_are_bounded() -> None:

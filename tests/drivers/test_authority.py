@@ -20,9 +20,10 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipdc_edge.codec import member_list
+from ipdc_edge.codec import member_list, swarm_key
 from ipdc_edge.codec.member_list import MOST_BYTES, MOST_MEMBERS, MOST_REVOKED, BadMemberList
 from ipdc_edge.codec.node_id import node_id
+from ipdc_edge.codec.swarm_key import BadSwarmKey, SwarmKey
 from ipdc_edge.core.values import Member, MemberList
 from ipdc_edge.drivers import authority, certificates, identity, sealed
 from ipdc_edge.home import Home
@@ -395,6 +396,8 @@ def resealed(change: dict[str, object], inside: object = None) -> bytes:
     ({"domain": "\x1b[2J"}, None), ({"domain": "a\nb"}, None), ({"domain": 5 * "x" * 63}, None), ({"nonce": ""}, None),
     ({"passes": "0"}, None), ({"passes": "17"}, None), ({"passes": "x"}, None), ({"passes": "9" * 5000}, None),
     ({}, []), ({}, {"key": 1}), ({}, {"key": "k", "authority": "\xe4", "members": "m"}),
+    ({}, {"key": "k", "authority": "a", "members": "m", "holder": "", "swarm": "{}"}),
+    ({}, {"key": "k", "authority": "a", "members": "m", "holder": "", "swarm": 5}),
 ])
 def test_what_a_strangers_backup_says_is_bounded(change: dict[str, object], inside: object) -> None:
     """Its text reaches a terminal before the passphrase is known to fit."""
@@ -415,6 +418,85 @@ SEALED = sealed.Domain(b"key", b"certificate", member_list.signed(member_list.pa
     "home", "QmNLei78zWmzUdbeRB3CiUfAizWUrbeeZh5K1rhAQKCh51", 1, (), (),
     "-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n")), bytes(70)))
 BACKUP = sealed.seal(SEALED, PASSPHRASE)
+
+
+# ---- the key of the Kubo nodes' network -----------------------------------------------------------------------------
+
+def swarm_of(home: Home) -> SwarmKey:
+    return swarm_key.parse(identity.swarm_key(home, identity.load(home).authority))[0]
+
+
+def test_a_domain_has_a_key_of_its_own_which_only_its_owner_reads_and_a_node_alone_has_none(tmp_path: Path) -> None:
+    one, two, alone = make_creator(tmp_path, "one"), make_creator(tmp_path, "two"), make_node(tmp_path, "three")
+    assert swarm_of(one).key != swarm_of(two).key and len(swarm_of(one).key) == 32 and swarm_of(one).version == 1
+    assert Path(current(one), "swarm.json").stat().st_mode & 0o777 == 0o600
+    assert not Path(current(alone), "swarm.json").exists()
+    with pytest.raises(authority.StillAlone):
+        authority.make_swarm_key(alone)
+
+
+def test_a_domain_of_an_earlier_version_gets_its_key_once(tmp_path: Path) -> None:
+    home, guest = make_creator(tmp_path), make_node(tmp_path, "two")
+    Path(current(home), "swarm.json").unlink()
+    authority.make_swarm_key(home)
+    made = swarm_of(home)
+    authority.make_swarm_key(home)
+    assert swarm_of(home) == made
+    Path(current(home), "swarm.json").unlink()
+    admitted = admit(home, guest, "two")  # by whichever comes first
+    assert swarm_key.parse(admitted.swarm)[0] == swarm_of(home) != made
+    Path(current(home), "swarm.json").unlink()
+    with pytest.raises(authority.NotTheAuthority):
+        Path(current(home), "authority-key.pem").unlink()
+        authority.make_swarm_key(home)
+
+
+def test_with_an_expulsion_there_is_a_new_key(tmp_path: Path) -> None:
+    home, guest = make_creator(tmp_path), make_node(tmp_path, "two")
+    admit(home, guest, "two")
+    before = swarm_of(home)
+    authority.expel(home, "two")
+    after = swarm_of(home)
+    assert after.key != before.key and after.version == before.version + 1
+
+
+def test_a_key_counts_only_as_its_authority_signed_it(tmp_path: Path) -> None:
+    home, other = make_creator(tmp_path), make_creator(tmp_path, "other")
+    own = identity.load(home)
+    certificate = Path(own.authority_certificate).read_bytes()
+    data = identity.swarm_key(home, own.authority)
+    assert authority.verify_swarm_key(data, certificate) == swarm_of(home)
+    foreign = identity.swarm_key(other, identity.load(other).authority)
+    digits = swarm_of(home).key.hex().encode()
+    forged = data.replace(digits, b"00" * 32)
+    for bad, reason in ((foreign, "another authority"), (forged, "signature is false"), (b"{}", "payload is no text")):
+        with pytest.raises(BadSwarmKey, match=reason):
+            authority.verify_swarm_key(bad, certificate)
+    with pytest.raises(BadSwarmKey, match="certificate"):
+        authority.verify_swarm_key(data, b"x")
+    with pytest.raises(identity.ForeignMemberList):
+        identity.store_swarm_key(home, foreign)
+    assert not identity.store_swarm_key(home, data)  # it is not newer
+
+
+def test_whoever_restores_a_domain_makes_a_key_that_is_above_every_other(tmp_path: Path) -> None:
+    """Members may have got a later one than the backup's, by an expulsion after it."""
+    dead, spare, guest = make_creator(tmp_path), make_node(tmp_path, "spare"), make_node(tmp_path, "guest")
+    admit(dead, guest, "guest")
+    data = authority.backup(dead, PASSPHRASE)
+    assert swarm_of(dead).key.hex() not in data.decode()
+    assert sealed.unseal(data, PASSPHRASE).swarm == identity.swarm_key(dead, identity.load(dead).authority)
+    authority.expel(dead, "guest")
+    authority.restore(spare, data, PASSPHRASE, node_name="spare", memory=5)
+    assert swarm_of(spare).version > swarm_of(dead).version and swarm_of(spare).key != swarm_of(dead).key
+    assert identity.store_swarm_key(dead, identity.swarm_key(spare, identity.load(spare).authority))
+
+
+def test_a_backup_of_an_earlier_version_has_no_key_and_is_restored(tmp_path: Path) -> None:
+    dead, spare = make_creator(tmp_path), make_node(tmp_path, "spare")
+    domain = replace(sealed.unseal(authority.backup(dead, PASSPHRASE), PASSPHRASE), swarm=b"")
+    authority.restore(spare, sealed.seal(domain, PASSPHRASE), PASSPHRASE, node_name="spare", memory=5)
+    assert swarm_of(spare).version == 1000
 
 
 # ---- what OpenSSL says ----------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from ipdc_edge.codec import join_messages as m
+from ipdc_edge.codec import swarm_key
 from ipdc_edge.codec.join_token import Token, parse, render
 from ipdc_edge.drivers import authority, certificates, identity, join_client
 from ipdc_edge.drivers.join_server import MOST_TOKENS
@@ -157,6 +158,9 @@ def test_a_token_makes_a_member(serving: Server, tmp_path: Path) -> None:
     assert serving.heard("joined") == {"id": now.id, "name": "two", "version": 2}
     pem = Path(now.certificate).read_bytes()
     assert certificates.common_name(certificates.load_certificate(pem)[0]) == now.id
+    swarm = identity.swarm_key(node, now.authority)  # of the Kubo nodes; it came in the conversation of joining
+    assert swarm == identity.swarm_key(serving.home, now.authority) and swarm_key.parse(swarm)[0].version == 1
+    assert Path(current(node), "swarm.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_with_the_last_token_the_port_closes_and_the_child_ends(serving: Server, tmp_path: Path) -> None:
@@ -457,9 +461,10 @@ def test_what_the_authority_answers_is_checked_before_it_counts(tmp_path: Path) 
     evil = make_creator(tmp_path, "evil")
     good, other, fake = admit(creator, node, "two"), admit(creator, third, "three"), admit(evil, node, "two")
     before = tree(node)
+    forged = good.swarm.replace(swarm_key.parse(good.swarm)[0].key.hex().encode(), b"00" * 32)
 
-    def line(certificate: bytes, authority_: bytes, members: bytes) -> bytes:
-        return m.encode_answer(m.JoinAnswer(certificate.decode(), authority_.decode(), members, {}))
+    def line(certificate: bytes, authority_: bytes, members: bytes, swarm: bytes = b"") -> bytes:
+        return m.encode_answer(m.JoinAnswer(certificate.decode(), authority_.decode(), members, {}, swarm))
 
     for bad, reason in (
         (line(other.certificate, good.authority, other.signed), "not for this node's key"),
@@ -471,6 +476,9 @@ def test_what_the_authority_answers_is_checked_before_it_counts(tmp_path: Path) 
         (line(good.certificate, good.authority, authority.expel(creator, "two") and identity.load(creator).signed),
          "does not have this node"),
         (line(good.certificate, good.certificate, good.signed), "another authority"),
+        (line(good.certificate, good.authority, good.signed, fake.swarm), "of another authority"),
+        (line(good.certificate, good.authority, good.signed, good.swarm.replace(b"swarm", b"swarn")), "no signed key"),
+        (line(good.certificate, good.authority, good.signed, forged), "signature is false"),
         (line(good.certificate[:300] + b"\n-----END CERTIFICATE-----\n", good.authority, good.signed), "refused"),
     ):  # fmt: skip
         with pytest.raises((join_client.BadAdmission, m.BadJoinMessage), match=reason):
