@@ -16,7 +16,7 @@ _ipdc_edge() {
         words=("${COMP_WORDS[@]}"); cword=$COMP_CWORD; cur=${words[cword]}; prev=${words[cword - 1]}
     }
     if ((cword == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "submit status jobs nodes result logs story cancel add cat get ls pin unpin gc store run-inline domain drain invite join leave expel doctor demo lab run broker --help --version" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "submit status jobs nodes result logs story cancel add cat get ls pin unpin gc store run-inline domain drain invite join leave expel doctor demo lab run broker kubo --help --version" -- "$cur")
         return
     fi
     command=${words[1]}
@@ -68,6 +68,7 @@ _ipdc_edge() {
         "lab down") options="-h --help --purge --dir --json" operand="" ;;
         "run") options="-h --help --with-broker" operand="" ;;
         "broker") options="-h --help --write-only" operand="" ;;
+        "kubo") options="-h --help --write-only" operand="" ;;
     esac
     case "$command $prev" in
         "submit --mapper") kind="FILE" ;;

@@ -48,6 +48,7 @@ COMMANDS = {
     "lab": ("lab", "many nodes on this machine, for trying and testing"),
     "run": ("run", "this node's daemon, in the foreground"),
     "broker": ("broker", "this node's own mosquitto, in the foreground"),
+    "kubo": ("kubo", "this node's own Kubo (IPFS), in the domain's private network, in the foreground"),
 }
 INTERRUPTED = 130
 READER_GONE = 141  # as a program that SIGPIPE ends

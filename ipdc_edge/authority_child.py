@@ -6,6 +6,7 @@ with its last token.
 
     ensure       {"name"} -> {"id"}                        makes the node's key and its domain of one
     verify       {"list": base64, "authority": PEM} -> {"ok": true} or {"ok": false, "reason"}
+    verify-swarm-key, likewise: the key of the Kubo nodes' network
     expel NODE   -> {"version", "id"}
     announce     {"members": {id: "host:port"}, "payload": text} -> {"told": [ids]}      see drivers/announce.py
     serve        lines of JSON, see drivers/join_server.py
@@ -49,11 +50,12 @@ def _answer(home: Home, words: list[str]) -> Answer:
     match words:
         case ["ensure"]:
             return {"id": authority.ensure(home, str(_input()["name"]), memory_total())}
-        case ["verify"]:
+        case ["verify" | "verify-swarm-key"]:
             question = _input()
+            judge = authority.verify if words == ["verify"] else authority.verify_swarm_key
             try:
                 data = base64.b64decode(str(question["list"]), validate=True)
-                authority.verify(data, str(question["authority"]).encode("ascii", "replace"))
+                judge(data, str(question["authority"]).encode("ascii", "replace"))
             except (ValueError, IpdcError) as error:
                 return {"ok": False, "reason": str(error)}
             return {"ok": True}

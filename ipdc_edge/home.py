@@ -93,6 +93,16 @@ class Home:
         """mosquitto's configuration, written by us."""
         return os.path.join(self.run, "mosquitto.conf")
 
+    @property
+    def kubo(self) -> str:
+        """The repository of this node's own Kubo, where it has one."""
+        return os.path.join(self.state, "kubo")
+
+    @property
+    def kubo_mark(self) -> str:
+        """Which process that Kubo is, and how others find it."""
+        return os.path.join(self.run, "kubo.json")
+
     def prepare(self) -> None:
         """Makes the directories that are missing, with their modes. Those that exist keep theirs, except
         identity/, which is closed to others whoever made it. Raises DirectoryNotMade."""

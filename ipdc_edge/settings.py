@@ -23,6 +23,7 @@ MQTT_PORT = 18830
 GATEWAY_PORT = 18831
 JOIN_PORT = 18832
 LOCAL_PORT = 18833
+KUBO_SWARM_PORT = 4101  # Kubo's own is 4001, and whoever has a public one on this machine keeps it
 DEFAULT_PORTS = (MQTT_PORT, GATEWAY_PORT, JOIN_PORT, LOCAL_PORT)
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 CONF_LIMIT = 1 << 20  # bytes of an ipdc.conf; a bigger one is a mistake
@@ -70,6 +71,7 @@ class Settings:
     stop_grace: int
     sandbox: str
     kubo_api: tuple[str, int]
+    kubo_swarm_port: int
 
     def bind(self, alone: bool) -> str:
         """The address to listen on: as set, else loopback while the node is alone and every address in a domain."""
@@ -215,6 +217,7 @@ def _quota(text: str) -> int | None:
 
 SANDBOXES = ("auto", "systemd", "bubblewrap", "rlimits")
 PORTS = ("mqtt_port", "gateway_port", "join_port", "local_port")
+DISTINCT = (*PORTS, "kubo_swarm_port")  # a node whose owner has no Kubo listens on none of these
 WORD = "up to 63 letters, digits, - _ or . (first a letter or digit)"
 
 TABLE = (
@@ -257,8 +260,10 @@ TABLE = (
             "else resource limits (rlimits), which hide nothing from the code: for jobs of people you trust.\n"
             "systemd, bubblewrap: the daemon does not start where that is not to be had."),
     Setting("kubo_api", "127.0.0.1:5001", _local_address, "127.0.0.1:port",
-            "The RPC of an IPFS daemon (Kubo) on this machine, for `--to-kubo` of add and result.\n"
-            "It asks for no password, so it is never on another machine."),
+            "The RPC of an IPFS daemon (Kubo) on this machine, for `--to-kubo` of add and result, and for content\n"
+            "that no node of the domain has. It asks for no password, so it is never on another machine."),
+    Setting("kubo_swarm_port", str(KUBO_SWARM_PORT), _port, "1 to 65535",
+            "TCP port on which this node's own Kubo (`ipdc-edge kubo`) meets those of the domain's other nodes."),
 )
 
 
@@ -311,7 +316,7 @@ def _settings(values: Mapping[str, str], lines: Mapping[str, int], file: str) ->
             raise BadSetting(**where, key=setting.name, value=value[:200], allowed=allowed) from error
     settings = Settings(**parsed)  # type: ignore[arg-type]
     ports: dict[int, str] = {}
-    for name in PORTS:
+    for name in DISTINCT:
         port = getattr(settings, name)
         if port in ports:
             raise BadSetting(file=file, line=lines.get(name) or lines.get(ports[port], 0), key=name, value=port,

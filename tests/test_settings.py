@@ -81,6 +81,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
                 "stop_grace": "60",
                 "sandbox": "bubblewrap",
                 "kubo_api": "127.0.0.1:5002",
+                "kubo_swarm_port": "4",
             },
             ["a comment"],
         )
@@ -103,6 +104,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         60,
         "bubblewrap",
         ("127.0.0.1", 5002),
+        4,
     )
 
 
@@ -156,7 +158,7 @@ def test_an_unknown_setting_names_the_nearest() -> None:
         _parse("\nslot = 1")
     with pytest.raises(UnknownSetting, match="Did you mean mqtt_port?"):
         _parse("MQTT-Port = 1")
-    with pytest.raises(UnknownSetting, match=r"There are: name, listen, .*kubo_api\."):
+    with pytest.raises(UnknownSetting, match=r"There are: name, listen, .*kubo_swarm_port\."):
         _parse("zzz = 1")
 
 

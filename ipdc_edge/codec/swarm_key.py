@@ -20,7 +20,7 @@ from .node_id import NODE_ID
 VERSION = 1  # of the form, not of a key
 BYTES = 32  # of a key
 MOST_BYTES = 1 << 10  # of a signed key
-MOST_VERSION = 1 << 40
+MOST_VERSION = 1 << 31  # as of a member list
 SIGNATURE = range(8, 73)  # bytes: two numbers of at most 33 bytes in DER
 HEX_KEY = re.compile(rf"[0-9a-f]{{{2 * BYTES}}}")
 
@@ -31,8 +31,8 @@ class BadSwarmKey(IpdcError):
 
 @dataclass(frozen=True, slots=True)
 class SwarmKey:
-    """A key, the authority whose domain it is for, and its version, which rises with each new one. The key itself is
-    not in its repr, which may come into a log."""
+    """A key, the authority whose domain it is for, and its version: that of the member list that it was made with. So a
+    list and its key fit together. The key itself is not in its repr, which may come into a log."""
 
     authority: str
     version: int

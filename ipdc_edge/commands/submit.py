@@ -12,10 +12,11 @@ import os
 import re
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ipdc_edge.commands import job_options
-from ipdc_edge.commands.client import call
+from ipdc_edge.commands.client import call, events
 from ipdc_edge.commands.content_inputs import expanded
 from ipdc_edge.commands.display import counted, plain, print_json, size
 from ipdc_edge.commands.inputs import Input, compressed_text, find_inputs, local_pattern
@@ -131,7 +132,13 @@ def hand_in(home: Home, job: Job, inputs: list[Input], spec: dict[str, Any], pro
     whole = {**spec, "arguments": job.arguments, "options": job.options,
              "code": _add_code(home, job.paths, submission),
              "inputs": _add_inputs(home, inputs, submission, progress)}
-    answer = call(home, "submit", spec=whole, submission=submission)
+    answer: Mapping[str, object] = {}
+    advice = "`ipdc-edge jobs` shows what became of it"
+    for answer in events(home, "submit", advice, spec=whole, submission=submission):
+        if "fetching" in answer:
+            fetched = answer.get("bytes")
+            progress.line(f"fetching {answer['fetching']} from Kubo  {size(fetched) if type(fetched) is int else ''}")
+    progress.end()
     for cid in answer.get("compressed") or ():  # type: ignore[attr-defined]
         _tell(f"{cid} is compressed: one task reads all of it")
     return str(answer["id"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,12 @@ class Content:
         peers = self.daemon.node.membership.peers.values()
         return [Provider(peer.record.id, peer.record.gateway) for peer in peers if peer.alive()][:MOST_PROVIDERS]
 
+    async def _sources(self, cid: str) -> Sequence[Provider]:
+        """Who is asked for this content; the Kubo of this machine where nobody else has it."""
+        from .kubo_content import sources
+
+        return await sources(self.daemon, cid, self.providers())
+
     # -- in
 
     async def add(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
@@ -184,7 +191,8 @@ class Content:
 
     async def cat(self, request: Json, fds: list[int], channel: ControlChannel) -> None:
         """A file's bytes."""
-        async for _, data in self.daemon.fetcher.file_blocks(text_of(request, "cid"), 0, 1 << 62, self.providers()):
+        cid = canonical(text_of(request, "cid"))
+        async for _, data in self.daemon.fetcher.file_blocks(cid, 0, 1 << 62, await self._sources(cid)):
             await channel.send_data(data)
 
     async def car(self, request: Json, fds: list[int], channel: ControlChannel) -> None:
@@ -204,7 +212,7 @@ class Content:
     async def ls(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """What a CID names; of a directory first an event for each entry."""
         root = canonical(text_of(request, "cid"))
-        providers = self.providers()
+        providers = await self._sources(root)
         node = await node_of(self.daemon.fetcher, root, providers)
         if node.kind == DIRECTORY:
             async for entry in entries(self.daemon.fetcher, root, node, providers):
@@ -220,7 +228,7 @@ class Content:
         if len(UNPINNED + root) > MOST_OWNER:
             raise CidTooLong(cid=root, length=len(root))
         store, owner = self.daemon.store, PINNING + os.urandom(8).hex()
-        keeper = Keeper(store, self.daemon.fetcher, owner, self.providers())
+        keeper = Keeper(store, self.daemon.fetcher, owner, await self._sources(root))
         loop, told = asyncio.get_running_loop(), 0.0
         try:
             async for _ in keeper.keep(root):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import signal
 import sqlite3
 import time
@@ -33,7 +34,7 @@ from ..drivers.broker_files import credentials
 from ..drivers.control import ControlServer
 from ..drivers.fetcher import Fetcher
 from ..drivers.flash import FLASH
-from ..drivers.gateway import LEFTOVERS, Gateway
+from ..drivers.gateway import LEFTOVERS, SWARM_KEY, Gateway
 from ..drivers.identity import Identity
 from ..drivers.ledger import Ledger, LedgerFull
 from ..drivers.mqtt import Mqtt
@@ -52,6 +53,7 @@ from .tasks import TaskRunner
 from .whereabouts import Whereabouts
 
 if TYPE_CHECKING:
+    from .kubo_network import KuboNetwork
     from .leftovers import Leftovers
 
 GATHER = 0.02  # seconds in which saves gather for one commit; the design allows 0.2
@@ -94,6 +96,7 @@ class Daemon:
         self.restarts = False  # whether it ends only to begin anew, in another domain
         self.stopped = asyncio.Event()
         self._leftovers: Leftovers | None = None
+        self._kubo: KuboNetwork | None = None
         self.change: asyncio.Future[None] = self.loop.create_future()  # done after the next event
 
         self.ledger = Ledger(home.ledger)
@@ -122,7 +125,8 @@ class Daemon:
         self.results = Results(home.jobs, self.store, self.fetcher, self.emit, self.now)
         host = settings.bind(identity.alone)
         self.gateway = Gateway(self.store, host, settings.gateway_port, tls.server_context(identity),
-                               self.domain.admits, note, {LEFTOVERS: lambda: self.leftovers().page()})
+                               self.domain.admits, note, {LEFTOVERS: lambda: self.leftovers().page(),
+                                                          SWARM_KEY: lambda: self.kubo().page()})
         codec = MessageCodec(*reserved(self.architectures))
         births = itertools.count(self.birth * CONNECTIONS)
         self.mqtt = Mqtt(identity.domain, self.id, f"{LOOPBACK}:{settings.local_port}", self.credentials, client, codec,
@@ -134,7 +138,8 @@ class Daemon:
         network = self.settings.allow_network and self.sandbox.network
         can = [app.name for app in self.architectures.values() if network or not app.network]
         return (*can, *([AUTHORITY] if self.domain.identity.has_authority else []),
-                *(LOCAL_INPUT + path for path in self.settings.local_inputs))
+                *(LOCAL_INPUT + path for path in self.settings.local_inputs),
+                *(self._kubo.capability() if self._kubo is not None else ()))
 
     def _record(self) -> NodeRecord:
         """What this node says of itself at its start."""
@@ -150,6 +155,14 @@ class Daemon:
 
             self._leftovers = Leftovers(self)
         return self._leftovers
+
+    def kubo(self) -> KuboNetwork:
+        """This node's own Kubo among the others of the domain."""
+        if self._kubo is None:
+            from .kubo_network import KuboNetwork  # for who has one
+
+            self._kubo = KuboNetwork(self)
+        return self._kubo
 
     def busy(self) -> bool:
         """Whether any job is here, of this node or of others."""
@@ -401,5 +414,7 @@ class Daemon:
                 self.emit(e.VitalsMeasured(self.vitals.sample()))
             except OSError as error:  # the disk, most likely: the old vitals stay, and the next look may do better
                 note(f"vitals could not be taken: {error}")
+            if self._kubo is not None or os.path.exists(self.home.kubo_mark):
+                self.kubo().look()
             FLASH.look(time.monotonic(), self.busy())
             await asyncio.sleep(SAMPLE)

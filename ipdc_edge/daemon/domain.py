@@ -138,11 +138,22 @@ class Domain:
         return members.version > self.members.version
 
     async def _verify(self, data: bytes) -> None:
-        with open(self.identity.authority_certificate, encoding="ascii") as file:
-            question = {"list": base64.b64encode(data).decode(), "authority": file.read()}
-        answer = await self._child("verify", stdin=json.dumps(question).encode())
+        answer = await self._judge("verify", data)
         if not answer.get("ok"):
             raise member_list.BadMemberList(reason=str(answer.get("reason"))[:300])
+
+    async def verify_swarm_key(self, data: bytes) -> None:
+        """Returns if this domain's authority signed this key of the Kubo nodes' network. Raises BadSwarmKey."""
+        answer = await self._judge("verify-swarm-key", data)
+        if not answer.get("ok"):
+            from ..codec.swarm_key import BadSwarmKey
+
+            raise BadSwarmKey(reason=str(answer.get("reason"))[:300])
+
+    async def _judge(self, word: str, data: bytes) -> dict[str, object]:
+        with open(self.identity.authority_certificate, encoding="ascii") as file:
+            question = {"list": base64.b64encode(data).decode(), "authority": file.read()}
+        return await self._child(word, stdin=json.dumps(question).encode())
 
     async def _child(self, *words: str, stdin: bytes = b"") -> dict[str, object]:
         """What the child that may load `cryptography` answers."""

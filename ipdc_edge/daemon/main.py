@@ -30,6 +30,10 @@ def run(home: Home, settings: Settings, supervised: bool = False) -> int:
         identity.ensure(home, settings.name)  # before the broker begins anew with it
         if not broker.restart(home):
             note("no broker was found that could begin anew with the new domain")
+        if os.path.exists(home.kubo_mark):
+            from ..drivers import kubo_node  # for who has one
+
+            kubo_node.restart(home)
     if daemon.failed is None:
         return 0
     traceback.print_exception(daemon.failed)

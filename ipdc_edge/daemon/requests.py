@@ -77,7 +77,7 @@ class Requests:
     # -- jobs
 
     async def _do_submit(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
-        return await self.submissions.submit(request.get("spec"), waiting_owner(request))
+        return await self.submissions.submit(request.get("spec"), waiting_owner(request), channel.send)
 
     def _view(self, job: str) -> dict[str, object]:
         master = self.daemon.node.masters.get(job)
@@ -209,6 +209,12 @@ class Requests:
         restarts = await self.daemon.domain.changed()
         return {"restarts": restarts, "broker": "reloaded" if not restarts else "restarts" if self.daemon.supervised
                 else "start it again"}
+
+    async def _do_swarm_key(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """Ask the others for the newest key of the Kubo nodes' network: whether there is one here now. Never shows
+        it."""
+        _owner(channel)
+        return {"here": await self.daemon.kubo().renewed()}
 
     async def _do_leave(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """Ask to be taken off the list, and wait a moment for the list that says so."""

@@ -27,12 +27,17 @@ from .tasks import MOST_JSON
 
 if TYPE_CHECKING:
     from .daemon import Daemon
+    from .kubo_content import Tell
 
 MOST_PROVIDERS = 16  # peers asked for content that is not here
 
 
 class ContentNowhere(IpdcError):
-    """{cid} is not on this node{others}. Add it on the node that has the file: ipdc-edge add FILE"""
+    """{cid} is not on this node{others}{kubo}. Add it on the node that has the file: ipdc-edge add FILE"""
+
+
+async def _nobody(progress: dict[str, object]) -> None:
+    """Tells nobody."""
 
 
 class Submissions:
@@ -41,15 +46,15 @@ class Submissions:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
 
-    async def submit(self, wanted: object, owner: str) -> dict[str, object]:
+    async def submit(self, wanted: object, owner: str, tell: Tell = _nobody) -> dict[str, object]:
         """{"id": that of the job of this description, durable by now, "compressed": the inputs without a name that
-        are}. `owner` is whose the content is that waits for it; in the end it is the job's, or released. BadRequest,
-        BadSpec, ContentNowhere, NotPlaced."""
+        are}. `owner` is whose the content is that waits for it; in the end it is the job's, or released. `tell` is
+        told how far content is that comes from Kubo. BadRequest, BadSpec, ContentNowhere, NotPlaced."""
         daemon = self.daemon
         try:
             if not isinstance(wanted, dict):
                 raise BadRequest(reason="submit without a job's description")
-            spec, compressed = await self._stored_spec(wanted, owner)
+            spec, compressed = await self._stored_spec(wanted, owner, tell)
             effects = daemon.ask(JobSubmitted(time.strftime("%Y%m%d-%H%M%S", time.gmtime(daemon.now())), spec))
         except BaseException:
             daemon.store.release(owner)
@@ -59,7 +64,7 @@ class Submissions:
         await daemon.durable()
         return {"id": job, "compressed": compressed}
 
-    async def _stored_spec(self, wanted: dict[str, Any], owner: str) -> tuple[JobSpec, list[str]]:
+    async def _stored_spec(self, wanted: dict[str, Any], owner: str, tell: Tell) -> tuple[JobSpec, list[str]]:
         """The job's description, completed, checked, and kept as content; and which CIDs are found to be compressed."""
         daemon = self.daemon
         body = {"version": 1, "memory": daemon.settings.runner_memory, **wanted}
@@ -67,7 +72,7 @@ class Submissions:
         listed = inputs if isinstance(inputs, list) else []
         bare = [item for item in listed if isinstance(item, dict) and item.get("size") is None]
         for item in bare:
-            providers = await self._locate(item)
+            providers = await self._locate(item, owner, tell)
             if getattr(daemon.architectures.get(str(body.get("app"))), "decompresses", False):
                 await self._look_into(item, providers)
         if body.get("local"):
@@ -81,8 +86,9 @@ class Submissions:
         daemon.store.put(spec.cid, block, owner, durable=True)
         return spec, [str(item["cid"]) for item in bare if item.get("compression")]
 
-    async def _locate(self, item: dict[str, Any]) -> list[Provider]:
-        """Completes an input that is named by its CID alone: its size, and who has it if this node has not."""
+    async def _locate(self, item: dict[str, Any], owner: str, tell: Tell) -> list[Provider]:
+        """Completes an input that is named by its CID alone: its size, and who has it if this node has not. What only
+        Kubo has becomes this node's, held by `owner`."""
         cid, fetcher = str(item.get("cid")), self.daemon.fetcher
         try:
             item["size"] = await fetcher.file_size(cid, [])
@@ -94,9 +100,23 @@ class Submissions:
         sizes = await asyncio.gather(*(fetcher.file_size(cid, [other]) for other in others), return_exceptions=True)
         found = [(other.node, size) for other, size in zip(others, sizes) if isinstance(size, int)]
         if not found:
-            raise ContentNowhere(cid=cid, others=f", nor on one of the {len(others)} others asked" if others else "")
+            asked = f", nor on one of the {len(others)} others asked" if others else ""
+            item["size"] = await self._from_kubo(cid, owner, tell, asked)
+            return []
         item["size"], item["holders"] = found[0][1], [node for node, _ in found]
         return [other for other in others if other.node in item["holders"]]
+
+    async def _from_kubo(self, cid: str, owner: str, tell: Tell, asked: str) -> int:
+        """The size of a file that Kubo has or can reach, and that is here now. `asked` says who has it not."""
+        from . import kubo_content  # for what is nowhere else
+
+        try:
+            kubo = await kubo_content.found(self.daemon, cid)
+        except BlockUnavailable as error:
+            raise ContentNowhere(cid=cid, others=asked, kubo=f" ({error.details['reasons']})") from None
+        size = await self.daemon.fetcher.file_size(cid, [kubo])
+        await kubo_content.take_in(self.daemon, cid, owner, tell)
+        return size
 
     async def _look_into(self, item: dict[str, Any], providers: list[Provider]) -> None:
         """Whether content is compressed: a CID has no extension that would say so."""

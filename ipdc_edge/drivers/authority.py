@@ -159,7 +159,7 @@ def admit(home: Home, request: bytes, name: str, memory: int, *, from_afar: bool
             raise BadSigningRequest(reason="it was made for another authority")
         if x.id_of(newcomer) == present.id:
             raise OwnNode(id=present.id)
-        swarm = _swarm_key(home, key)
+        swarm = _swarm_key(home, key, present.members.version)
         admitted = _with_certificate(key, present.members, newcomer, name, memory, present.id)
         _keep_list(home, admitted.signed)
     with open(present.authority_certificate, "rb") as file:
@@ -173,7 +173,7 @@ def make_swarm_key(home: Home) -> None:
         present, key = _authority(home)
         if present.alone:
             raise StillAlone
-        _swarm_key(home, key)
+        _swarm_key(home, key, present.members.version)
 
 
 def expel(home: Home, node: str) -> MemberList:
@@ -189,7 +189,7 @@ def expel(home: Home, node: str) -> MemberList:
         signed = _sign(key, replace(present.members, members=left, revoked=revoked))
         # the key first: after a power cut between the two, nobody is expelled who knows the last key
         _write(os.path.dirname(present.authority_certificate), files.SWARM,
-               _new_swarm_key(key, _swarm_version(home, present.authority) + 1))
+               _new_swarm_key(key, present.members.version + 1))
         _keep_list(home, signed)
     return member_list.parse(signed)[0]
 
@@ -230,7 +230,7 @@ def backup(home: Home, passphrase: bytes) -> bytes:
         present, key = _authority(home)
         with open(present.authority_certificate, "rb") as file:
             authority = file.read()
-        swarm = _swarm_key(home, key)
+        swarm = _swarm_key(home, key, present.members.version)
     return sealed.seal(sealed.Domain(x.private_pem(key), authority, present.signed, present.id, swarm), passphrase)
 
 
@@ -255,7 +255,6 @@ def restore(home: Home, data: bytes, passphrase: bytes, *, node_name: str, memor
         own = _own_key(home).public_key()
         directory = make_directory(home, members.authority)
         members = _newest(members, directory, domain.authority)
-        swarm = _restored_swarm_key(home, key, domain.swarm)
         before = members.version
         # Nobody here can know how many versions came after this backup, and a member never takes a list that is not
         # above its own: a distance that no domain of 256 nodes goes through between two backups.
@@ -265,7 +264,7 @@ def restore(home: Home, data: bytes, passphrase: bytes, *, node_name: str, memor
         _write(directory, files.AUTHORITY, domain.authority)
         _write(directory, files.CERTIFICATE, admitted.certificate)
         _write(directory, files.RESTORED, b"")
-        _write(directory, files.SWARM, swarm)
+        _restore_swarm_key(home, key, admitted.members, domain.swarm)
         _write(directory, files.MEMBERS, admitted.signed)
         files.switch(home, members.authority)
     held = admitted.members.member(domain.holder) if domain.holder != x.id_of(own) else None
@@ -299,12 +298,12 @@ def _with_certificate(
     return Admitted(made.member(node) or member, x.member_certificate(newcomer, key, serial), b"", made, signed)
 
 
-def _swarm_key(home: Home, key: x.PrivateKey) -> bytes:
+def _swarm_key(home: Home, key: x.PrivateKey, version: int) -> bytes:
     """The signed key of this authority's private network; made, where there is none. The caller holds the lock."""
     authority = x.id_of(key.public_key())
     found = files.swarm_key(home, authority)
     if not found:
-        found = _new_swarm_key(key, 1)
+        found = _new_swarm_key(key, version)
         _write(os.path.join(files.domains(home), authority), files.SWARM, found)
     return found
 
@@ -314,19 +313,14 @@ def _new_swarm_key(key: x.PrivateKey, version: int) -> bytes:
     return swarm_key.signed(payload, x.sign(key, payload))
 
 
-def _swarm_version(home: Home, authority: str) -> int:
-    found = files.swarm_key(home, authority)
-    return swarm_key.parse(found)[0].version if found else 0
-
-
-def _restored_swarm_key(home: Home, key: x.PrivateKey, saved: bytes) -> bytes:
-    """The newest key that is known: the backup's, or one that this node has from its own time in the domain. Whichever
-    it is, the members may have a later one, made by an expulsion after the backup: so a new one, far above it, which
-    they ask for as they do after an expulsion."""
-    version = _swarm_version(home, x.id_of(key.public_key()))
+def _restore_swarm_key(home: Home, key: x.PrivateKey, members: MemberList, saved: bytes) -> None:
+    """Keeps the newest key that is known: the backup's, or one that this node has from its own time in the domain.
+    Members may have a newer one, made by an expulsion after the backup; this node gets it from them."""
     if saved:
-        version = max(version, swarm_key.parse(saved)[0].version)
-    return _new_swarm_key(key, version + 1000)
+        kept = files.swarm_key(home, members.authority)
+        if not kept or swarm_key.parse(kept)[0].version < swarm_key.parse(saved)[0].version:
+            _write(os.path.join(files.domains(home), members.authority), files.SWARM, saved)
+    _swarm_key(home, key, members.version)
 
 
 def _sign(key: x.PrivateKey, members: MemberList) -> bytes:

@@ -15,7 +15,7 @@ from ipdc_edge.codec.cid import RAW, canonical, inlined, parse_cid
 from ipdc_edge.codec.unixfs import FILE, MAX_DEPTH, BadNode, parse_node
 from ipdc_edge.drivers.block_reading import get_block
 from ipdc_edge.drivers.blocks import ReferenceChanged
-from ipdc_edge.drivers.provider import Provider, ProviderFault, ProviderPool
+from ipdc_edge.drivers.provider import KUBO, Provider, ProviderFault, ProviderPool
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from ipdc_edge.drivers.blocks import BlockStore
+    from ipdc_edge.drivers.kubo_provider import KuboPool
     from ipdc_edge.drivers.speeds import Speed
 
 AHEAD = 3 << 20  # bytes fetched ahead of all readers from several providers, beside the one block that each may have
@@ -68,7 +69,7 @@ class Fetcher:
         self._ssl = ssl
         self._patience = patience
         self._deadline = deadline
-        self._pools: dict[Provider, ProviderPool] = {}
+        self._pools: dict[Provider, ProviderPool | KuboPool] = {}
 
     async def block(self, cid: str, providers: Sequence[Provider]) -> bytes:
         """The block, verified: from the own store, else from the first provider that gives it.
@@ -180,10 +181,15 @@ class Fetcher:
         self.counters["bytes"] += len(data)
         return data
 
-    def _new_pool(self, provider: Provider) -> ProviderPool:
+    def _new_pool(self, provider: Provider) -> ProviderPool | KuboPool:
         """Makes a pool, and forgets those that serve for nothing now: addresses are others' words and have no end."""
         self._pools = {known: pool for known, pool in self._pools.items() if not pool.unused}
-        self._pools[provider] = ProviderPool(provider, self._ssl, self._patience)
+        if provider.node == KUBO:
+            from ipdc_edge.drivers.kubo_provider import KuboPool  # in the memory of who has one
+
+            self._pools[provider] = KuboPool(provider)
+        else:
+            self._pools[provider] = ProviderPool(provider, self._ssl, self._patience)
         return self._pools[provider]
 
 

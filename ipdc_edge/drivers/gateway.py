@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ipdc_edge.drivers.blocks import BlockStore
 
 LEFTOVERS = "/ipdc/leftovers"  # the page of daemon/leftovers.py
+SWARM_KEY = "/ipdc/swarm-key"  # and of daemon/kubo_network.py
 
 
 class GatewayPortTaken(IpdcError):

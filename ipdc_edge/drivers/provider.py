@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PER_PROVIDER = 2  # connections
+KUBO = "kubo"  # in place of a node's id: the Kubo of this machine, see kubo_provider
 _IDLE = 15.0  # seconds an unused connection is kept; less than a gateway keeps it
 _MAX_HEADER = 16 << 10
 _PIECE = 32 << 10  # bytes read from a connection at a time; what is buffered for one is twice that
