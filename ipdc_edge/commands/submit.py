@@ -137,7 +137,8 @@ def hand_in(home: Home, job: Job, inputs: list[Input], spec: dict[str, Any], pro
     for answer in events(home, "submit", advice, spec=whole, submission=submission):
         if "fetching" in answer:
             fetched = answer.get("bytes")
-            progress.line(f"fetching {answer['fetching']} from Kubo  {size(fetched) if type(fetched) is int else ''}")
+            amount = size(fetched) if isinstance(fetched, int) else ""
+            progress.line(f"fetching from Kubo  {amount}  {answer['fetching']}")
     progress.end()
     for cid in answer.get("compressed") or ():  # type: ignore[attr-defined]
         _tell(f"{cid} is compressed: one task reads all of it")

@@ -78,6 +78,20 @@ def _answers(daemon: Any, *jobs: dict[str, Any]) -> None:
     }
 
 
+def test_content_that_comes_from_kubo_first_is_told_on_the_way(
+    daemon: Any, files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _answers(daemon)
+    cid = raw_cid(b"elsewhere")
+    daemon.answers["submit"] = [{"fetching": cid, "bytes": 5 << 20}, {"fetching": cid, "bytes": "?"},
+                                {"id": ID, "compressed": [cid]}]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert main(["submit", "Map.py", "--input", cid, "--id-only"]) == 0
+    found = capsys.readouterr()
+    assert found.out == f"{ID}\n" and "fetching from Kubo  5.0 MB" in found.err
+    assert "is compressed" in found.err
+
+
 def test_the_job_reaches_the_daemon_whole(
     daemon: Any, files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

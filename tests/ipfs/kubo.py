@@ -16,7 +16,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from ipdc_edge import settings
 from ipdc_edge.commands.laboratory import free_ports
+from ipdc_edge.drivers.kubo_rpc import KuboRpc, NoKubo
 from tests.bare.debian import cache
 from tests.waiting import eventually
 
@@ -62,6 +64,69 @@ def _build(directory: Path) -> None:
             raise CannotBuild(f"go {words[0]} ended with {done.returncode}: {done.stderr.strip()[-1500:]}")
     (directory / "ipfs.new").rename(directory / "ipfs")
     shutil.rmtree(work)
+
+
+class OwnKubo:
+    """A node's own Kubo: what `ipdc-edge kubo` became. Started again by `start`, as its unit would."""
+
+    def __init__(self, home: str) -> None:
+        self.home, self.repository = home, os.path.join(home, "kubo")
+        self.process: subprocess.Popen[bytes] | None = None
+        conf = Path(home, "ipdc.conf")
+        if not conf.exists() or "kubo_swarm_port" not in conf.read_text():
+            write_ports(home)
+        read = settings.load(os.path.join(home, "ipdc.conf"))
+        self.rpc = KuboRpc(read.kubo_api, 15.0)
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        path = os.pathsep.join([os.path.dirname(program()), os.environ.get("PATH", "")])
+        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        environment = {**os.environ, "PATH": path, "IPDC_HOME": self.home, "PYTHONPATH": root}
+        self.run(["/usr/bin/python3", "-m", "ipdc_edge", "kubo"], environment)
+
+    def start_raw(self, **variables: str) -> None:
+        """Kubo itself on the same repository, with no word of ours."""
+        environment = {**os.environ, "IPFS_TELEMETRY": "off", **variables}
+        self.run([program(), "--repo-dir", self.repository, "daemon"], environment)
+
+    def run(self, words: list[str], environment: dict[str, str]) -> None:
+        """Starts it; AssertionError with its own words where it ends instead."""
+        log = open(os.path.join(self.home, "kubo.log"), "ab")
+        self.process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        log.close()
+        eventually(self._answers, "the node's Kubo answers", 60)
+
+    def log(self) -> str:
+        """What it said."""
+        return Path(self.home, "kubo.log").read_text()
+
+    def _answers(self) -> bool:
+        assert self.process is not None and self.process.poll() is None, self.log()[-2000:]
+        try:
+            return bool(self.rpc.version())
+        except NoKubo:
+            return False
+
+    @property
+    def address(self) -> str:
+        """By which others dial it."""
+        port = settings.load(os.path.join(self.home, "ipdc.conf")).kubo_swarm_port
+        return f"/ip4/127.0.0.1/tcp/{port}/p2p/{self.rpc.identity()['ID']}"
+
+    def stop(self) -> None:
+        """Ends it, if it runs."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(60)
+            self.process = None
+
+
+def write_ports(home: str) -> None:
+    """Adds free ports for a Kubo to a node's ipdc.conf."""
+    api, swarm = free_ports(2)
+    with open(os.path.join(home, "ipdc.conf"), "a", encoding="utf-8") as conf:
+        conf.write(f"kubo_api = 127.0.0.1:{api}\nkubo_swarm_port = {swarm}\n")
 
 
 class Kubo:
