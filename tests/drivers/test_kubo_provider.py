@@ -79,7 +79,8 @@ def test_a_block_of_kubos_is_the_block(rpc: Rpc, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status, said, length, reason", [
     (200, b"another block", -1, "Kubo lied"), (200, b"", -1, "Kubo lied"),
-    (200, bytes((2 << 20) + 1), -1, "longer than"), (200, BLOCK, 1000, "broke off"), (500, b'{"Message": "context deadline exceeded"}', -1, "not found within"),
+    (200, bytes((2 << 20) + 1), -1, "longer than"), (200, BLOCK, 1000, "broke off"),
+    (500, b'{"Message": "context deadline exceeded"}', -1, "not found within"),
     (500, b'{"Message": "block was not found"}', -1, "block was not found"), (404, b"<html>", -1, "<html>"),
     (403, b"", -1, "403"),
 ])  # fmt: skip

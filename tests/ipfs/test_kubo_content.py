@@ -124,7 +124,8 @@ def test_what_kubo_cannot_find_either_is_said_with_where_was_looked(
     cid = peer.add(tmp_path / "file", "--only-hash")
     done = domain.run(1, "submit", *programs, "--input", cid, check=False)
     assert done.returncode == 1
-    for part in ("not on this node", "nor on one of the 1 others", f"127.0.0.1:{peer.rpc[1]}", "Kubo: not found within"):
+    address = f"127.0.0.1:{peer.rpc[1]}"
+    for part in ("not on this node", "nor on one of the 1 others", address, "Kubo: not found within"):
         assert part in done.stderr
     done = domain.run(2, "submit", *programs, "--input", cid, check=False)  # where no Kubo is
     assert done.returncode == 1 and "no Kubo answers at 127.0.0.1:5001" in done.stderr

@@ -15,7 +15,7 @@ from tests.package.building import CHECKOUT
 pytestmark = pytest.mark.package
 UNITS = CHECKOUT / "systemd"
 MOST = {"ipdc-runner@.service": 0.6, "ipdc-edge.service": 1.6, "ipdc-broker.service": 1.6,
-        "ipdc-runner-net@.service": 1.6}
+        "ipdc-runner-net@.service": 1.6, "ipdc-kubo.service": 1.6}
 
 
 def exposure(unit: Path) -> float:
