@@ -69,6 +69,10 @@ class KuboRpc:
         said = self._unless_missing("block/stat", [("arg", cid), ("offline", _word(offline))])
         return None if said is None else int(self._field(said, "Size"))
 
+    def remove_block(self, cid: str) -> None:
+        """Remove a block, where no pin keeps it; that its bytes are damaged does not matter."""
+        self.call("block/rm", [("arg", cid), ("force", "true")])
+
     # --- pins
 
     def pin(self, cid: str, name: str = "", offline: bool = True) -> bool:
