@@ -69,6 +69,7 @@ class Settings:
     keepalive: int
     stop_grace: int
     sandbox: str
+    store: str
     kubo_api: tuple[str, int]
 
     def bind(self, alone: bool) -> str:
@@ -197,6 +198,12 @@ def _sandbox(text: str) -> str:
     return text
 
 
+def _store(text: str) -> str:
+    if text not in STORES:
+        raise ValueError(text)
+    return text
+
+
 def _runner_memory(text: str) -> int:
     found = size(text)
     if not 16 << 20 <= found <= 1 << 40:
@@ -214,6 +221,7 @@ def _quota(text: str) -> int | None:
 
 
 SANDBOXES = ("auto", "systemd", "bubblewrap", "rlimits")
+STORES = ("embedded", "kubo")
 PORTS = ("mqtt_port", "gateway_port", "join_port", "local_port")
 WORD = "up to 63 letters, digits, - _ or . (first a letter or digit)"
 
@@ -256,8 +264,11 @@ TABLE = (
             "What holds the user's code. auto: systemd's units where they are, else bubblewrap where it works,\n"
             "else resource limits (rlimits), which hide nothing from the code: for jobs of people you trust.\n"
             "systemd, bubblewrap: the daemon does not start where that is not to be had."),
+    Setting("store", "embedded", _store, "embedded or kubo",
+            "Where this node keeps content. embedded: in its own files. kubo: in the IPFS daemon of this machine\n"
+            "(see kubo_api), which takes some hundred MB of memory. What is kept already stays where it is."),
     Setting("kubo_api", "127.0.0.1:5001", _local_address, "127.0.0.1:port",
-            "The RPC of an IPFS daemon (Kubo) on this machine, for `--to-kubo` of add and result.\n"
+            "The RPC of an IPFS daemon (Kubo) on this machine, for `store = kubo` and `--to-kubo` of add and result.\n"
             "It asks for no password, so it is never on another machine."),
 )
 

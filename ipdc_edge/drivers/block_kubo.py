@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ipdc_edge.codec.cid import RAW, make_cid, parse_cid
 from ipdc_edge.codec.dag_cbor import encode_list
 from ipdc_edge.drivers.block_files import ContentWriter
-from ipdc_edge.drivers.block_rows import KUBO, File, KuboFailed, KuboGone
+from ipdc_edge.drivers.block_rows import KUBO, KUBO_NAME, File, KuboFailed, KuboGone
 from ipdc_edge.drivers.durable import sync_file
 from ipdc_edge.drivers.kubo_rpc import KuboRefused, KuboRpc, NoKubo
 
@@ -44,7 +44,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two tries
 MOST_LINKS = 8192  # of one list, which has about 340 KB then
 MOST_THREADS = 8
 MOST_DAMAGED = 1000  # blocks that are remembered
-NAME = "kubo.id"  # the file in the store's directory that has its name in Kubo
 
 
 class InKubo:
@@ -156,9 +155,13 @@ class InKubo:
         """Which Kubo answers. KuboFailed."""
         return self._patiently(self.rpc.version)
 
-    def close(self) -> None:
-        """Nobody waits any more: what does ends with KuboGone."""
+    def hurry(self) -> None:
+        """Nobody waits for a Kubo that has gone any more: who does gets KuboGone."""
         self._closing.set()
+
+    def close(self) -> None:
+        """The end."""
+        self.hurry()
         with self._lock:
             threads, self._threads = self._threads, None
         if threads is not None:
@@ -290,7 +293,7 @@ def _cid(name: str) -> str:
 
 def _name(directory: str) -> str:
     """Of the store in Kubo, which it keeps; made here where it has none, or a power cut took it."""
-    path = os.path.join(directory, NAME)
+    path = os.path.join(directory, KUBO_NAME)
     with suppress(FileNotFoundError), open(path, encoding="ascii", errors="replace") as file:
         if re.fullmatch("[0-9a-f]{16}", found := file.read(64).strip()):
             return found

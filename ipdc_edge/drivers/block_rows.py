@@ -26,6 +26,8 @@ REFERENCE = 2
 LOST = 3
 KUBO = 4  # in this machine's IPFS daemon; its "file" is a pin there, named by the CID of what is pinned
 
+KUBO_NAME = "kubo.id"  # the file in a store's directory that has its name in Kubo, where it has blocks there
+
 USER = "user"  # what was added before there were pins
 PIN = "pin."
 UNPINNED = "unpinned."
