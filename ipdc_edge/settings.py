@@ -70,6 +70,7 @@ class Settings:
     keepalive: int
     stop_grace: int
     sandbox: str
+    store: str
     kubo_api: tuple[str, int]
     kubo_swarm_port: int
 
@@ -199,6 +200,12 @@ def _sandbox(text: str) -> str:
     return text
 
 
+def _store(text: str) -> str:
+    if text not in STORES:
+        raise ValueError(text)
+    return text
+
+
 def _runner_memory(text: str) -> int:
     found = size(text)
     if not 16 << 20 <= found <= 1 << 40:
@@ -216,6 +223,7 @@ def _quota(text: str) -> int | None:
 
 
 SANDBOXES = ("auto", "systemd", "bubblewrap", "rlimits")
+STORES = ("embedded", "kubo")
 PORTS = ("mqtt_port", "gateway_port", "join_port", "local_port")
 DISTINCT = (*PORTS, "kubo_swarm_port")  # a node whose owner has no Kubo listens on none of these
 WORD = "up to 63 letters, digits, - _ or . (first a letter or digit)"
@@ -259,9 +267,12 @@ TABLE = (
             "What holds the user's code. auto: systemd's units where they are, else bubblewrap where it works,\n"
             "else resource limits (rlimits), which hide nothing from the code: for jobs of people you trust.\n"
             "systemd, bubblewrap: the daemon does not start where that is not to be had."),
+    Setting("store", "embedded", _store, "embedded or kubo",
+            "Where this node keeps content. embedded: in its own files. kubo: in the IPFS daemon of this machine\n"
+            "(see kubo_api), which takes some hundred MB of memory. What is kept already stays where it is."),
     Setting("kubo_api", "127.0.0.1:5001", _local_address, "127.0.0.1:port",
-            "The RPC of an IPFS daemon (Kubo) on this machine, for `--to-kubo` of add and result, and for content\n"
-            "that no node of the domain has. It asks for no password, so it is never on another machine."),
+            "The RPC of an IPFS daemon (Kubo) on this machine, for `store = kubo`, `--to-kubo` of add and result, and\n"
+            "content that no node of the domain has. It asks for no password, so it is never on another machine."),
     Setting("kubo_swarm_port", str(KUBO_SWARM_PORT), _port, "1 to 65535",
             "TCP port on which this node's own Kubo (`ipdc-edge kubo`) meets those of the domain's other nodes."),
 )

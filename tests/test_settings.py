@@ -80,6 +80,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
                 "keepalive": "2",
                 "stop_grace": "60",
                 "sandbox": "bubblewrap",
+                "store": "kubo",
                 "kubo_api": "127.0.0.1:5002",
                 "kubo_swarm_port": "4",
             },
@@ -103,6 +104,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         2,
         60,
         "bubblewrap",
+        "kubo",
         ("127.0.0.1", 5002),
         4,
     )
@@ -134,6 +136,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         ("keepalive = 60", "1 to 10 seconds"),
         ("stop_grace = 1m", "0 to 3600 seconds"),
         ("sandbox = docker", "auto, systemd, bubblewrap or rlimits"),
+        ("store = s3", "embedded or kubo"),
         ("kubo_api = 5001", "127.0.0.1:port"),
         ("kubo_api = 10.0.0.1:5001", "127.0.0.1:port"),
         ("kubo_api = 127.0.0.1:http", "127.0.0.1:port"),

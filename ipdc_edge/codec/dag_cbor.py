@@ -1,14 +1,14 @@
-"""dag-cbor, as far as one must read it to follow links through it: the values are passed over.
+"""dag-cbor, as far as one must read it to follow links through it: the values are passed over; and lists of links.
 
 Owns the walk over the bytes of a block. Never makes objects of them, so a block costs no more memory than it has, and
-its nesting is bounded. Source: https://ipld.io/specs/codecs/dag-cbor/spec/
+its nesting is bounded. Writes one kind of block only. Source: https://ipld.io/specs/codecs/dag-cbor/spec/
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipdc_edge.codec.cid import cid_from_bytes, cid_from_parts
+from ipdc_edge.codec.cid import cid_from_bytes, cid_from_parts, cid_to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +24,29 @@ class _Item(NamedTuple):
     major: int
     number: int
     at: int
+
+
+def encode_list(words: Sequence[str], cids: Sequence[str]) -> bytes:
+    """A block [*words, [links to these CIDs]]; without words the list of the links alone."""
+    parts = [_encode_head(_LIST, len(words) + 1)] if words else []
+    for word in words:
+        text = word.encode()
+        parts += [_encode_head(_TEXT, len(text)), text]
+    parts.append(_encode_head(_LIST, len(cids)))
+    for cid in cids:
+        binary = b"\0" + cid_to_bytes(cid)  # the multibase prefix of binary
+        parts += [_encode_head(_TAG, _LINK), _encode_head(_BYTES, len(binary)), binary]
+    return b"".join(parts)
+
+
+def _encode_head(major: int, number: int) -> bytes:
+    """The shortest one, as dag-cbor wants it."""
+    if number < 24:
+        return bytes((major << 5 | number,))
+    for extra, length in ((24, 1), (25, 2), (26, 4)):
+        if number < 1 << 8 * length:
+            return bytes((major << 5 | extra,)) + number.to_bytes(length, "big")
+    raise ValueError(f"{number} of something in one block")
 
 
 def links(data: bytes) -> Iterator[str]:

@@ -14,6 +14,8 @@ from ipdc_edge.home import Home
 
 HEADING = ("NAME", "ROLE", "STATE", "SLOTS", "IDLE", "SPEED", "MEMORY", "DISK", "TEMP")
 LOCAL_INPUT = "input-local:"  # begins a capability that is a directory; daemon/local_inputs.py's word
+KUBO = "kubo:"  # begins one that names its Kubo in the domain's private network; daemon/kubo_network.py's word
+STORE = "store:"  # begins one that names its block store; daemon/store.py's word
 WEAK = "user code is held by resource limits only"
 LABEL = 12  # columns of a label in the long form
 HOT = 80.0  # degrees Celsius; boards slow themselves down from here on
@@ -122,7 +124,9 @@ def details(node: Mapping[str, Any]) -> str:
         ("power", "; ".join(troubles_of({**node, "temperature": None})) or "no trouble is told"),
         ("slots", str(node.get("slots"))),
         ("sandbox", f"{sandbox}: {WEAK}" if sandbox == "rlimits" else sandbox),
-        ("can do", ", ".join(word for word in can if not word.startswith(LOCAL_INPUT))),
+        ("store", str(node.get("store") or "")),
+        ("kubo", " ".join(word.removeprefix(KUBO).partition(":")[0] for word in can if word.startswith(KUBO))),
+        ("can do", ", ".join(word for word in can if not word.startswith((LOCAL_INPUT, STORE, KUBO)))),
         ("local inputs", " ".join(directories)),
     ]
     return "\n".join(plain(line) for label, text in lines if text for line in _wrapped(label, text))

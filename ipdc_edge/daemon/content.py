@@ -20,6 +20,7 @@ from ..codec.unixfs import DIRECTORY, FILE, parse_node
 from ..core.values import Json
 from ..drivers import block_pins
 from ..drivers.block_files import DiskFull
+from ..drivers.block_reading import in_store
 from ..drivers.block_rows import ADDING, PIN, PINNING, UNPINNED, IndexFailed
 from ..drivers.block_verify import check
 from ..drivers.blocks import StoreFull
@@ -78,7 +79,8 @@ class _Tree:
         node = parse_node(cid, block)
         if node.kind == FILE or node.fanout:
             raise BadRequest(reason=f"the block {cid} is no directory and no symlink")
-        (await self.writer()).append_block(cid, block)
+        writer = await self.writer()
+        await in_store(self._store, lambda: writer.append_block(cid, block))
 
     def commit(self) -> None:
         """Make what was taken in the owner's, durably."""
@@ -135,7 +137,8 @@ class Content:
                     break
                 if kind != frames.BLOCK:
                     raise BadRequest(reason=f"a frame {frames.NAMES[kind]} while blocks are added")
-                upload.add(*parse_block(payload))
+                block = parse_block(payload)
+                await in_store(self.daemon.store, lambda block=block: upload.add(*block))  # type: ignore[misc]
             copy = bool(request.get("copy"))
             descriptor = os.dup(fd)  # the thread may outlive the connection
             try:

@@ -29,7 +29,6 @@ from ..core.values import NodeRecord, Vitals
 from ..drivers import sandbox, tls
 from ..drivers.architectures import architectures, reserved
 from ..drivers.block_rows import outlives
-from ..drivers.blocks import BlockStore
 from ..drivers.broker_files import credentials
 from ..drivers.control import ControlServer
 from ..drivers.fetcher import Fetcher
@@ -49,6 +48,7 @@ from .invitations import Invitations
 from .local_inputs import LOCAL_INPUT, LocalInputs
 from .results import Results
 from .service import Service
+from .store import IN_KUBO, begin, open_store
 from .tasks import TaskRunner
 from .whereabouts import Whereabouts
 
@@ -102,7 +102,7 @@ class Daemon:
         self.ledger = Ledger(home.ledger)
         self.birth = self.ledger.next_birth()
         clear_leftovers(home.scratch)
-        self.store = BlockStore(home.blocks, settings.quota(home.state))
+        self.store = open_store(home, settings)
         client = tls.client_context(identity)
         self.fetcher = Fetcher(self.store, client)
         self.vitals = VitalsSampler(home.state)
@@ -138,6 +138,7 @@ class Daemon:
         network = self.settings.allow_network and self.sandbox.network
         can = [app.name for app in self.architectures.values() if network or not app.network]
         return (*can, *([AUTHORITY] if self.domain.identity.has_authority else []),
+                *([IN_KUBO] if self.store.keeps_in == "kubo" else []),
                 *(LOCAL_INPUT + path for path in self.settings.local_inputs),
                 *(self._kubo.capability() if self._kubo is not None else ()))
 
@@ -346,7 +347,7 @@ class Daemon:
         """A command's parameters that are too long for a message: content of the job until it ends. Where
         there is no room for them the job cannot go on."""
         try:
-            self.store.put(cid, data, job)
+            self.store.put(cid, data, job, on_disk=True)  # a message waits for it
         except (IpdcError, OSError, sqlite3.Error) as error:
             self.emit(e.ResultFailed(job, f"its parameters could not be stored: {error}"[:500]))
             return False
@@ -372,7 +373,7 @@ class Daemon:
         self.background.start(self.domain.changed())  # by a command that found no daemon yet and told nobody
         self.mqtt.start()
         membership = self.node.membership
-        for work in (self._sample(), self.whereabouts.look(membership, self.mqtt.reconnect),
+        for work in (begin(self.store), self._sample(), self.whereabouts.look(membership, self.mqtt.reconnect),
                      self.whereabouts.guess(membership, self.mqtt.context)):
             self.background.start(work)
         if self.domain.identity.restored:
@@ -385,6 +386,8 @@ class Daemon:
         await self.stopped.wait()
         if self.failed is None and not self.restarts:
             await service.drain(hurry)
+        if self.store.kubo is not None:
+            self.store.kubo.hurry()
         await control.close()
         await self.background.close()
         await self._say_goodbye()

@@ -91,7 +91,7 @@ class Domain:
         """Make the present list content of this node, for those who fetch it."""
         if self.store.size(self.held.cid) is None:
             self.store.release(MEMBERS)
-            self.store.put(self.held.cid, self.identity.signed, MEMBERS)
+            self.store.put(self.held.cid, self.identity.signed, MEMBERS, on_disk=True)
 
     def admits(self, node: str) -> bool:
         """Whether the node is a member, and not shut out at present."""

@@ -18,6 +18,7 @@ from ..core.values import Json, NodeRecord
 from ..drivers.control import ControlChannel
 from ..drivers.flash import FLASH
 from ..errors import BadRequest, IpdcError, UnknownJob
+from .store import IN_KUBO
 from .submissions import Submissions
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Requests:
             "load": vitals.load, "speed": vitals.speed, "disk_free": vitals.disk_free,
             "temperature": vitals.temperature, "throttled": vitals.throttled, "undervoltage": vitals.undervoltage,
             "throttled_before": vitals.throttled_before, "undervoltage_before": vitals.undervoltage_before,
-            "architecture": record.architecture,
+            "architecture": record.architecture, "store": "kubo" if IN_KUBO in record.capabilities else "embedded",
             "slots": record.slots, "sandbox": record.sandbox, "version": record.version,
             "portal": record.id in self.daemon.node.membership.portals, "self": record.id == self.daemon.id,
         }

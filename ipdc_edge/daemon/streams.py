@@ -20,6 +20,7 @@ from ..codec.runs import MAX_BLOCK, MAX_RUNS, BadRun, encode_manifest, parse_man
 from ..codec.unixfs import CHUNK, MAX_FILE
 from ..core.architecture import BadSpec
 from ..drivers.block_files import ContentWriter
+from ..drivers.block_reading import in_store
 from ..drivers.blocks import BlockStore
 from ..drivers.fetcher import BlockUnavailable, Fetcher
 from ..drivers.provider import Provider
@@ -182,17 +183,20 @@ class Outputs:
             run = self.runs[stream]
             if len(data) > MAX_BLOCK or run["bytes"] % MAX_BLOCK:
                 raise RunnerBroken(reason=f"a block of {len(data)} bytes in a run, or one after a shorter one")
-            run["blocks"].append(self.writer.append(data))
+            run["blocks"].append(await in_store(self.store, lambda: self.writer.append(data)))
             run["bytes"] += len(data)
             return
         self.rest += data
         while len(self.rest) >= CHUNK:
-            with memoryview(self.rest) as view:
-                self.writer.append(view[:CHUNK])
+            with memoryview(self.rest) as whole, whole[:CHUNK] as leaf:
+                await in_store(self.store, lambda leaf=leaf: self.writer.append(leaf))  # type: ignore[misc]
             del self.rest[:CHUNK]
 
-    def commit(self, records: list[int]) -> tuple[str, int]:
+    async def commit(self, records: list[int]) -> tuple[str, int]:
         """(CID, bytes) of the output: the manifest of the runs, or the root of the file."""
+        return await in_store(self.store, lambda: self._commit(records))
+
+    def _commit(self, records: list[int]) -> tuple[str, int]:
         if self.kind == "runs":
             for run, count in zip(self.runs, records):
                 run["records"] = count

@@ -19,6 +19,7 @@ from ..core.architecture import BadSpec, spec_of
 from ..core.events import JobSubmitted, Save
 from ..core.placement import rank
 from ..core.values import JobSpec, NodeRecord
+from ..drivers.block_reading import in_store
 from ..drivers.fetcher import BlockUnavailable
 from ..drivers.provider import Provider
 from ..errors import BadRequest, IpdcError, NotPlaced
@@ -83,7 +84,7 @@ class Submissions:
                           "or shorter names, or put small files together")
         spec = spec_of(raw_cid(block), body)
         bundle_items(body)
-        daemon.store.put(spec.cid, block, owner, durable=True)
+        await in_store(daemon.store, lambda: daemon.store.put(spec.cid, block, owner, durable=True))
         return spec, [str(item["cid"]) for item in bare if item.get("compression")]
 
     async def _locate(self, item: dict[str, Any], owner: str, tell: Tell) -> list[Provider]:

@@ -33,7 +33,8 @@ from ..core.events import (
     TaskProgressed,
 )
 from ..core.values import Attempt, Failure, JobKey, JobSpec, Result
-from ..drivers.block_rows import IndexFailed
+from ..drivers.block_reading import in_store
+from ..drivers.block_rows import IndexFailed, KuboFailed
 from ..drivers.blocks import BlockStore
 from ..drivers.fetcher import BlockUnavailable, Fetcher, FileTooBig, NoFile
 from ..drivers.flash import FLASH
@@ -138,10 +139,10 @@ class TaskRunner:
             async for _, data in self.fetcher.file_blocks(cid, 0, size, self._master(key)):
                 if writer.size + len(data) > size:
                     break
-                writer.append(data)
+                await in_store(self.store, lambda data=data: writer.append(data))  # type: ignore[misc]
             else:
                 if writer.size == size:
-                    writer.commit_file()
+                    await in_store(self.store, writer.commit_file)
                     return
             raise BadSpec(reason=f"its code file {name} has not the {size} bytes that were told")
         finally:
@@ -221,6 +222,8 @@ class TaskRunner:
         except (IpdcError, OSError) as error:
             if isinstance(error, BLAMED):
                 self._tell(key.master, f"job {key.job}, {effect.task}: {error}")
+            if isinstance(error, KuboFailed):
+                await asyncio.sleep(FETCH_PAUSE)  # or it would fail one task after the other, as fast as they come
             self._failed(effect, Failure("node", f"{type(error).__name__}: {error}"[:1000]))
         except Exception as error:  # a bug of ours: the journal shows it, the master hears of it, the daemon goes on
             report_bug(error)
@@ -263,9 +266,9 @@ class TaskRunner:
         try:
             told_params = _for_runner(params, self.node_name)
             done = await runner.run(effect.task, told_params, inputs.read, outputs.write, progress.report, aside.add)
-            cid, size = outputs.commit([stream["records"] for stream in done["streams"]])
+            cid, size = await outputs.commit([stream["records"] for stream in done["streams"]])
             texts = {"log": runner.take_output(), "aside": aside.taken()}
-            kept = {name: self._kept(key, text) for name, text in texts.items()}
+            kept = {name: await self._kept(key, text) for name, text in texts.items()}
             FLASH.wrote(key.job, max(0, done["counters"].get("spilled_bytes", 0)))
             done["counters"]["stored_bytes"] = size + sum(map(len, texts.values()))
         except RunnerTaskFailed as error:
@@ -336,12 +339,12 @@ class TaskRunner:
         if left:
             raise FetchFailed(cid, f"it has not the {size} bytes that were told")
 
-    def _kept(self, key: JobKey, text: bytes) -> str:
+    async def _kept(self, key: JobKey, text: bytes) -> str:
         """The CID of what the user's code printed or set aside, content now; "" when that is nothing."""
         if not text:
             return ""
         cid = raw_cid(text)
-        self.store.put(cid, text, owner_of(key))
+        await in_store(self.store, lambda: self.store.put(cid, text, owner_of(key)))
         return cid
 
     async def close(self) -> None:

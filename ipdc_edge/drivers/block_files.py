@@ -1,7 +1,7 @@
-"""The files in which blocks lie: reading a range piece by piece, and writing a content file of many blocks.
+"""Reading a block piece by piece, and writing a content file of many blocks: what all places of blocks have in common.
 
-Owns open descriptors and bytes on their way to disk. Never knows who holds a block: that is `blocks` and its
-index.
+Owns a block that is open, and what is known of one content file under way. Never knows who holds a block: that is
+`blocks` and its index; where the bytes go is `block_disk` and `block_kubo`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING
 
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.unixfs import FileBuilder
-from ipdc_edge.drivers.block_rows import CONTENT_FILE, File
-from ipdc_edge.drivers.durable import sync_directory, sync_file
 from ipdc_edge.drivers.flash import FLASH
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
     from ipdc_edge.codec.cid import Buffer
-    from ipdc_edge.drivers.block_rows import Group
+    from ipdc_edge.drivers.block_rows import File, Group
     from ipdc_edge.drivers.blocks import BlockStore
 
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127}", re.ASCII)  # it becomes the name of a directory
@@ -56,8 +54,8 @@ class BlockReader:
             self.descriptor = -1
 
 
-class InlinedBlock(BlockReader):
-    """The same for a block that stands in its own CID."""
+class HeldBlock(BlockReader):
+    """The same for a block that is in memory."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(-1, 0, len(data))
@@ -69,11 +67,20 @@ class InlinedBlock(BlockReader):
         self._at += len(data)
         return data
 
+    def close(self) -> None:
+        """Let go of it."""
+        self._data = b""
+
+
+class InlinedBlock(HeldBlock):
+    """One that stands in its own CID."""
+
 
 class ContentWriter:
     """A content file under way: blocks are appended, and become visible all at once by `commit`, or never.
 
-    About 200 bytes of memory for each block until then. Not for two threads at a time.
+    About 200 bytes of memory for each block until then. Not for two threads at a time. A kind of it says where the
+    bytes lie: `write`, `flush`, `read_back`, `settle` and `remove`.
     """
 
     def __init__(self, store: BlockStore, owner: str, name: str) -> None:
@@ -82,9 +89,32 @@ class ContentWriter:
         self.size = 0
         self._store = store
         self._rows: list[tuple[str, int, int]] = []
-        self._path = store.places.content(name)
-        os.makedirs(os.path.dirname(self._path), exist_ok=True)
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+
+    # --- where the bytes lie
+
+    def write(self, cid: str, data: Buffer, offset: int) -> None:
+        """Put a block behind the others."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Have what was written on the disk before there is more."""
+
+    def read_back(self, offset: int, size: int) -> bytes:
+        """The block that was written there."""
+        raise NotImplementedError
+
+    def settle(self, durable: bool) -> File:
+        """All is written: where it lies, before any row says so."""
+        raise NotImplementedError
+
+    def remove(self) -> None:
+        """What was written is nobody's."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of what is open. May be called twice."""
+
+    # --- what comes and becomes of it
 
     def append(self, data: Buffer) -> str:
         """Write a raw leaf and say its CID. StoreFull or DiskFull leave the file as it was."""
@@ -97,19 +127,10 @@ class ContentWriter:
         self._store.take_room(len(data))
         offset = self.size
         self.size += len(data)  # counted at once, so that a failure below is given back with the whole file
-        write_all(self._descriptor, data, offset, self._path)
+        self.write(cid, data, offset)
         FLASH.wrote(self.owner, len(data))
         self._rows.append((cid, len(data), offset))
         return offset
-
-    def flush(self) -> None:
-        """Have what was written on the disk before there is more."""
-        os.fdatasync(self._descriptor)
-        FLASH.synced([self.owner])
-
-    def read_back(self, offset: int, size: int) -> bytes:
-        """What was written there."""
-        return os.pread(self._descriptor, size, offset)
 
     def commit(self, durable: bool = False) -> None:
         """Make the blocks the owner's, in one transaction. With `durable` they survive a power cut."""
@@ -131,34 +152,20 @@ class ContentWriter:
 
     def commit_with(self, groups: list[Group], durable: bool) -> None:
         """`commit`, and rows for blocks elsewhere in the same transaction."""
-        if durable:
-            self._sync()
-        file = File(CONTENT_FILE, self.name, self.size)
+        file = self.settle(durable)
         self._store.commit_writer(self, [(file, self._rows), *groups], durable)
-        self._close()
+        self.close()
 
     def commit_moved(self, old: str) -> int:
         """Have the blocks, which lie in the content file `old`, lie here, durably, without `old`: what this freed."""
-        self._sync()
-        freed = self._store.move_writer(self, old, self._rows)
-        self._close()
+        freed = self._store.move_writer(self, old, self.settle(True), self._rows)
+        self.close()
         return freed
-
-    def _sync(self) -> None:
-        sync_file(self._descriptor, self.owner)
-        directory = os.path.dirname(self._path)
-        sync_directory(directory, self.owner)
-        sync_directory(os.path.dirname(directory), self.owner)
 
     def discard(self) -> None:
         """Remove what was written. Nothing happens after `commit`."""
         self._store.abandon_writer(self)
-        self._close()
-
-    def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self.close()
 
 
 def write_all(descriptor: int, data: Buffer, offset: int, path: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ipdc_edge.drivers.block_rows import PIN, UNPINNED
 
 if TYPE_CHECKING:
+    from ipdc_edge.drivers.block_owners import OwnedBlocks
     from ipdc_edge.drivers.block_rows import Freed
     from ipdc_edge.drivers.blocks import BlockStore
 
@@ -38,7 +39,7 @@ def unpin(store: BlockStore, root: str) -> bool:
         return True
 
 
-def collect(store: BlockStore) -> Freed | None:
+def collect(store: OwnedBlocks) -> Freed | None:
     """Free some of what was unpinned, the oldest first; None when there is nothing left of it."""
     with store._lock:
         freed = store._index.collect(UNPINNED, _COLLECTED)

@@ -9,7 +9,7 @@ when the daemon ends is nobody's at its next start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipdc_edge.errors import IpdcError
@@ -24,6 +24,9 @@ OWN_FILE = 0
 CONTENT_FILE = 1
 REFERENCE = 2
 LOST = 3
+KUBO = 4  # in this machine's IPFS daemon; its "file" is a pin there, named by the CID of what is pinned
+
+KUBO_NAME = "kubo.id"  # the file in a store's directory that has its name in Kubo, where it has blocks there
 
 USER = "user"  # what was added before there were pins
 PIN = "pin."
@@ -49,6 +52,18 @@ class IndexFull(IndexFailed):
     """The disk is full: the index of the block store, {path}, cannot be written. Make room there."""
 
 
+class KuboFailed(IpdcError):
+    """Kubo at {address}, which keeps this node's blocks, failed: {reason}. Look at its journal; `ipdc-edge doctor` says
+    what is wrong with it."""
+
+    retry = True
+
+
+class KuboGone(KuboFailed):
+    """No Kubo answers at {address} ({reason}), and it keeps this node's blocks (store = kubo). Start it: `ipfs daemon`;
+    the node goes on by itself. Or set kubo_api in ipdc.conf to where it is."""
+
+
 class StoreDamaged(IpdcError):
     """The index of the block store, {path}, cannot be read ({reason}). Stop the daemon, move its directory
     away and start again: inputs must be added again, results under jobs/ are not touched."""
@@ -56,7 +71,8 @@ class StoreDamaged(IpdcError):
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a block's bytes lie: `path` is below the store for our own files, absolute for a reference."""
+    """Where a block's bytes lie: `path` is below the store for our own files, absolute for a reference, and for Kubo
+    that of the pin, `owner/CID`."""
 
     place: int
     path: str
@@ -67,7 +83,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that holds many blocks: CONTENT_FILE or REFERENCE, its path, its bytes."""
+    """What holds many blocks: CONTENT_FILE, REFERENCE or KUBO, its path, its bytes."""
 
     place: int
     path: str
@@ -76,15 +92,16 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """What nobody holds any longer and the store may remove: blocks in files of their own, and content files.
+    """What nobody holds any longer and the store may remove: blocks in files of their own, content files, pins.
 
-    `size` is what both take in bytes, `blocks` how many blocks there were, references too.
+    `size` is what all of it takes in bytes, `blocks` how many blocks there were, references too.
     """
 
     cids: list[str]
     content: list[str]
     size: int
     blocks: int
+    pins: list[str] = field(default_factory=list)  # in Kubo, by their names in the index
 
 
 class Row(NamedTuple):

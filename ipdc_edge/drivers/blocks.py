@@ -1,16 +1,19 @@
-"""The embedded block store: IPFS blocks on this node's disk, each kept for as long as somebody owns it.
+"""The block store: IPFS blocks that this node keeps, each for as long as somebody owns it.
 
-Owns the directory of blocks: block files, content files (many blocks in one plain file), references into
-users' files, and the quota over the first two. Never opens a path that somebody names: a reference's path is
-learnt from an open descriptor and used only while it leads to the same file. Never hands out bytes that do
-not have their CID's hash.
+Owns the order in which bytes and rows come and go; who holds what, and the quota, is `block_owners`. Where they lie
+is no affair of its users: in files of this node (`block_disk`: blocks of their own, content files of many, references
+into users' files) or in this machine's Kubo (`block_kubo`), and a store may have some in each. Never opens a path that
+somebody names: a reference's path is learnt from an open descriptor and used only while it leads to the same file.
+Never hands out bytes that do not have their CID's hash.
 
-The interface is synchronous and safe for threads; big reads belong into `asyncio.to_thread`. Layout:
+The interface is synchronous and safe for threads; big reads belong into `asyncio.to_thread`, and with Kubo everything
+that reads or writes bytes (`block_reading`). Layout of its directory:
 
     index.db                    see block_index
     <last 2 of cid>/<cid>       a block in a file of its own
     files/<owner>/<name>        a content file: runs, parts, copies of inputs, interior nodes
     new/                        files on their way to a name; emptied at the start
+    kubo.id                     under which name this store's pins are in Kubo, where it has any
 
 Who an owner is stands in `block_rows`. Bytes come before their row in the index and go after it: a crash leaves
 files without a row, which the next start removes. A row whose bytes a power cut took, because they were not put
@@ -19,22 +22,17 @@ durably, counts as not here as soon as somebody looks. What was unpinned goes wh
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import itertools
 import os
-import stat
-import threading
 from typing import TYPE_CHECKING
 
-from ipdc_edge.codec.cid import BlockMismatch, canonical, inlined, verify, verify_digest
+from ipdc_edge.codec.cid import BlockMismatch, canonical, inlined, verify
 from ipdc_edge.codec.unixfs import MAX_BLOCK
-from ipdc_edge.drivers.block_files import BlockReader, ContentWriter, InlinedBlock, check_owner, write_all
-from ipdc_edge.drivers.block_index import BlockIndex
-from ipdc_edge.drivers.block_places import Places, remove, remove_all
-from ipdc_edge.drivers.block_rows import CONTENT_FILE, LOST, OWN_FILE, REFERENCE, File, Freed, Location, in_doubt
-from ipdc_edge.drivers.durable import sync_directory, sync_file
-from ipdc_edge.drivers.flash import FLASH
+from ipdc_edge.drivers.block_disk import FileWriter, NotThere, OnDisk, check_pieces
+from ipdc_edge.drivers.block_files import BlockReader, ContentWriter, HeldBlock, InlinedBlock, check_owner
+from ipdc_edge.drivers.block_owners import OwnedBlocks
+from ipdc_edge.drivers.block_owners import StoreFull as StoreFull
+from ipdc_edge.drivers.block_places import remove, remove_all
+from ipdc_edge.drivers.block_rows import CONTENT_FILE, KUBO, OWN_FILE, REFERENCE, File, Freed, Location, in_doubt
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
@@ -42,17 +40,9 @@ if TYPE_CHECKING:
 
     from ipdc_edge.codec.cid import Buffer
     from ipdc_edge.drivers.block_import import FileImport
-    from ipdc_edge.drivers.block_rows import Group, Row
-
-_PIECE = 64 << 10  # bytes read at a time when a block is only hashed
-_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
-
-
-class StoreFull(IpdcError):
-    """The block store holds {held} of the {quota} bytes that it may, and {wanted} more do not fit. Raise
-    store_quota in ipdc.conf, unpin what you do not need here (ipdc-edge pin --list, then gc), or let jobs end."""
-
-    retry = True
+    from ipdc_edge.drivers.block_kubo import InKubo
+    from ipdc_edge.drivers.block_places import Places
+    from ipdc_edge.drivers.block_rows import Group
 
 
 class BlockTooBig(IpdcError):
@@ -64,22 +54,36 @@ class ReferenceChanged(IpdcError):
     block {cid} ({reason}). Put the old file back, or add it again and submit with the new CID."""
 
 
-class BlockStore:
-    """Blocks by CID, under owners. `quota` bounds the bytes of our own files; references are free."""
+class BlockStore(OwnedBlocks):
+    """Blocks by CID, under owners. `quota` bounds the bytes of our own files and pins; references are free.
 
-    def __init__(self, directory: str, quota: int) -> None:
-        self.directory = directory
-        self.quota = quota
-        self._lock = threading.RLock()
-        self._names = itertools.count()
-        self._writers: dict[ContentWriter, str] = {}
-        self.places = Places(directory)
-        self._index = BlockIndex(os.path.join(directory, "index.db"))
+    `kubo` is where new blocks go, or with `kubo_reads` only where some that came earlier lie. Whatever reads or writes
+    bytes may then raise KuboFailed, after some seconds; the rest never waits for Kubo.
+    """
+
+    def __init__(self, directory: str, quota: int, kubo: InKubo | None = None, kubo_reads: bool = False) -> None:
+        self.disk = OnDisk(directory)
+        super().__init__(directory, quota)
+        self.kubo = kubo
+        self._into_kubo = None if kubo_reads else kubo
         self.places.sweep(self._index)
         self._held = self._index.held_bytes()
+        if kubo is not None:
+            kubo.known(self._index.content_files(KUBO))
 
-    def put(self, cid: str, data: Buffer, owner: str, durable: bool = False) -> None:
-        """Keep a block for `owner`. With `durable` it survives a power cut once this returns.
+    @property
+    def places(self) -> Places:
+        """Where the store's own files lie."""
+        return self.disk.places
+
+    @property
+    def keeps_in(self) -> str:
+        """Where new blocks go: "embedded" or "kubo", as the setting says it."""
+        return "embedded" if self._into_kubo is None else "kubo"
+
+    def put(self, cid: str, data: Buffer, owner: str, durable: bool = False, on_disk: bool = False) -> None:
+        """Keep a block for `owner`. With `durable` it survives a power cut once this returns; with `on_disk` it lies in
+        a file of this node whatever the store, which takes no time.
 
         BlockMismatch if `data` is not `cid`, StoreFull, DiskFull, BlockTooBig.
         """
@@ -95,16 +99,19 @@ class BlockStore:
             if known is not None and known.place != REFERENCE and known.durable >= durable:
                 self._index.hold(owner, cid, durable)
                 return
-            self._take_room(len(data))
-        temporary = self.places.under_way(cid, next(self._names))
+            if on_disk or self._into_kubo is None:
+                self._take_room(len(data))
+        if not on_disk and self._into_kubo is not None:
+            writer = self.new_file(owner)
+            try:
+                writer.append_block(cid, data)
+                return writer.commit(durable)
+            finally:
+                writer.discard()
         try:
-            self._write_file(temporary, data, owner, durable)
-            with self._lock:
-                self._adopt(temporary, cid, len(data), owner, durable)
+            self.disk.put(self, cid, data, owner, durable)
         except BaseException:
-            remove(temporary)
-            with self._lock:
-                self._held -= len(data)
+            self.give_room(len(data))
             raise
 
     def get(self, cid: str) -> bytes | None:
@@ -116,6 +123,8 @@ class BlockStore:
         reader, location = self._open(cid)
         if reader is None:
             return None
+        if location is not None and location.place == KUBO:
+            location = None  # it was checked
         try:
             data = reader.read(reader.size)
         finally:
@@ -133,23 +142,16 @@ class BlockStore:
     def open_block(self, cid: str) -> BlockReader | None:
         """The block, checked like in `get` but never held whole: the caller reads pieces and closes."""
         reader, location = self._open(cid)
-        if reader is None or location is None:
+        if reader is None or location is None or location.place == KUBO:
             return reader
-        digest = hashlib.sha256()
-        at = location.offset
-        end = at + location.size
         try:
-            while at < end and (piece := os.pread(reader.descriptor, min(_PIECE, end - at), at)):
-                digest.update(piece)
-                at += len(piece)
+            reason = check_pieces(cid, location, reader)
         except OSError:
             reader.close()
             raise
-        try:
-            verify_digest(cid, digest.digest(), b"")
-        except BlockMismatch:
+        if reason:
             reader.close()
-            self._found_damaged(cid, location, "its bytes changed" if at == end else "it became shorter")
+            self._found_damaged(cid, location, reason)
             return None
         return reader
 
@@ -172,7 +174,8 @@ class BlockStore:
         check_owner(owner)
         name = os.path.join(owner, os.urandom(8).hex())
         with self._lock:
-            writer = ContentWriter(self, owner, name)
+            kind = self._into_kubo.writer if self._into_kubo is not None else FileWriter
+            writer: ContentWriter = kind(self, owner, name)
             self._writers[writer] = owner
         return writer
 
@@ -199,53 +202,6 @@ class BlockStore:
         finally:
             upload.discard()
 
-    def release(self, owner: str) -> None:
-        """Free all that only this owner holds, open content files too. Nothing to do for an unknown owner."""
-        check_owner(owner)
-        with self._lock:
-            for writer in [writer for writer, holder in self._writers.items() if holder == owner]:
-                writer.discard()
-            self._remove(self._index.release(owner), owner)
-
-    def hold_all(self, owner: str, cids: Iterable[str]) -> list[str]:
-        """Keep those blocks for `owner` that are here, without a look at their bytes; the CIDs of the others. A power
-        cut takes it back until something durable is done."""
-        check_owner(owner)
-        with self._lock:
-            return self._index.hold_all(owner, [cid for cid in map(canonical, cids) if inlined(cid) is None])
-
-    def holds(self, owner: str, cid: str) -> bool:
-        """Whether this owner holds the block."""
-        with self._lock:
-            return self._index.holds(owner, canonical(cid))
-
-    def transfer(self, old: str, new: str) -> None:
-        """What `old` holds is held by `new` from now on, durably; `new` must not hold anything yet."""
-        check_owner(new)
-        with self._lock:
-            self._index.rename_owner(old, new)
-        FLASH.moved(old, new)
-
-    def owners(self) -> list[str]:
-        """Everyone who holds something, by name."""
-        with self._lock:
-            return self._index.owners()
-
-    def holders(self) -> list[tuple[str | None, int]]:
-        """Everyone who holds something, and the bytes of it; None for blocks that nobody holds."""
-        with self._lock:
-            return self._index.holders()
-
-    def owned_bytes(self, prefix: str) -> int:
-        """The bytes of the blocks that owners hold whose names begin so."""
-        with self._lock:
-            return self._index.owned_bytes(prefix)
-
-    def rows(self, after: int, most: int) -> list[Row]:
-        """The blocks behind the row `after`, in the order in which they came."""
-        with self._lock:
-            return self._index.rows(after, most)
-
     def has_content_file(self, name: str) -> bool:
         """Whether blocks lie in that file, or are being written to it."""
         with self._lock:
@@ -256,24 +212,14 @@ class BlockStore:
         with self._lock:
             return self._index.has_own_file(cid)
 
-    def stat(self) -> dict[str, int]:
-        """blocks (all that can be read), bytes (of our own files), references, lost (damaged), quota."""
-        with self._lock:
-            counts = self._index.count()
-            return {
-                "blocks": counts[OWN_FILE] + counts[CONTENT_FILE] + counts[REFERENCE],
-                "bytes": self._held,
-                "references": counts[REFERENCE],
-                "lost": counts[LOST],
-                "quota": self.quota,
-            }
-
     def close(self) -> None:
         """Discard what was not committed and close the index."""
         with self._lock:
             for writer in list(self._writers):
                 writer.discard()
             self._index.close()
+        if self.kubo is not None:
+            self.kubo.close()
 
     # --- for ContentWriter and FileImport
 
@@ -301,13 +247,13 @@ class BlockStore:
             del self._writers[writer]
             self._remove_unused(writer.name)
 
-    def move_writer(self, writer: ContentWriter, old: str, rows: list[tuple[str, int, int]]) -> int:
-        """Have the blocks of the content file `old` lie in this one: the bytes that this freed."""
+    def move_writer(self, writer: ContentWriter, old: str, file: File, rows: list[tuple[str, int, int]]) -> int:
+        """Have the blocks of the content file `old` lie in this one, which is `file`: the bytes that this freed."""
         with self._lock:
             if writer not in self._writers:
                 raise ValueError("a content file that was discarded cannot be committed")
             try:
-                self._index.move(old, File(CONTENT_FILE, writer.name, writer.size), rows)
+                self._index.move(old, file, rows)
             except BaseException as error:
                 if in_doubt(error):
                     del self._writers[writer]  # the file stays, and counts
@@ -320,61 +266,17 @@ class BlockStore:
         with self._lock:
             if self._writers.pop(writer, None) is not None:
                 self._held -= writer.size
-                remove(self.places.content(writer.name))
-
-    def take_room(self, size: int) -> None:
-        """Count `size` more bytes as held, or raise StoreFull."""
-        with self._lock:
-            self._take_room(size)
-
-    def check_room(self, size: int) -> None:
-        """Raise StoreFull already now if so much cannot come."""
-        with self._lock:
-            self._take_room(size)
-            self._held -= size
+                writer.remove()
 
     # --- inside
-
-    def _take_room(self, size: int) -> None:
-        if self._held + size > self.quota >= size:
-            from ipdc_edge.drivers.block_pins import collect
-
-            while self._held + size > self.quota and collect(self) is not None:
-                pass
-        if self._held + size > self.quota:
-            raise StoreFull(held=self._held, quota=self.quota, wanted=size)
-        self._held += size
 
     def _remove(self, freed: Freed, *owners: str) -> None:
         """Remove files whose rows are gone, and the owners' directories where that was all."""
         self._held -= freed.size
+        if self.kubo is not None:
+            self.kubo.unpin(freed.pins)
         remove_all([*map(self.places.block, freed.cids), *map(self.places.content, freed.content)])
         self.places.remove_empty([*owners, *(os.path.dirname(name) for name in freed.content)])
-
-    def _adopt(self, temporary: str, cid: str, size: int, owner: str, durable: bool) -> None:
-        """Give a written block its name and its row. Another thread may have been faster: then its bytes
-        count once."""
-        path = self.places.block(cid)
-        subdirectory = os.path.dirname(path)
-        fresh = not os.path.isdir(subdirectory)
-        if fresh:
-            os.makedirs(subdirectory, exist_ok=True)
-        again = self._index.has_own_file(cid) or os.path.exists(path)
-        os.rename(temporary, path)
-        try:
-            if durable:
-                sync_directory(subdirectory, owner)
-                if fresh:
-                    sync_directory(self.directory, owner)
-            self.record(owner, [(None, [(cid, size, 0)])], durable)
-        except BaseException as error:
-            if not again and in_doubt(error):
-                self._held += size  # what the caller gives back: it stays
-            elif not again:
-                remove(path)
-            raise
-        if again:
-            self._held -= size
 
     def _open(self, cid: str) -> tuple[BlockReader | None, Location | None]:
         """(reader, location), not verified; a reader without a location is inlined and needs no check."""
@@ -386,30 +288,33 @@ class BlockStore:
             location = self._index.locate(cid)
         if location is None:
             return None, None
-        if location.place == REFERENCE:
-            path = location.path
-        elif location.place == CONTENT_FILE:
-            path = self.places.content(location.path)
-        else:
-            path = self.places.block(cid)
         try:
-            # a reference's path may lead to anything by now: never wait for a pipe to open
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            # only a file that is gone says something about the block; too many open files, say, does not
+            if location.place == KUBO:
+                return self._from_kubo(cid, location), location
+            return self.disk.open(cid, location), location
+        except (NotThere, OSError) as error:
             with self._lock:
                 moved = self._index.locate(cid) != location
             if moved:
                 return self._open(cid)
-            if error.errno != errno.ENOENT and (location.place != REFERENCE or error.errno in _PASSING):
+            if isinstance(error, OSError):
                 raise
-            self._found_damaged(cid, location, os.strerror(error.errno or 0))
+            self._found_damaged(cid, location, str(error))
             return None, None
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            self._found_damaged(cid, location, "it is no regular file")
-            return None, None
-        return BlockReader(descriptor, location.offset, location.size), location
+
+    def _from_kubo(self, cid: str, location: Location) -> BlockReader:
+        """The block, checked. NotThere, KuboFailed."""
+        if self.kubo is None:
+            raise NotThere("it was in a Kubo that this store has no more")
+        data = self.kubo.get(cid)
+        if data is None:
+            raise NotThere("Kubo has it no more")
+        try:
+            verify(cid, data)
+        except BlockMismatch:
+            self.kubo.damaged(cid, location.path)
+            raise NotThere("its bytes changed in Kubo") from None
+        return HeldBlock(data)
 
     def _found_damaged(self, cid: str, location: Location, reason: str) -> None:
         """Bytes that are not their block: an error for a user's file, a lost block for one of ours."""
@@ -427,19 +332,12 @@ class BlockStore:
 
     def _remove_unused(self, name: str) -> int:
         """Remove a content file if no block lies in it any more: nobody's release would. Its bytes, or 0."""
-        size = self._index.forget_unused(name)
-        if size is None:
+        file = self._index.forget_unused(name)
+        if file is None:
             return 0
-        remove(self.places.content(name))
-        self._held -= size
-        return size
-
-    def _write_file(self, path: str, data: Buffer, owner: str, durable: bool) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        try:
-            write_all(descriptor, data, 0, path)
-            FLASH.wrote(owner, len(data))
-            if durable:
-                sync_file(descriptor, owner)
-        finally:
-            os.close(descriptor)
+        if file.place == KUBO and self.kubo is not None:
+            self.kubo.unpin([name])
+        elif file.place == CONTENT_FILE:
+            remove(self.places.content(name))
+        self._held -= file.size
+        return file.size

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ipdc_edge.codec.cid import RAW, canonical, inlined, parse_cid
 from ipdc_edge.codec.unixfs import FILE, MAX_DEPTH, BadNode, parse_node
 from ipdc_edge.drivers.block_reading import get_block
+from ipdc_edge.drivers.block_rows import KuboFailed
 from ipdc_edge.drivers.blocks import ReferenceChanged
 from ipdc_edge.drivers.provider import KUBO, Provider, ProviderFault, ProviderPool
 from ipdc_edge.errors import IpdcError
@@ -83,8 +84,8 @@ class Fetcher:
                 return data
         except ReferenceChanged as error:
             reasons.append(str(error).rstrip("."))
-        except OSError as error:
-            reasons.append(f"the own store: {error}")
+        except (OSError, KuboFailed) as error:
+            reasons.append(f"the own store: {str(error).rstrip('.')}")
         for provider in dict.fromkeys(providers):
             try:
                 return await self.ask(provider, cid)
@@ -156,7 +157,7 @@ class Fetcher:
         return inlined(cid) is not None or self._store.size(cid) is not None
 
     async def own(self, cid: str) -> bytes | None:
-        """A block of the own store. ReferenceChanged, OSError."""
+        """A block of the own store. ReferenceChanged, OSError, KuboFailed."""
         return await get_block(self._store, cid)
 
     async def ask(self, provider: Provider, cid: str, received: Callable[[int], None] | None = None) -> bytes:

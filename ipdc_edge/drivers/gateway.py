@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import h11
 
+from ipdc_edge.drivers.block_rows import KuboFailed
 from ipdc_edge.drivers.gateway_content import content
 from ipdc_edge.drivers.gateway_door import Door
 from ipdc_edge.drivers.gateway_http import Answer, Connection, split_target
@@ -112,7 +113,7 @@ class Gateway:
             else:
                 await self._serve(connection, peer)
             await connection.end()
-        except (OSError, h11.ProtocolError):  # TimeoutError is an OSError
+        except (OSError, h11.ProtocolError, KuboFailed):  # TimeoutError is an OSError
             if not connection.refused:  # that was counted; how its peer takes it says nothing
                 self._count_refusal()  # a peer that vanished or stalled in the middle of something
         finally:

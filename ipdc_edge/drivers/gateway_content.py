@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ipdc_edge.codec.cid import BadCid, parse_cid
 from ipdc_edge.drivers.block_reading import open_block
+from ipdc_edge.drivers.block_rows import KuboFailed
 from ipdc_edge.drivers.blocks import ReferenceChanged
 from ipdc_edge.drivers.gateway_http import CAR_TYPE, RAW_TYPE, Answer, matches, wanted_format
 
@@ -47,6 +48,8 @@ async def content(store: BlockStore, path: str, query: dict[str, str], headers: 
         return absent(headers, _GONE)
     except OSError as error:
         return Answer(500, f"this block cannot be read now ({error.strerror})")
+    except KuboFailed:
+        return Answer(503, "this block is in a Kubo that does not answer now", (("Retry-After", "5"),))
 
 
 async def _block(store: BlockStore, cid: str, query: dict[str, str], headers: dict[bytes, bytes]) -> Answer:

@@ -8,10 +8,12 @@ password. Source: https://docs.ipfs.tech/reference/kubo/rpc/
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import threading
+import time
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 TIMEOUT = 20.0  # seconds for each piece that goes or comes
 KEPT = 4  # connections
 MOST_BLOCK = 2 << 20  # bytes; bigger blocks Kubo does not make, nor passes on
+STALLED, PIN_TRIES = 3.0, 3  # seconds in which a pin gets no further before it is looked at; how often it is tried
 MOST_ANSWER = 1 << 20  # bytes of any other answer, or of one line of a list
 _NOT_THERE = ("could not find", "not found", "is not pinned", "not pinned")
 
@@ -69,12 +72,34 @@ class KuboRpc:
         said = self._unless_missing("block/stat", [("arg", cid), ("offline", _word(offline))])
         return None if said is None else int(self._field(said, "Size"))
 
+    def remove_block(self, cid: str) -> None:
+        """Remove a block, where no pin keeps it; that its bytes are damaged does not matter."""
+        self.call("block/rm", [("arg", cid), ("force", "true")])
+
     # --- pins
 
-    def pin(self, cid: str, name: str = "", offline: bool = True) -> bool:
-        """Keep the block and all that it links to; False when some of it is not here (with `offline`)."""
-        arguments = [("arg", cid), ("name", name), ("offline", _word(offline))]
-        return self._unless_missing("pin/add", arguments) is not None
+    def pin(self, cid: str, name: str = "") -> bool:
+        """Keep the block and all that it links to, which Kubo reads for that; False when some of it is not here. Kubo
+        looks for that in its network, whatever `offline` says, and goes on looking: it is asked where it stands."""
+        arguments = [("arg", cid), ("name", name), ("progress", "true")]
+        for _ in range(PIN_TRIES):
+            seen, since = 0, time.monotonic()
+            with contextlib.closing(self.lines("pin/add", arguments)) as lines:
+                for line in lines:
+                    said = json.loads(line)
+                    if "Pins" in said:
+                        return True
+                    if said.get("Progress", 0) > seen:
+                        seen, since = said["Progress"], time.monotonic()
+                    elif time.monotonic() - since > STALLED:
+                        break
+            if not self._is_whole(cid):
+                return False
+        raise KuboRefused(address=self.address, reason=f"it could not pin {cid}, although all of it is there")
+
+    def _is_whole(self, cid: str) -> bool:
+        arguments = [("arg", cid), ("offline", "true"), ("progress", "false")]
+        return self._unless_missing("dag/stat", arguments) is not None
 
     def unpin(self, cid: str) -> bool:
         """Undo `pin`; False where it was not pinned."""

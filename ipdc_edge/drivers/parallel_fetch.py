@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ipdc_edge.codec.cid import RAW, parse_cid
 from ipdc_edge.codec.unixfs import CHUNK, MAX_BLOCK
 from ipdc_edge.drivers.block_reading import SMALL
+from ipdc_edge.drivers.block_rows import KuboFailed
 from ipdc_edge.drivers.blocks import ReferenceChanged
 from ipdc_edge.drivers.fetcher import BlockUnavailable, Fetcher, open_node
 from ipdc_edge.drivers.provider import ProviderFault, ProviderLied
@@ -354,8 +355,8 @@ class ParallelFile:
             block.data = await self._fetcher.own(block.cid)
         except ReferenceChanged as error:
             block.fault = str(error).rstrip(".")
-        except OSError as error:
-            block.fault = f"the own store: {error}"
+        except (OSError, KuboFailed) as error:
+            block.fault = f"the own store: {str(error).rstrip('.')}"
         except Exception as error:
             block.error = error
         block.here = False

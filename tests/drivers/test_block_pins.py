@@ -1,8 +1,7 @@
-"""Pins, what was unpinned, and the quota, over a store on a real disk."""
+"""Pins, what was unpinned, and the quota, over a store of each kind."""
 
 from __future__ import annotations
 
-import os
 import tracemalloc
 from contextlib import suppress
 
@@ -14,15 +13,15 @@ from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.drivers.block_pins import collect, compact, settle, sparse, unpin
 from ipdc_edge.drivers.block_verify import check
 from ipdc_edge.drivers.blocks import BlockStore, StoreFull
-from tests.drivers.test_blocks import files
+from tests.drivers.stores import kind as kind  # a fixture
 
 SIZE, QUOTA = 1000, 6500  # of a block; six blocks fit
 JOB = "20260101-000000-abcd"
 
 
 @pytest.fixture
-def store(tmp_path):
-    store = BlockStore(str(tmp_path / "blocks"), QUOTA)
+def store(kind, tmp_path):
+    store = kind.open(str(tmp_path / "blocks"), QUOTA)
     yield store
     store.close()
 
@@ -54,8 +53,8 @@ TREES = {"x": [0, 1], "y": [1, 2, 3], "z": [4, 5, 6, 7], "w": [0, 7]}
     st.tuples(st.sampled_from(["pin", "unpin"]), st.sampled_from(sorted(TREES))),
     st.tuples(st.sampled_from(["put", "release", "collect"]), st.integers(0, 7)),
 ), max_size=14))
-def test_the_quota_is_kept_and_so_is_what_is_pinned(tmp_path_factory, steps):
-    store = BlockStore(str(tmp_path_factory.mktemp("store")), QUOTA)
+def test_the_quota_is_kept_and_so_is_what_is_pinned(kind, tmp_path_factory, steps):
+    store = kind.open(str(tmp_path_factory.mktemp("store")), QUOTA)
     pinned: set[str] = set()
     job: set[int] = set()
     for what, which in steps:
@@ -82,7 +81,7 @@ def test_the_quota_is_kept_and_so_is_what_is_pinned(tmp_path_factory, steps):
         except StoreFull:
             assert what in ("pin", "put")
             assert store.owned_bytes("unpinned.") == 0, "there was something to free"
-        size = sum(os.path.getsize(path) for path in files(store.directory))
+        size = kind.size(store)
         assert size == store.stat()["bytes"] <= QUOTA
         kept = {number for tree in pinned for number in TREES[tree]} | job
         assert all(store.get(raw_cid(data_of(number))) == data_of(number) for number in kept)
@@ -109,7 +108,7 @@ def test_what_can_never_fit_costs_nothing_else(store):
     assert store.has(raw_cid(data_of(0)))
 
 
-def test_collecting_goes_piece_by_piece(store, monkeypatch):
+def test_collecting_goes_piece_by_piece(kind, store, monkeypatch):
     from ipdc_edge.drivers import block_pins
 
     monkeypatch.setattr(block_pins, "_COLLECTED", 2)
@@ -119,10 +118,10 @@ def test_collecting_goes_piece_by_piece(store, monkeypatch):
     while (freed := collect(store)) is not None:
         found.append((freed.blocks, freed.size))
     assert found == [(2, 0), (2, 0), (1, 5 * SIZE)]
-    assert store.owners() == [] and files(store.directory) == []
+    assert store.owners() == [] and kind.kept(store) == []
 
 
-def test_a_block_that_stays_does_not_keep_the_room_of_all_others(store):
+def test_a_block_that_stays_does_not_keep_the_room_of_all_others(kind, store):
     """Small files of one import share a file on disk."""
     pin(store, "big", [0, 1, 2, 3, 4])
     pin(store, "small", [3])
@@ -130,13 +129,13 @@ def test_a_block_that_stays_does_not_keep_the_room_of_all_others(store):
     assert [freed.size for freed in iter(lambda: collect(store), None)] == [0]
     (path,) = sparse(store, 10)
     assert compact(store, path) == 4 * SIZE
-    assert store.stat()["bytes"] == SIZE == sum(os.path.getsize(path) for path in files(store.directory))
+    assert store.stat()["bytes"] == SIZE == kind.size(store)
     assert store.get(raw_cid(data_of(3))) == data_of(3) and sparse(store, 10) == []
     store.close()
-    store.__init__(store.directory, QUOTA)
+    store = kind.open(store.directory, QUOTA)
     assert store.get(raw_cid(data_of(3))) == data_of(3) and store.stat()["bytes"] == SIZE
     assert unpin(store, "small") and [freed.size for freed in iter(lambda: collect(store), None)] == [SIZE]
-    assert files(store.directory) == []
+    assert kind.kept(store) == []
 
 
 def test_who_reads_while_a_block_is_moved_gets_it(store, monkeypatch):
@@ -158,15 +157,13 @@ def test_who_reads_while_a_block_is_moved_gets_it(store, monkeypatch):
     assert store.stat()["lost"] == 0
 
 
-def test_damage_is_not_moved(store):
+def test_damage_is_not_moved(kind, store):
     pin(store, "big", [0, 1, 2, 3])
     pin(store, "small", [1, 2])
     unpin(store, "big")
     list(iter(lambda: collect(store), None))
-    (path,) = files(store.directory)
-    with open(path, "r+b") as file:
-        file.seek(SIZE)
-        file.write(b"x")
+    assert len(kind.kept(store)) == 1
+    kind.damage(store, raw_cid(data_of(1)), "change")
     assert compact(store, sparse(store, 1)[0]) == 3 * SIZE
     assert store.get(raw_cid(data_of(1))) is None and store.stat()["lost"] == 1
     assert store.get(raw_cid(data_of(2))) == data_of(2)
