@@ -17,8 +17,9 @@ BOARD = {
     "cpu_idle": 0.5, "cpu_count": 4, "load": 1.234, "speed": 0.21, "memory_available": 64 * MB,
     "memory_total": 128 * MB, "disk_free": 3 << 30, "temperature": 48.3, "throttled": False, "undervoltage": False,
     "throttled_before": False, "undervoltage_before": False, "architecture": "armhf on aarch64",
-    "capabilities": ["mapreduce", "input-local:/srv/logs"], "sandbox": "systemd without memory cgroup",
-    "version": "0.1.0", "portal": True, "address": "10.0.0.7:18830", "gateway": "10.0.0.7:18831",
+    "capabilities": ["mapreduce", "input-local:/srv/logs", "kubo:12D3KooW:4101"],
+    "sandbox": "systemd without memory cgroup", "version": "0.1.0", "portal": True, "address": "10.0.0.7:18830",
+    "gateway": "10.0.0.7:18831",
 }
 OTHER = {"id": "Qm2", "name": "z", "state": "lost", "self": True}
 
@@ -49,7 +50,8 @@ def test_all_about_one_by_its_name_or_id(three: Any, capsys: pytest.CaptureFixtu
                  "address      10.0.0.7:18830", "machine      armhf on aarch64",
                  "processor    4 at speed 0.21, 50% idle, load 1.23", "memory       64.0 MB available of 128 MB",
                  "disk         3.0 GB free", "temperature  48 °C", "power        no trouble is told", "slots        2",
-                 "sandbox      systemd without memory cgroup", "can do       mapreduce", "local inputs /srv/logs"):
+                 "sandbox      systemd without memory cgroup", "can do       mapreduce", "kubo         12D3KooW",
+                 "local inputs /srv/logs"):
         assert line in shown.splitlines()
     assert main(["nodes", "kitchen", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [BOARD]
