@@ -72,3 +72,4 @@ def test_what_may_not_be_in_a_key(data: bytes) -> None:
 ])  # fmt: skip
 def test_nothing_that_is_shown_has_the_key_in_it(shown: str) -> None:
     assert KEY.key.hex()[:16] not in shown and KEY.key.hex()[-16:] not in shown
+    assert repr(KEY.key)[2:34] not in shown
