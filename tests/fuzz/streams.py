@@ -158,7 +158,7 @@ class Content:
 class NoFile:
     """A store of which nothing is kept."""
 
-    quota = 1 << 40
+    kubo, quota = None, 1 << 40
 
     def new_file(self, owner: str) -> NoFile:
         return self

@@ -88,7 +88,8 @@ def examine(home: Home, seconds: float = LIMIT) -> list[Check]:
     ]
     if read is None:
         return together(looks, seconds)
-    checks = together([*looks, Look("broker", lambda: service.broker(home, read))], seconds)
+    checks = together([*looks, Look("kubo", lambda: programs.kubo(read)),
+                       Look("broker", lambda: service.broker(home, read))], seconds)
     brokers = [check for check in checks if check.check == "broker"]
     told, seen = brokers[0] if len(brokers) > 1 else None, brokers[-1]  # by the daemon, and from here
     running = any(check.check == "daemon" and check.ok is not None for check in checks) or bool(heard)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ipdc_edge.commands.doctor.check import Check
 from ipdc_edge.drivers.broker import find_mosquitto, mosquitto_version
 from ipdc_edge.errors import IpdcError
+from ipdc_edge.settings import Settings
 
 
 class Module(NamedTuple):
@@ -79,6 +80,25 @@ def avahi(path: str | None = None) -> Iterator[Check]:
                     f"sudo apt install {' '.join(missing)}")
     else:
         yield Check("avahi", True, "is installed; nodes on a LAN are found by mDNS")
+
+
+def kubo(read: Settings, patience: float = 5.0) -> Iterator[Check]:
+    """The IPFS daemon that keeps this node's content; nothing where its own files do."""
+    if read.store != "kubo":
+        return
+    from ipdc_edge.drivers.kubo_rpc import KuboRpc
+
+    rpc = KuboRpc(read.kubo_api, patience)
+    try:
+        version = rpc.version()
+    except IpdcError as error:
+        yield Check("kubo", False, f"keeps this node's content, and does not answer at {rpc.address}: "
+                    f"{error.details.get('reason')}",
+                    "start it: ipfs daemon; or set kubo_api to where it is, or store = embedded, in ipdc.conf")
+    else:
+        yield Check("kubo", True, f"{version} at {rpc.address} keeps this node's content")
+    finally:
+        rpc.close()
 
 
 def numbers(version: str) -> tuple[int, ...]:
