@@ -7,6 +7,7 @@ with its last token.
     ensure       {"name"} -> {"id"}                        makes the node's key and its domain of one
     verify       {"list": base64, "authority": PEM} -> {"ok": true} or {"ok": false, "reason"}
     verify-swarm-key, likewise: the key of the Kubo nodes' network
+    make-swarm-key -> {}                                   where the domain, of an earlier version, has none
     expel NODE   -> {"version", "id"}
     announce     {"members": {id: "host:port"}, "payload": text} -> {"told": [ids]}      see drivers/announce.py
     serve        lines of JSON, see drivers/join_server.py
@@ -64,6 +65,9 @@ def _answer(home: Home, words: list[str]) -> Answer:
 
             question = _input()
             return {"told": announce(home, dict(question["members"]), str(question["payload"]).encode())}
+        case ["make-swarm-key"]:
+            authority.make_swarm_key(home)
+            return {}
         case ["expel", node]:
             before = identity.load(home).members
             after = authority.expel(home, node)

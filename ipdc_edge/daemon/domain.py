@@ -150,6 +150,10 @@ class Domain:
 
             raise BadSwarmKey(reason=str(answer.get("reason"))[:300])
 
+    async def make_swarm_key(self) -> None:
+        """Has this authority make one where there is none. Raises IpdcError, OSError."""
+        await self._child("make-swarm-key")
+
     async def _judge(self, word: str, data: bytes) -> dict[str, object]:
         with open(self.identity.authority_certificate, encoding="ascii") as file:
             question = {"list": base64.b64encode(data).decode(), "authority": file.read()}

@@ -55,6 +55,7 @@ class KuboNetwork:
         self.found: Running | None = None
         self._rpc = KuboRpc(daemon.settings.kubo_api, DIAL)
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._making = asyncio.Lock()
         self._round_at = self._see_at = self._renew_at = 0.0
         self._renewed = -1  # version of the member list with which the key was asked for last
         self._busy = False
@@ -146,11 +147,24 @@ class KuboNetwork:
     async def page(self) -> str:
         """The signed key, for other members, as the gateway gives it out; "" while there is none to give. One that was
         made with a newer list than the one that is enforced here would still reach who is expelled by that."""
-        domain = self.daemon.domain
-        data = await asyncio.to_thread(identity.swarm_key, self.daemon.home, domain.identity.authority)
+        home, domain = self.daemon.home, self.daemon.domain
+        data = await asyncio.to_thread(identity.swarm_key, home, domain.identity.authority)
+        if not data and domain.identity.has_authority and not domain.identity.alone:
+            await self._make()
+            data = await asyncio.to_thread(identity.swarm_key, home, domain.identity.authority)
         if not data or not domain.enforced.is_set() or swarm_key.parse(data)[0].version > domain.members.version:
             return ""
         return data.decode("ascii")
+
+    async def _make(self) -> None:
+        """The key of a domain of an earlier version. Who asks meanwhile waits, for one child and not for one each."""
+        async with self._making:
+            domain = self.daemon.domain
+            if not await asyncio.to_thread(identity.swarm_key, self.daemon.home, domain.identity.authority):
+                try:
+                    await domain.make_swarm_key()
+                except (IpdcError, OSError) as error:
+                    note(f"the key of the private network cannot be made: {error}")
 
     async def renewed(self) -> bool:
         """`renew`, when it was seen who is there."""

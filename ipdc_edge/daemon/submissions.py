@@ -111,6 +111,7 @@ class Submissions:
         """The size of a file that Kubo has or can reach, and that is here now. `asked` says who has it not."""
         from . import kubo_content  # for what is nowhere else
 
+        await tell({"fetching": cid, "bytes": 0})  # Kubo may search for a while
         try:
             kubo = await kubo_content.found(self.daemon, cid)
         except BlockUnavailable as error:

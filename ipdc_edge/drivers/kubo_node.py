@@ -105,11 +105,14 @@ def prepare(home: Home, settings: Settings, own: Identity) -> str:
     path = os.path.join(home.kubo, "config")
     try:
         os.makedirs(home.kubo, mode=0o700, exist_ok=True)
-        if not os.path.exists(path):
+        fresh = not os.path.exists(path)
+        if fresh:
             _init(program, home)
         os.chmod(home.kubo, 0o700)
         with open(path, "rb") as file:
             found = json.loads(file.read(MOST_CONFIG))
+        if fresh:  # later the owner's own
+            found["Datastore"]["StorageMax"] = f"{settings.quota(home.state)}B"
         wanted = configured(found, settings)
         peer = str(wanted["Identity"]["PeerID"])
         if not PEER.fullmatch(peer):
@@ -150,7 +153,9 @@ def exec_kubo(home: Home, settings: Settings, own: Identity) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     program = find_ipfs()
-    os.execve(program, [program, "--repo-dir", home.kubo, "daemon", "--migrate=true"], _environment(home))
+    # what nobody pinned goes when the repository is full
+    words = [program, "--repo-dir", home.kubo, "daemon", "--migrate=true", "--enable-gc"]
+    os.execve(program, words, _environment(home))
 
 
 def running(home: Home) -> Running | None:

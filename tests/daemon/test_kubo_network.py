@@ -138,3 +138,21 @@ def test_of_what_members_say_the_newest_key_that_the_authority_signed_counts(tmp
         assert await network.renew() and kept(node) == newer
 
     run(node, check)
+
+
+def test_the_authority_of_a_domain_of_an_earlier_version_makes_one_key_when_members_ask(tmp_path: Path) -> None:
+    home = make_creator(tmp_path)
+    os.unlink(os.path.join(identity.domains(home), identity.load(home).authority, identity.SWARM))
+
+    async def check(daemon: Daemon) -> None:
+        children, make = [], daemon.domain.make_swarm_key
+
+        async def counted() -> None:
+            children.append(1)
+            await make()
+
+        daemon.domain.make_swarm_key = counted  # type: ignore[method-assign]
+        pages = await asyncio.gather(*(daemon.kubo().page() for _ in range(5)))
+        assert set(pages) == {kept(home).decode()} and pages[0] and len(children) == 1
+
+    run(home, check)

@@ -94,6 +94,7 @@ class FewBlocks:
     """A store with a leaf and a directory in it, beside the blocks that are in their names."""
 
     blocks = {LEAF: BLOCK, FOLDER: FOLDER_BLOCK}
+    kubo = None  # as of a store that keeps all on its disk
 
     def size(self, cid: str) -> int | None:
         data = self.get(cid)
@@ -157,7 +158,7 @@ class Content:
 class NoFile:
     """A store of which nothing is kept."""
 
-    quota = 1 << 40
+    kubo, quota = None, 1 << 40
 
     def new_file(self, owner: str) -> NoFile:
         return self

@@ -24,6 +24,7 @@ from ipdc_edge.codec import (
     records,
     runs,
     sorted_values,
+    swarm_key,
     unixfs,
 )
 from ipdc_edge.codec import messages as mqtt
@@ -31,6 +32,7 @@ from ipdc_edge.codec.node_id import node_id
 from ipdc_edge.core import messages as m
 from ipdc_edge.core.architecture import BadSpec, spec_of
 from ipdc_edge.core.values import Attempt, Failure, Member, MemberList, NodeRecord, Result, Vitals
+from ipdc_edge.daemon.kubo_network import other_of
 from ipdc_edge.daemon.tasks import _json as json_block
 from ipdc_edge.drivers import discovery
 from ipdc_edge.errors import IpdcError
@@ -50,7 +52,8 @@ def dump(value: object) -> bytes:
 
 CODEC = mqtt.MessageCodec(MapReduce.commands, MapReduce.reports)
 AT, GATEWAY = "10.0.0.1:18830", "10.0.0.1:18831"
-RECORD = NodeRecord(NODE, "pi", "ready", AT, GATEWAY, "0.1.0", ("mapreduce", "authority"), 2, "rlimits",
+RECORD = NodeRecord(NODE, "pi", "ready", AT, GATEWAY, "0.1.0", ("mapreduce", "authority", f"kubo:{'1' * 52}:4101"), 2,
+                    "rlimits",
                     Vitals(1 << 30, 1 << 29, 4, 0.5, 1.25, 0.9, 1 << 33, 48.5, True), 3)
 MESSAGES: tuple[m.Message, ...] = (
     m.Present(RECORD), m.Lost(), m.Ask(AT, GATEWAY), m.Members(3, LEAF, AT, GATEWAY, "eJwr"), m.Leave(),
@@ -70,6 +73,8 @@ def message(data: bytes) -> None:
     birth, decoded = CODEC.decode(channel, payload)
     with contextlib.suppress(mqtt.MessageTooLong):  # what is saved and passed on is encoded again
         CODEC.encode(decoded, birth)
+    if isinstance(decoded, m.Present) and (kubo := other_of(decoded.record)) is not None:
+        assert kubo.address.count("/") == 6 and kubo.address.isascii() and " " not in kubo.address
 
 
 def published(sent: m.Message) -> bytes:
@@ -347,7 +352,16 @@ def join_request(data: bytes) -> None:
     join_messages.encode_request(join_messages.parse_request(data))
 
 
-JOINED = join_messages.JoinAnswer(CERTIFICATE, CERTIFICATE, LIST, {NODE: (AT, GATEWAY)})
+SWARM = swarm_key.signed(swarm_key.payload(swarm_key.SwarmKey(NODE, 3, bytes(range(32)))), bytes(70))
+JOINED = join_messages.JoinAnswer(CERTIFICATE, CERTIFICATE, LIST, {NODE: (AT, GATEWAY)}, SWARM)
+
+
+def swarm(data: bytes) -> None:
+    key, text, signature = swarm_key.parse(data)
+    assert swarm_key.parse(swarm_key.signed(text, signature))[0] == key
+    assert swarm_key.kubos_file(key).count(b"\n") == 3
+
+
 ASKED = join_messages.JoinRequest(bytes(16), CERTIFICATE.replace("CERTIFICATE", "CERTIFICATE REQUEST"), "pi", 1 << 30)
 ANNOUNCED = (
     f'=;eth0;IPv4;ipdc-edge\\032on\\032pi;_ipdc._tcp;local;pi.local;10.77.0.1;18830;"id={NODE}" "domain={OTHER}"\n'
@@ -445,7 +459,9 @@ TARGETS: tuple[Target, ...] = (
            ("codec/join_messages.py", *MESSAGE_FILES)),
     Target("join-answer", join_answer, (join_messages.BadJoinMessage, join_messages.JoinRefused),
            (join_messages.encode_answer(JOINED), join_messages.encode_refusal("wait", "", 7)),
-           ("codec/join_messages.py", *MESSAGE_FILES)),
+           ("codec/join_messages.py", "codec/swarm_key.py", *MESSAGE_FILES)),
+    Target("swarm-key", swarm, (swarm_key.BadSwarmKey,), (SWARM,), ("codec/swarm_key.py", *MESSAGE_FILES),
+           unpack=list_inside, pack=list_around),
     Target("avahi", avahi, (), (ANNOUNCED, ANNOUNCED.replace(b"=;", b"+;", 1) + ANNOUNCED,
                               ANNOUNCED.replace(b"10.77.0.1", b"fe80::1"), b"pi.local\t10.77.0.1\n"),
            ("drivers/discovery.py",),

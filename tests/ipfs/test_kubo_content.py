@@ -95,6 +95,26 @@ def test_a_job_reads_all_below_a_directory_of_kubos(
     subprocess.run(["diff", "-r", str(tmp_path / "top"), str(tmp_path / "got")], check=True)
 
 
+def test_a_node_that_keeps_its_content_in_that_kubo_takes_it_in_too(
+    peer: Kubo, programs: tuple[str, str], tmp_path: Path
+) -> None:
+    """Of what Kubo has anyway it becomes the owner."""
+    text = words(30_000, "store")
+    (tmp_path / "text").write_text(text)
+    cid = peer.add(tmp_path / "text", *WAYS["small chunks"])
+    lab = Lab(str(tmp_path / "lab"), 1)
+    try:
+        lab.down()
+        with open(os.path.join(lab.home(1), "ipdc.conf"), "a", encoding="utf-8") as conf:
+            conf.write(f"kubo_api = 127.0.0.1:{peer.rpc[1]}\nstore = kubo\n")
+        ipdc("lab", "up", "--nodes", "1", "--dir", lab.directory)
+        job = lab.submit(1, *programs, "--input", cid)
+        assert lab.result(1, job) == counted(text)
+        eventually(lab.idle, "nothing is held for the job any more")
+    finally:
+        lab.down()
+
+
 def test_what_is_pinned_stays_without_kubo_and_comes_to_other_nodes(domain: Lab, peer: Kubo, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(random.Random(5).randbytes(3 << 20))
     cid = peer.add(tmp_path / "file")

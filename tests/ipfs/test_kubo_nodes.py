@@ -100,20 +100,20 @@ def test_with_an_expulsion_those_who_stay_get_a_new_key_and_who_is_out_is_out(
 
 
 def test_who_joined_before_there_was_a_key_gets_it_from_the_authoritys_node(lab: Lab) -> None:
-    """Nodes 2 and 3 are as if an earlier version had let them in; the first one makes its key by and by."""
+    """The nodes are as an earlier version left them. The first one has no Kubo itself: it makes the key when asked."""
     for node in (1, 2, 3):
         current = os.path.join(lab.home(node), "identity", "current")
         os.unlink(os.path.join(current, "swarm.json"))
-    one, two = OwnKubo(lab.home(1)), OwnKubo(lab.home(2))
+    three, two = OwnKubo(lab.home(3)), OwnKubo(lab.home(2))
     try:
-        one.start()
+        three.start()
         two.start()
-        assert key(one) == key(two)
-        eventually(lambda: met(one, two), "they meet", 60)
+        assert key(three) == key(two)
+        eventually(lambda: met(three, two), "they meet", 60)
     finally:
-        one.stop()
+        three.stop()
         two.stop()
-    assert kubo_node.running(Home({"IPDC_HOME": lab.home(1)})) is None
+    assert kubo_node.running(Home({"IPDC_HOME": lab.home(2)})) is None
 
 
 def test_the_key_is_not_printed_nor_in_any_log_or_retained_message(lab: Lab, kubos: tuple[OwnKubo, OwnKubo]) -> None:
