@@ -35,6 +35,7 @@ from ..drivers.fetcher import Fetcher
 from ..drivers.flash import FLASH
 from ..drivers.gateway import LEFTOVERS, Gateway
 from ..drivers.identity import Identity
+from ..drivers.input_cache import InputCache
 from ..drivers.ledger import Ledger, LedgerFull
 from ..drivers.mqtt import Mqtt
 from ..drivers.scratch import clear_leftovers
@@ -116,9 +117,11 @@ class Daemon:
         self.invitations = Invitations(home, settings, self.domain, self.node.membership, self.background,
                                        lambda: self.whereabouts.host)
         self._release_leftovers({save.key for save in saved if save.kind == "job"})
+        self.inputs = InputCache(self.store, settings.cache_limit(self.store.quota))
         self.domain.keep_list()
         self.tasks = TaskRunner(self.id, settings.name, self.store, self.fetcher, self.architectures, self.emit,
-                                settings.slots, self.gateway_of, LocalInputs(settings.local_inputs), self.sandbox)
+                                settings.slots, self.gateway_of, LocalInputs(settings.local_inputs), self.sandbox,
+                                self.inputs)
         self.results = Results(home.jobs, self.store, self.fetcher, self.emit, self.now)
         host = settings.bind(identity.alone)
         self.gateway = Gateway(self.store, host, settings.gateway_port, tls.server_context(identity),
@@ -398,7 +401,9 @@ class Daemon:
     async def _sample(self) -> None:
         while True:
             try:
-                self.emit(e.VitalsMeasured(self.vitals.sample()))
+                vitals = self.vitals.sample()
+                self.inputs.give_way(vitals.disk_free)
+                self.emit(e.VitalsMeasured(vitals))
             except OSError as error:  # the disk, most likely: the old vitals stay, and the next look may do better
                 note(f"vitals could not be taken: {error}")
             FLASH.look(time.monotonic(), self.busy())

@@ -37,6 +37,7 @@ from ..drivers.block_rows import IndexFailed
 from ..drivers.blocks import BlockStore
 from ..drivers.fetcher import BlockUnavailable, Fetcher, FileTooBig, NoFile
 from ..drivers.flash import FLASH
+from ..drivers.input_cache import InputCache
 from ..drivers.provider import Provider
 from ..drivers.refusals import Refusals
 from ..drivers.runner import Runner, RunnerDied
@@ -83,11 +84,12 @@ class TaskRunner:
         self, node_id: str, node_name: str, store: BlockStore, fetcher: Fetcher,
         architectures: Mapping[str, Architecture], emit: Callable[[Event], None], slots: int,
         gateway_of: Callable[[str], str], local: LocalInputs, sandbox: Sandbox,
+        cache: InputCache,
     ) -> None:
         self.node_name = node_name
         self.node_id, self.store, self.fetcher, self.architectures = node_id, store, fetcher, architectures
         self.emit, self.slots, self.gateway_of, self.sandbox = emit, slots, gateway_of, sandbox
-        self.local = local
+        self.local, self.cache = local, cache
         self.refusals = Refusals(note)
         self.jobs: dict[JobKey, HeldCode] = {}
         self.background = Background()
@@ -245,7 +247,7 @@ class TaskRunner:
             params = _json(await self._block(params["/"], key))
         check_params(params)
         params = await self.local.expanded(params)
-        inputs = Inputs(self.fetcher, self.local, params)
+        inputs = Inputs(self.fetcher, self.local, params, self.cache)
         most = output_limit(held.spec)
         outputs = Outputs(self.store, owner_of(key), params,
                           lambda: most or max(LEAST_OUTPUT, inputs.bytes * MOST_GROWTH))
@@ -253,6 +255,7 @@ class TaskRunner:
             runner = await self._runner(key, held)
         except BaseException:
             outputs.discard()
+            await inputs.close()
             raise
 
         def tell(read: int, said: str) -> None:
@@ -268,6 +271,7 @@ class TaskRunner:
             kept = {name: self._kept(key, text) for name, text in texts.items()}
             FLASH.wrote(key.job, max(0, done["counters"].get("spilled_bytes", 0)))
             done["counters"]["stored_bytes"] = size + sum(map(len, texts.values()))
+            done["counters"]["fetched_bytes"] = inputs.fetched
         except RunnerTaskFailed as error:
             error.details["output"] = runner.take_output().decode("utf-8", "replace")
             raise

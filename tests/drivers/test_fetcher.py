@@ -382,6 +382,7 @@ def test_a_block_is_its_readers_alone(stores):
     """While a runner works on it, a daemon on a small board holds the one that is read ahead and no other."""
     from ipdc_edge.daemon.local_inputs import LocalInputs
     from ipdc_edge.daemon.streams import Inputs
+    from ipdc_edge.drivers.input_cache import InputCache
 
     data = os.urandom(30)
     root = put_file(stores[1], data, 10)
@@ -396,7 +397,7 @@ def test_a_block_is_its_readers_alone(stores):
         await blocks.aclose()
         params = {"inputs": [{"range": {"cid": root, "start": 0, "end": 30}}],
                   "gateways": {providers[0].node: providers[0].address}}
-        inputs = Inputs(fetcher, LocalInputs([]), params)
+        inputs = Inputs(fetcher, LocalInputs([]), params, InputCache(stores[0], 0))
         assert await inputs.read(0) == data[:10]
         assert not held(inputs.streams[0])
         await inputs.close()
@@ -431,9 +432,9 @@ def test_it_is_one_block_ahead_up_to_the_end_and_goes_on_behind_it(stores):
     async def check(fetcher, gateways, providers):
         asked, block = [], fetcher.block
 
-        async def noted(cid, providers):
+        async def noted(cid, providers, keeper=None):
             asked.append(cid)
-            return await block(cid, providers)
+            return await block(cid, providers, keeper)
 
         fetcher.block = noted
         served = gateways[0].counters
