@@ -8,7 +8,7 @@ worker answers on `Task.report`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..errors import IpdcError
 from .values import MOST_PRIORITY, MOST_TIMEOUT, JobSpec, Json, Result, Task
@@ -44,6 +44,11 @@ class Architecture:
         where it is the input's; the core adds their gateways' addresses as `gateways`.
         """
         raise NotImplementedError
+
+    def reads(self, task: Task) -> Sequence[tuple[int, int, int]]:
+        """Which bytes of the job's inputs the task reads, each (number of the input, start, end); of a worker that
+        holds most of them it is a good one to do it. Nothing where that is not known, or no matter."""
+        return ()
 
     def view(self, spec: JobSpec, done: Mapping[int, tuple[int, int]]) -> Json:
         """Progress in the architecture's own words from {stage: (total, done)}, merged into a job's status."""

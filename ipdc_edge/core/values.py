@@ -21,6 +21,14 @@ class Attempt(NamedTuple):
     number: int
 
 
+class InputRange(NamedTuple):
+    """Bytes of a job's input: which one, in the order of its description, from `start` up to `end`."""
+
+    number: int
+    start: int
+    end: int
+
+
 class JobKey(NamedTuple):
     """A job is known by its master and its id: two masters may draw the same id."""
 
@@ -30,6 +38,7 @@ class JobKey(NamedTuple):
 
 MOST_UNASKED = 16  # workers of a job for which nobody asked for a number
 MOST_PRIORITY = 10  # and as much below 0
+MOST_RANGES = 200  # of a job's inputs, that a worker says it holds
 MOST_TIMEOUT = 100_000_000  # seconds; three years
 BEHIND = "(waits for its turn here)"  # a worker's word for an attempt that it has not begun
 

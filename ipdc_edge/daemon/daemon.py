@@ -33,7 +33,7 @@ from ..drivers.broker_files import credentials
 from ..drivers.control import ControlServer
 from ..drivers.fetcher import Fetcher
 from ..drivers.flash import FLASH
-from ..drivers.gateway import LEFTOVERS, Gateway
+from ..drivers.gateway import HOLDINGS, LEFTOVERS, Gateway
 from ..drivers.identity import Identity
 from ..drivers.input_cache import InputCache
 from ..drivers.ledger import Ledger, LedgerFull
@@ -53,6 +53,7 @@ from .tasks import TaskRunner
 from .whereabouts import Whereabouts
 
 if TYPE_CHECKING:
+    from .holdings import Holdings
     from .leftovers import Leftovers
 
 GATHER = 0.02  # seconds in which saves gather for one commit; the design allows 0.2
@@ -95,6 +96,7 @@ class Daemon:
         self.restarts = False  # whether it ends only to begin anew, in another domain
         self.stopped = asyncio.Event()
         self._leftovers: Leftovers | None = None
+        self._holdings: Holdings | None = None
         self.change: asyncio.Future[None] = self.loop.create_future()  # done after the next event
 
         self.ledger = Ledger(home.ledger)
@@ -125,7 +127,9 @@ class Daemon:
         self.results = Results(home.jobs, self.store, self.fetcher, self.emit, self.now)
         host = settings.bind(identity.alone)
         self.gateway = Gateway(self.store, host, settings.gateway_port, tls.server_context(identity),
-                               self.domain.admits, note, {LEFTOVERS: lambda: self.leftovers().page()})
+                               self.domain.admits, note,
+                               {LEFTOVERS: lambda _: self.leftovers().page(),
+                                HOLDINGS: lambda query: self.holdings().page(query)})
         codec = MessageCodec(*reserved(self.architectures))
         births = itertools.count(self.birth * CONNECTIONS)
         self.mqtt = Mqtt(identity.domain, self.id, f"{LOOPBACK}:{settings.local_port}", self.credentials, client, codec,
@@ -153,6 +157,14 @@ class Daemon:
 
             self._leftovers = Leftovers(self)
         return self._leftovers
+
+    def holdings(self) -> Holdings:
+        """What tells others which files are here."""
+        if self._holdings is None:
+            from .holdings import Holdings  # rarely needed
+
+            self._holdings = Holdings(self)
+        return self._holdings
 
     def busy(self) -> bool:
         """Whether any job is here, of this node or of others."""

@@ -28,6 +28,7 @@ from .tasks import MOST_JSON
 if TYPE_CHECKING:
     from .daemon import Daemon
 
+LARGE = 8 << 20  # bytes of an input for which it is asked who else has it
 MOST_PROVIDERS = 16  # peers asked for content that is not here
 
 
@@ -70,6 +71,7 @@ class Submissions:
             providers = await self._locate(item)
             if getattr(daemon.architectures.get(str(body.get("app"))), "decompresses", False):
                 await self._look_into(item, providers)
+        await self._find_holders(listed)
         if body.get("local"):
             self._choose_nodes(body, await self._records())
         block = json.dumps(body, separators=(",", ":")).encode()
@@ -97,6 +99,20 @@ class Submissions:
             raise ContentNowhere(cid=cid, others=f", nor on one of the {len(others)} others asked" if others else "")
         item["size"], item["holders"] = found[0][1], [node for node, _ in found]
         return [other for other in others if other.node in item["holders"]]
+
+    async def _find_holders(self, inputs: list[Any]) -> None:
+        """Names the nodes that hold a whole input, of the larger ones: workers fetch it from all of them at once."""
+        large = [item for item in inputs if isinstance(item, dict) and isinstance(item.get("cid"), str)
+                 and type(item.get("size")) is int and item["size"] >= LARGE]
+        if not large:
+            return
+        from .holdings import ask  # rarely needed
+
+        large.sort(key=lambda item: -item["size"])
+        told = await ask(self.daemon, await self._records(), [item["cid"] for item in large])
+        for item in large:
+            if whole := [node for node, sizes in told.items() if sizes.get(item["cid"]) == item["size"]]:
+                item["holders"] = whole
 
     async def _look_into(self, item: dict[str, Any], providers: list[Provider]) -> None:
         """Whether content is compressed: a CID has no extension that would say so."""

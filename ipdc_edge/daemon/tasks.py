@@ -32,12 +32,12 @@ from ..core.events import (
     TaskFinished,
     TaskProgressed,
 )
-from ..core.values import Attempt, Failure, JobKey, JobSpec, Result
-from ..drivers.block_rows import IndexFailed
+from ..core.values import Attempt, Failure, InputRange, JobKey, JobSpec, Result
+from ..drivers.block_rows import IndexFailed, outlives
 from ..drivers.blocks import BlockStore
 from ..drivers.fetcher import BlockUnavailable, Fetcher, FileTooBig, NoFile
 from ..drivers.flash import FLASH
-from ..drivers.input_cache import InputCache
+from ..drivers.input_cache import LEAST, InputCache
 from ..drivers.provider import Provider
 from ..drivers.refusals import Refusals
 from ..drivers.runner import Runner, RunnerDied
@@ -106,6 +106,7 @@ class TaskRunner:
     async def _fetch_job(self, effect: FetchJob) -> None:
         try:
             spec = await self._spec(effect)
+            held = await self._held(effect.key, spec)
         except (IpdcError, OSError) as error:
             if isinstance(error, BLAMED):
                 self._tell(effect.key.master, f"job {effect.key.job} is not taken: {error}")
@@ -115,7 +116,7 @@ class TaskRunner:
             self.emit(JobFetchFailed(effect.key, f"bug in this node: {error}"[:200]))
         else:
             self.jobs[effect.key] = HeldCode(spec)
-            self.emit(JobFetched(effect.key, spec))
+            self.emit(JobFetched(effect.key, spec, held))
         finally:
             if self.fetching.get(effect.key) is asyncio.current_task():
                 del self.fetching[effect.key]
@@ -131,6 +132,20 @@ class TaskRunner:
         for name, cid, size in bundle_items(spec.body):
             await self._keep_code(effect.key, name, cid, size)
         return spec
+
+    async def _held(self, key: JobKey, spec: JobSpec) -> tuple[InputRange, ...]:
+        """What is here of the job's inputs; a node that keeps nothing does not look."""
+        inputs = spec.body.get("inputs")
+        if not inputs or not (key.master == self.node_id or any(map(outlives, self.store.owners()))):
+            return ()
+        from .holdings import held  # rarely needed
+
+        kept = self.cache.writer(LEAST)
+        try:
+            return await held(self.fetcher, self.store, inputs, self._master(key), kept)
+        finally:
+            if kept is not None:
+                kept.close()
 
     async def _keep_code(self, key: JobKey, name: str, cid: str, size: int) -> None:
         """Bring one file of a job's code here, so that the next runner need not ask the master again. BadSpec when it

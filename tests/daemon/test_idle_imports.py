@@ -42,8 +42,8 @@ OWN = {
     "apps": "mapreduce mapreduce.plan mapreduce.spec",
     "codec": "answers bundle cid compression control frames hamt join_token member_list messages node_id open_file"
              " records runs unixfs",
-    "core": "admission architecture counters events failures leases life machine master membership messages node orders"
-            " pace participant parts placement queue saved story tasks timing turns values views worker",
+    "core": "admission architecture counters events failures leases life locality machine master membership messages"
+            " node orders pace participant parts placement queue saved story tasks timing turns values views worker",
     "daemon": "attempt_words background daemon domain invitations local_inputs main requests results service streams"
               " submissions tasks whereabouts",
     "drivers": "addresses architectures block_files block_index block_places block_reading block_rows blocks broker"

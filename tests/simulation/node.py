@@ -20,7 +20,7 @@ from ipdc_edge.core.machine import require
 from ipdc_edge.core.membership import CONNECTIONS
 from ipdc_edge.core.messages import Command, Received
 from ipdc_edge.core.node import Node
-from ipdc_edge.core.values import HeldList, JobKey, Member, MemberList, NodeRecord, Vitals
+from ipdc_edge.core.values import HeldList, InputRange, JobKey, Member, MemberList, NodeRecord, Vitals
 from tests.simulation.connections import NO_ROOM, Connections
 from tests.simulation.disk import Disk
 from tests.simulation.network import Broker, Link
@@ -312,7 +312,15 @@ class SimNode:
             reason = NO_ROOM if body is not None else "it cannot be had"
             self.later(self.world.between((0.1, 4.0)), self.handle, e.JobFetchFailed(effect.key, reason))
         else:
-            self.handle(e.JobFetched(effect.key, spec_of(effect.cid, body)))
+            self.handle(e.JobFetched(effect.key, spec_of(effect.cid, body), self._held(body)))
+
+    def _held(self, body: Any) -> tuple[InputRange, ...]:
+        """What it says it has of a job's inputs, which nobody believes: now and then some of it."""
+        chance, size = self.world.random, body["inputs"][0]["size"]
+        if chance.random() < 0.7 or not size:
+            return ()
+        starts = [int(chance.random() * size) for _ in range(1 + int(chance.random() * 8))]
+        return tuple(InputRange(0, at, at + 1 + int(chance.random() * size / 4)) for at in starts)
 
     def do_StartTask(self, effect: e.StartTask) -> None:
         self.runners.start(effect)
