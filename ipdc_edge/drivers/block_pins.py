@@ -68,10 +68,12 @@ def abandon(store: BlockStore, room: int) -> None:
 
 
 def append(store: BlockStore, writer: ContentWriter, cid: str, data: Buffer) -> bool:
-    """Append a block to a file of inputs that are kept; False where it was given up, or only what is not nobody's would
-    have to make room."""
+    """Append a block to a file of inputs that are kept; False where others would have to make room. ValueError where
+    it was given up."""
     with store._lock:
-        if writer not in store._writers or store._held + len(data) > store.quota:
+        if writer not in store._writers:
+            raise ValueError("what was to be kept had to make room")
+        if store._held + len(data) > store.quota:
             return False
         writer.append_block(cid, data)
         return True

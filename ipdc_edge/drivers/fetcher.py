@@ -52,6 +52,16 @@ class Keeper(Protocol):
         """From the own store."""
 
 
+class Unfinished(Protocol):
+    """Blocks that came for somebody and are in no store yet."""
+
+    def has(self, cid: str) -> bool:
+        """Whether it is among them."""
+
+    def get(self, cid: str) -> bytes | None:
+        """The block, verified."""
+
+
 class Fetcher:
     """Blocks by CID from the own store or from providers. `ssl` is that of tls.client_context; None speaks plainly and
     believes everybody, which only tests of HTTP itself want.
@@ -73,6 +83,8 @@ class Fetcher:
         self.counters = {"blocks": 0, "bytes": 0, "own": 0, "faults": 0}
         self.pause = pause
         self.room = AHEAD  # what is left of it
+        self.unfinished: Unfinished | None = None
+        self._coming: dict[str, asyncio.Future[None]] = {}  # what is being fetched for somebody who keeps it
         self.speeds: dict[Provider, Speed] = {}  # of those asked together with others; `speed_of` bounds it
         self._store = store
         self._ssl = ssl
@@ -85,6 +97,8 @@ class Fetcher:
         it was. BlockUnavailable, BadCid."""
         cid = canonical(cid)
         reasons = []
+        while keeper is not None and (coming := self._coming.get(cid)) is not None:
+            await asyncio.wait([coming])  # two tasks beside each other read the block between them
         try:
             data = await self.own(cid)
             if data is not None:
@@ -96,15 +110,23 @@ class Fetcher:
             reasons.append(str(error).rstrip("."))
         except OSError as error:
             reasons.append(f"the own store: {error}")
-        for provider in dict.fromkeys(providers):
-            try:
-                data = await self.ask(provider, cid)
-            except ProviderFault as error:
-                reasons.append(f"{provider.address}: {error}")
-                continue
-            if keeper is not None:
-                keeper.came(cid, data)
-            return data
+        mine: asyncio.Future[None] | None = None
+        if keeper is not None and cid not in self._coming:
+            mine = self._coming[cid] = asyncio.get_running_loop().create_future()
+        try:
+            for provider in dict.fromkeys(providers):
+                try:
+                    data = await self.ask(provider, cid)
+                except ProviderFault as error:
+                    reasons.append(f"{provider.address}: {error}")
+                    continue
+                if keeper is not None:
+                    keeper.came(cid, data)
+                return data
+        finally:
+            if mine is not None:
+                del self._coming[cid]
+                mine.set_result(None)
         raise BlockUnavailable(cid=cid, reasons="; ".join(reasons) or "it is not here, and nobody was named who has it")
 
     async def file_blocks(
@@ -168,11 +190,15 @@ class Fetcher:
 
     def has(self, cid: str) -> bool:
         """Whether the own store is to be asked for a block. OSError."""
-        return inlined(cid) is not None or self._store.size(cid) is not None
+        known = inlined(cid) is not None or self._store.size(cid) is not None
+        return known or self.unfinished is not None and self.unfinished.has(cid)
 
     async def own(self, cid: str) -> bytes | None:
         """A block of the own store. ReferenceChanged, OSError."""
-        return await get_block(self._store, cid)
+        data = await get_block(self._store, cid)
+        if data is None and self.unfinished is not None:
+            data = self.unfinished.get(cid)
+        return data
 
     async def ask(self, provider: Provider, cid: str, received: Callable[[int], None] | None = None) -> bytes:
         """A block of one provider, verified and counted; `received` is told how many bytes come, 0 when it

@@ -12,6 +12,7 @@ import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ipdc_edge.codec.cid import verify
 from ipdc_edge.drivers.block_rows import CACHED
 from ipdc_edge.errors import IpdcError
 
@@ -30,12 +31,25 @@ class InputCache:
     def __init__(self, store: BlockStore, limit: int) -> None:
         self.store, self.limit = store, limit
         self.writers: dict[KeptInputs, None] = {}
-        self.coming: dict[str, None] = {}  # CIDs that these hold already
+        self.coming: dict[str, tuple[KeptInputs, int, int]] = {}  # CIDs that these hold already: offset, size
         owners = [owner for owner in store.owners() if owner.startswith(CACHED)]  # by name, so by age
         sizes = dict(store.holders()) if owners else {}
         store.cached.update((owner, sizes.get(owner, 0)) for owner in owners)
         self._number = int(owners[-1].removeprefix(CACHED), 16) if owners else 0
         self.shrink()
+
+    def has(self, cid: str) -> bool:
+        """Whether a block came for a task that is not done yet."""
+        return cid in self.coming
+
+    def get(self, cid: str) -> bytes | None:
+        """Such a block, checked against its CID."""
+        task, offset, size = self.coming.get(cid, (None, 0, 0))
+        with suppress(*_FAILURES):
+            if task is not None and (data := task.read(offset, size)) is not None:
+                verify(cid, data)
+                return data
+        return None
 
     def size(self) -> int:
         """Bytes of all that is kept or on its way to be."""
@@ -119,12 +133,17 @@ class KeptInputs:
             return False
         if self._writer is None:
             self._writer = self._store.new_file(cache.new_owner())
+        offset = self._writer.size
         while not block_pins.append(self._store, self._writer, cid, data):
             if not cache.store.cached or not cache._forget_one():  # only what was kept before makes room for it
                 return False
-        cache.coming[cid] = None
+        cache.coming[cid] = self, offset, len(data)
         self._cids.append(cid)
         return True
+
+    def read(self, offset: int, size: int) -> bytes | None:
+        """What was written there."""
+        return self._writer.read_back(offset, size) if self._writer is not None else None
 
     def close(self) -> None:
         """What came is there for the next task."""

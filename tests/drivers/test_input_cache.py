@@ -149,5 +149,23 @@ def test_a_disk_without_room_keeps_nothing_and_fails_nobody(store: BlockStore, m
     assert store.stat()["bytes"] == 0
 
 
+def test_a_block_that_came_for_one_task_is_there_for_another_at_once(store: BlockStore) -> None:
+    cache = InputCache(store, 4000)
+    keep(cache, 9)
+    kept, other = cache.writer(TASK), cache.writer(TASK)
+    assert kept is not None and other is not None
+    for number in (1, 2):
+        kept.came(cid_of(number), data_of(number))
+    other.came(cid_of(2), data_of(2))
+    assert cache.has(cid_of(2)) and cache.get(cid_of(2)) == data_of(2) and cache.size() == 3 * SIZE
+    assert not cache.has(cid_of(3)) and cache.get(cid_of(3)) is None
+    store.release(max(os.listdir(os.path.join(store.directory, "files"))))
+    assert cache.get(cid_of(1)) is None, "it had to go"
+    kept.came(cid_of(3), data_of(3))
+    kept.close()
+    other.close()
+    assert not cache.coming and here(store, 1, 2, 3, 9) == [9] and store.stat()["bytes"] == SIZE
+
+
 def test_little_inputs_are_not_worth_a_file(store: BlockStore) -> None:
     assert InputCache(store, 4000).writer(TASK - 1) is None

@@ -53,6 +53,7 @@ class SimNode:
         for other in range(world.portal_count):  # told when it joined
             told = {"mqtt": f"sim:{other}", "gateway": f"gate:{other}"}
             self.disk.rows["peer", world.ids[other]] = e.Save("peer", world.ids[other], told)
+        self.kept: dict[str, dict[tuple[int, int], None]] = {}  # durable: of inputs, by CID
         self.broker = Broker(self)
         self.left = ""  # why it is in the domain no more
         self.up = self.dark = False  # dark: without power, so that nothing answers at its address
@@ -315,10 +316,12 @@ class SimNode:
             self.handle(e.JobFetched(effect.key, spec_of(effect.cid, body), self._held(body)))
 
     def _held(self, body: Any) -> tuple[InputRange, ...]:
-        """What it says it has of a job's inputs, which nobody believes: now and then some of it."""
-        chance, size = self.world.random, body["inputs"][0]["size"]
-        if chance.random() < 0.7 or not size:
-            return ()
+        """What it says it has of a job's inputs: what it has, or anything."""
+        chance, item = self.world.random, body["inputs"][0]
+        if not self.world.boast or chance.random() >= self.world.boast:
+            kept = self.kept.get(item["cid"], ()) if self.world.keeps else ()
+            return tuple(InputRange(0, start, end) for start, end in kept)
+        size = item["size"]
         starts = [int(chance.random() * size) for _ in range(1 + int(chance.random() * 8))]
         return tuple(InputRange(0, at, at + 1 + int(chance.random() * size / 4)) for at in starts)
 
