@@ -91,6 +91,7 @@ async def _spans(
 
 
 def _is_leaf(cid: str, size: int) -> bool:
+    """Also of a node that may have children with no more bytes than a leaf: to read each would take too long."""
     return parse_cid(cid).codec == RAW or size <= CHUNK
 
 
