@@ -8,8 +8,8 @@ over the same file, and one over the file with a tenth appended. For each: input
 the job's status says), what its workers' daemons handed to their disks (/proc/PID/io, with runners that have ended,
 after a sync), and seconds from submission to the result. Medians, least and most.
 
-Exit code: 0; 1 where the second job moves any input, or the third more than what is new; 2 when it was not measured.
-The lab lies below /var/tmp: where that is memory, no kernel counts bytes.
+Exit code: 0; 1 where the median second job moves any input, or the third more than what is new; 2 when it was not
+measured. The lab lies below /var/tmp: where that is memory, no kernel counts bytes.
 """
 
 from __future__ import annotations
@@ -121,9 +121,10 @@ def measure(domain: Domain, size: int, rounds: int) -> dict[str, Any]:
                     file.write(start)
             runs[name].append(domain.job(text))
             print(f"{name}: {runs[name][-1]}", flush=True)
-    over = [f"the second job moved {run.moved} bytes" for run in runs["second job"] if run.moved]
-    over += [f"the third job moved {run.moved} bytes, {new} are new" for run in runs["a tenth appended"]
-             if run.moved > new + 2 * BLOCK]  # blocks at the end of a split may go to both sides
+    second, third = (int(median(run.moved for run in runs[name])) for name in JOBS[2:])
+    over = [f"the second job moved {second} bytes"] if second else []
+    if third > new + 2 * BLOCK:  # blocks at the end of a split may go to both sides
+        over.append(f"the third job moved {third} bytes, {new} are new")
     return {"size": size, "new": new, "runs": {name: [run._asdict() for run in each] for name, each in runs.items()},
             "over": over}
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from ..errors import IpdcError
 from .values import MOST_PRIORITY, MOST_TIMEOUT, JobSpec, Json, Result, Task
 
+MOST_HOLDERS = 64  # nodes of which a description says how much of its input they hold
+
 
 class BadSpec(IpdcError):
     """the job's description is not valid: {reason}"""
@@ -90,7 +92,11 @@ def spec_of(cid: str, body: object) -> JobSpec:
         raise BadSpec(reason=f"priority {priority!r} is not a number from -{MOST_PRIORITY} to {MOST_PRIORITY}")
     if type(timeout) is not int or not 0 <= timeout <= MOST_TIMEOUT:
         raise BadSpec(reason=f"timeout {timeout!r} is not a number of seconds from 0 to {MOST_TIMEOUT}")
+    held = body.get("held", {})
+    if not isinstance(held, dict) or len(held) > MOST_HOLDERS or not all(
+            type(share) is int and 0 <= share <= 100 for share in held.values()):
+        raise BadSpec(reason=f"held {str(held)[:100]} is no percentage of nodes")
     grows = body.get("grows") is True and not nodes
     queue = not (isinstance(options, dict) and options.get("no_queue") is True)
     chosen = tuple(dict.fromkeys(nodes))
-    return JobSpec(cid, app, workers, memory, body, chosen, queue, priority, timeout, grows)
+    return JobSpec(cid, app, workers, memory, body, chosen, queue, priority, timeout, grows, held)

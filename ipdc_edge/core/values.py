@@ -8,7 +8,7 @@ text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 Json = Mapping[str, Any]  # a JSON object as it came; only its owner looks inside
@@ -88,7 +88,7 @@ class JobSpec:
     only the fields named here; the architecture reads the body. With `nodes` it is offered to these only; without
     `queue` it fails where no node is fit for it. `priority` orders the jobs of one master, higher ones first; `timeout`
     is seconds from its submission after which it fails, 0 for never. Where it `grows`, nobody asked for a number of
-    workers: nodes that come later take part too.
+    workers: nodes that come later take part too. `held`: how much of its input, in percent, nodes said they hold.
     """
 
     cid: str
@@ -101,6 +101,7 @@ class JobSpec:
     priority: int = 0
     timeout: int = 0
     grows: bool = False
+    held: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class Submissions:
             providers = await self._locate(item)
             if getattr(daemon.architectures.get(str(body.get("app"))), "decompresses", False):
                 await self._look_into(item, providers)
-        await self._find_holders(listed)
+        await self._find_holders(body, listed)
         if body.get("local"):
             self._choose_nodes(body, await self._records())
         block = json.dumps(body, separators=(",", ":")).encode()
@@ -100,8 +100,9 @@ class Submissions:
         item["size"], item["holders"] = found[0][1], [node for node, _ in found]
         return [other for other in others if other.node in item["holders"]]
 
-    async def _find_holders(self, inputs: list[Any]) -> None:
-        """Names the nodes that hold a whole input, of the larger ones: workers fetch it from all of them at once."""
+    async def _find_holders(self, body: dict[str, Any], inputs: list[Any]) -> None:
+        """Names the nodes that hold a whole input, of the larger ones: workers fetch it from all of them at once. And
+        how much of them each node holds: such ones are better workers."""
         large = [item for item in inputs if isinstance(item, dict) and isinstance(item.get("cid"), str)
                  and type(item.get("size")) is int and item["size"] >= LARGE]
         if not large:
@@ -113,6 +114,9 @@ class Submissions:
         for item in large:
             if whole := [node for node, sizes in told.items() if sizes.get(item["cid"]) == item["size"]]:
                 item["holders"] = whole
+        total = sum(item["size"] for item in large)
+        shares = {node: min(100, 100 * sum(sizes.values()) // total) for node, sizes in told.items()}
+        body["held"] = {node: share for node, share in shares.items() if share}
 
     async def _look_into(self, item: dict[str, Any], providers: list[Provider]) -> None:
         """Whether content is compressed: a CID has no extension that would say so."""

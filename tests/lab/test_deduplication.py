@@ -137,7 +137,10 @@ def test_each_worker_is_given_what_it_holds(lab: Kept, code: Path, tmp_path: Pat
     both = [lab.counts(node) for node in (2, 3)]
     assert all(kept > MB for _, _, kept in both) and first["fetched_bytes"] >= 16 * MB
     for _ in range(2):
-        assert lab.job(path, code, "-k", "2")["fetched_bytes"] == 0
+        view = lab.job(path, code, "-k", "2")
+        assert view["fetched_bytes"] == 0
+        told = [reason for one in view["placement"] for reason in one["reasons"] if reason.endswith("% of the input")]
+        assert len(told) == 2, "who holds it is a better worker"
     again = [lab.counts(node) for node in (2, 3)]
     assert [counts[1:] for counts in again] == [counts[1:] for counts in both], "nothing is stored anew"
 
