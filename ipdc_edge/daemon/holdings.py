@@ -21,13 +21,13 @@ from ..core.values import MOST_RANGES, InputRange, NodeRecord
 from ..drivers.fetcher import BlockUnavailable, NoFile, open_node
 from ..drivers.gateway import HOLDINGS
 from ..drivers.provider import Provider, ProviderFault, ProviderPool
+from .tasks import size_of
 
 if TYPE_CHECKING:
     from ..drivers.blocks import BlockStore
     from ..drivers.fetcher import Fetcher, Keeper
     from .daemon import Daemon
 
-LEAST = 8 << 20  # bytes of inputs that are worth a question
 MOST_INPUTS = 64  # of a job that a worker looks for
 MOST_ASKED = 16  # files in one question, and nodes that are asked
 MOST_BLOCKS = 20_000  # looked for at a time: 20 GB of a file that Kubo or we have cut
@@ -48,15 +48,15 @@ async def held(
     fetcher: Fetcher, store: BlockStore, inputs: Sequence[Mapping[str, Any]], providers: Sequence[Provider],
     keeper: Keeper | None = None,
 ) -> tuple[InputRange, ...]:
-    """Which ranges of these files are here; interior nodes of their trees are fetched from providers. It is not told
-    where a job has so little input that it does not matter, and all of what there is no time for."""
+    """Which ranges of these files are here, in as much as there is time to look; interior nodes of their trees are
+    fetched from providers."""
     found: list[InputRange] = []
-    if sum(item["size"] for item in inputs) < LEAST:
-        return ()
     budget = _Budget()
     with suppress(TimeoutError):
         async with asyncio.timeout(LOOKED):
             for number, item in enumerate(inputs[:MOST_INPUTS]):
+                if not size_of(item):
+                    continue
                 with suppress(*_FAILURES):
                     async for start, end in _spans(fetcher, store, item["cid"], providers, keeper, budget):
                         if found and found[-1].number == number and found[-1].end == start:

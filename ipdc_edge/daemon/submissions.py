@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..codec.bundle import bundle_items
@@ -23,12 +24,12 @@ from ..drivers.fetcher import BlockUnavailable
 from ..drivers.provider import Provider
 from ..errors import BadRequest, IpdcError, NotPlaced
 from .local_inputs import LOCAL_INPUT, opens
-from .tasks import MOST_JSON
+from .tasks import LARGE, MOST_JSON, size_of
 
 if TYPE_CHECKING:
     from .daemon import Daemon
 
-LARGE = 8 << 20  # bytes of an input for which it is asked who else has it
+PATIENCE = 3.0  # seconds that a job waits to hear of that
 MOST_PROVIDERS = 16  # peers asked for content that is not here
 
 
@@ -103,14 +104,16 @@ class Submissions:
     async def _find_holders(self, body: dict[str, Any], inputs: list[Any]) -> None:
         """Names the nodes that hold a whole input, of the larger ones: workers fetch it from all of them at once. And
         how much of them each node holds: such ones are better workers."""
-        large = [item for item in inputs if isinstance(item, dict) and isinstance(item.get("cid"), str)
-                 and type(item.get("size")) is int and item["size"] >= LARGE]
+        large = [item for item in inputs if size_of(item) >= LARGE]
         if not large:
             return
         from .holdings import ask  # rarely needed
 
         large.sort(key=lambda item: -item["size"])
-        told = await ask(self.daemon, await self._records(), [item["cid"] for item in large])
+        told: dict[str, dict[str, int]] = {}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                told = await ask(self.daemon, await self._records(), [item["cid"] for item in large])
         for item in large:
             if whole := [node for node, sizes in told.items() if sizes.get(item["cid"]) == item["size"]]:
                 item["holders"] = whole

@@ -54,7 +54,15 @@ BLAMED = (BadSpec, BadCid, BadNode, BlockUnavailable, FileTooBig, NoFile)  # fau
 MOST_TOLD = 500  # characters of a line for the journal about what a peer gave
 MOST_JSON = MAX_PAYLOAD - (256 << 10)  # bytes of a peer's JSON as a runner is given it, with room for names of code
 LEAST_OUTPUT, MOST_GROWTH = 1 << 30, 64  # bytes that any task may write, and for each byte that it has read
+LARGE = 8 << 20  # bytes of inputs for which it matters who has them
 MOST_TOLD_OF_RESULT = 11_000  # bytes of a result's details; they travel in one message with the rest
+
+
+def size_of(item: Any) -> int:
+    """Bytes of an input that a description names by its CID; 0 where it names none, whatever it says."""
+    if isinstance(item, dict) and isinstance(item.get("cid"), str) and type(item.get("size")) is int:
+        return max(0, item["size"])
+    return 0
 
 
 def owner_of(key: JobKey) -> str:
@@ -136,7 +144,9 @@ class TaskRunner:
     async def _held(self, key: JobKey, spec: JobSpec) -> tuple[InputRange, ...]:
         """What is here of the job's inputs; a node that keeps nothing does not look."""
         inputs = spec.body.get("inputs")
-        if not inputs or not (key.master == self.node_id or any(map(outlives, self.store.owners()))):
+        if not isinstance(inputs, list) or sum(map(size_of, inputs)) < LARGE:
+            return ()
+        if key.master != self.node_id and not any(map(outlives, self.store.owners())):
             return ()
         from .holdings import held  # rarely needed
 

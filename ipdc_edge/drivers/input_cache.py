@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ipdc_edge.drivers.blocks import BlockStore
 
 LEAST = 64 << 10  # bytes that a task fetches before they are worth a file and its rows
+MOST_FILES = 4096  # that are kept: each takes some memory
 FREE = 48 << 20  # bytes that the disk has left, or what is kept goes
 _FAILURES = (IpdcError, OSError, sqlite3.Error, ValueError)  # of a disk or a store that is full or broken
 
@@ -57,7 +58,7 @@ class InputCache:
 
     def shrink(self, room: int = 0) -> bool:
         """Have so many bytes fit below the limit; whether they do."""
-        while self.size() + room > self.limit and self._forget_one():
+        while (self.size() + room > self.limit or len(self.store.cached) >= MOST_FILES) and self._forget_one():
             pass
         return self.size() + room <= self.limit
 

@@ -60,7 +60,6 @@ def ranges(store: BlockStore, *items: tuple[str, int]) -> tuple[InputRange, ...]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holdings, "LEAST", 10 * BLOCK)
     monkeypatch.setattr(holdings, "CHUNK", BLOCK)
 
 
@@ -76,11 +75,14 @@ def test_what_is_here_is_told_in_ranges(store: BlockStore, other: BlockStore) ->
                      InputRange(2, 0, 10))
 
 
-def test_a_whole_file_is_one_range_and_little_input_none(store: BlockStore) -> None:
+def test_a_whole_file_is_one_range_whatever_stands_beside_it(store: BlockStore) -> None:
     data = os.urandom(30 * BLOCK)
     root = put_file(store, data, BLOCK, links=4)
-    assert ranges(store, (root, len(data))) == (InputRange(0, 0, len(data)),)
-    assert ranges(store, (put_file(store, data[:5000], BLOCK), 5000)) == ()
+    odd: list[Any] = [None, 7, {}, {"cid": root}, {"cid": 5, "size": 5}, {"cid": root, "size": "5"},
+                      {"cid": "../x", "size": 5}, {"cid": root, "size": True}]
+    fetcher = Fetcher(store, None)
+    items = [*odd, {"cid": root, "size": len(data)}]
+    assert asyncio.run(held(fetcher, store, items, [])) == (InputRange(len(odd), 0, len(data)),)
 
 
 def test_no_more_ranges_are_told_than_a_message_holds_and_the_longest_are(store: BlockStore, other: BlockStore) -> None:

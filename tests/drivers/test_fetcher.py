@@ -58,7 +58,7 @@ def run(stores, check, gateway_options=None, **options):
 
 
 def test_a_page_of_a_gateway_and_what_is_wrong_with_it(stores):
-    async def page():
+    async def page(query):
         return "x" * 1000
 
     async def check(fetcher, gateways, providers):
