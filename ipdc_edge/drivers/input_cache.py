@@ -70,8 +70,8 @@ class InputCache:
 
     def writer(self, size: int) -> KeptInputs | None:
         """Where a task that reads so many bytes of inputs puts what it fetches; None where nothing is to be kept."""
-        if not self.limit or size < LEAST:
-            return None
+        if not self.limit or size < LEAST or getattr(self.store, "kubo", None) is not None:
+            return None  # Kubo would have to answer for each block
         with suppress(OSError):
             disk = os.statvfs(self.store.directory)
             if disk.f_bavail * disk.f_frsize >= FREE + size:
