@@ -36,7 +36,9 @@ MOST_INPUTS = 10_000  # of one task: a reduce has one for each map
 class Inputs:
     """The input streams of one attempt; the runner asks for the next block of one, and little is read ahead of it."""
 
-    def __init__(self, fetcher: Fetcher, local: LocalInputs, params: Mapping[str, Any], cache: InputCache) -> None:
+    def __init__(
+        self, fetcher: Fetcher, local: LocalInputs, params: Mapping[str, Any], cache: InputCache | None = None,
+    ) -> None:
         """`params` are checked ones, with this node's own files in the place of what was `local`. What comes from
         others of files is kept in the cache."""
         self.fetcher, self.local = fetcher, local
@@ -46,7 +48,8 @@ class Inputs:
         self.items: list[Mapping[str, Any]] = params["inputs"]
         self.streams: dict[int, AsyncIterator[bytes]] = {}
         ranges = [item["range"] for item in self.items if "range" in item]
-        self.kept = cache.writer(sum(one["end"] - one["start"] for one in ranges if "cid" in one))
+        size = sum(one["end"] - one["start"] for one in ranges if "cid" in one)
+        self.kept = cache.writer(size) if cache is not None else None
 
     def came(self, cid: str, data: bytes) -> None:
         """A block of a file came from another node."""

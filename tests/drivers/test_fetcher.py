@@ -382,7 +382,6 @@ def test_a_block_is_its_readers_alone(stores):
     """While a runner works on it, a daemon on a small board holds the one that is read ahead and no other."""
     from ipdc_edge.daemon.local_inputs import LocalInputs
     from ipdc_edge.daemon.streams import Inputs
-    from ipdc_edge.drivers.input_cache import InputCache
 
     data = os.urandom(30)
     root = put_file(stores[1], data, 10)
@@ -397,7 +396,7 @@ def test_a_block_is_its_readers_alone(stores):
         await blocks.aclose()
         params = {"inputs": [{"range": {"cid": root, "start": 0, "end": 30}}],
                   "gateways": {providers[0].node: providers[0].address}}
-        inputs = Inputs(fetcher, LocalInputs([]), params, InputCache(stores[0], 0))
+        inputs = Inputs(fetcher, LocalInputs([]), params)
         assert await inputs.read(0) == data[:10]
         assert not held(inputs.streams[0])
         await inputs.close()

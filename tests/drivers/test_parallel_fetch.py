@@ -17,7 +17,6 @@ from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.fetcher import AHEAD, BlockUnavailable, Fetcher, NoFile
 from ipdc_edge.drivers.gateway import Gateway
 from ipdc_edge.drivers.importer import import_file
-from ipdc_edge.drivers.input_cache import InputCache
 from ipdc_edge.drivers.parallel_fetch import MOST_BLOCKS, MOST_NODES
 from ipdc_edge.drivers.provider import Provider
 from ipdc_edge.drivers.speeds import MOST_SPEEDS
@@ -631,7 +630,7 @@ def test_a_block_is_its_readers_alone(stores):
             await blocks.aclose()
             params = {"inputs": [{"range": {"cid": root, "start": 15, "end": 60}}], "gateways": gateways}
             gateways.update((str(number), one.address) for number, one in enumerate(providers))
-            inputs = Inputs(fetcher, LocalInputs([]), params, InputCache(stores[0], 0))
+            inputs = Inputs(fetcher, LocalInputs([]), params)
             got = b""
             while (part := await inputs.read(0)) is not None:
                 got += part
