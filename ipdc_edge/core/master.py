@@ -142,7 +142,8 @@ class Master:
         self.participants.accept(participant, message.slots, now)
         if before != "working":
             self.locality.told(node, message.held)
-            self.story.tell("joined", node=participant.name, slots=participant.slots, was=before)
+            holds = len(self.locality.held.get(node, ()))
+            self.story.tell("joined", node=participant.name, slots=participant.slots, was=before, holds=holds)
         elif participant.slots != slots:
             self.story.tell("slots", node=participant.name, slots=participant.slots)
         self._works(participant, now)

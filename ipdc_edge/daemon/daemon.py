@@ -103,6 +103,8 @@ class Daemon:
         self.birth = self.ledger.next_birth()
         clear_leftovers(home.scratch)
         self.store = BlockStore(home.blocks, settings.quota(home.state))
+        if settings.store_quota is None:  # or what it holds, kept inputs too, would make it smaller from start to start
+            self.store.quota = settings.quota(home.state, self.store.stat()["bytes"])
         client = tls.client_context(identity)
         self.fetcher = Fetcher(self.store, client)
         self.vitals = VitalsSampler(home.state)
