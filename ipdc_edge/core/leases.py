@@ -18,6 +18,7 @@ from .tasks import BEHIND_OTHERS, MOST_ATTEMPTS, Lease, Tasks, TaskState
 from .timing import NEVER
 from .values import BEHIND, Attempt, Result
 
+MOVED = 4 << 20  # bytes a second of input that has to be moved, about
 MOST_COUNTED = 1000  # tasks that wait for one slot: more are as many
 
 
@@ -75,10 +76,12 @@ class Leases:
             yield idle[0], task, self._issue(idle[0], task, now)
 
     def _overloaded(self, participant: Participant, now: float) -> float:
-        """How many tasks wait for it, for each of its slots, where it has more than it takes at a time beside those in
-        hand, or is late with these; else 0."""
+        """How many tasks wait for it, for each of its slots, where it will not come to them soon: it has more than it
+        takes at a time beside those in hand, or they take longer than to move their input, or it is late with what it
+        has; else 0."""
         load = self.locality.waiting(participant.node, MOST_COUNTED * participant.slots) / participant.slots
-        if load > 1:
+        task = self.tasks.states[next(iter(self.locality.held[participant.node]))].task
+        if load > 1 or load * (self.pace.usual(task) or 0.0) > 1.0 + task.size / MOVED:
             return load
         for attempt, ident in participant.held.items():
             task = self.tasks.states[ident]

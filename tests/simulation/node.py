@@ -313,11 +313,13 @@ class SimNode:
             reason = NO_ROOM if body is not None else "it cannot be had"
             self.later(self.world.between((0.1, 4.0)), self.handle, e.JobFetchFailed(effect.key, reason))
         else:
-            self.handle(e.JobFetched(effect.key, spec_of(effect.cid, body), self._held(body)))
+            self.handle(e.JobFetched(effect.key, spec_of(effect.cid, body), self._held(body, effect.key.master)))
 
-    def _held(self, body: Any) -> tuple[InputRange, ...]:
+    def _held(self, body: Any, master: str) -> tuple[InputRange, ...]:
         """What it says it has of a job's inputs: what it has, or anything."""
         chance, item = self.world.random, body["inputs"][0]
+        if self.world.keeps and master == self.id:
+            return (InputRange(0, 0, item["size"]),)
         if not self.world.boast or chance.random() >= self.world.boast:
             kept = self.kept.get(item["cid"], ()) if self.world.keeps else ()
             return tuple(InputRange(0, start, end) for start, end in kept)

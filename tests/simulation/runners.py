@@ -74,7 +74,7 @@ class Runners:
                     return self._missed(effect, split["cid"])
                 output = [key.job, split["start"], split["end"]]
                 kept, place = self.node.kept.setdefault(split["cid"], {}), (split["start"], split["end"])
-                self.world.moved += place not in kept
+                self.world.moved += place not in kept and key.master != self.node.id
                 kept[place] = None
             else:
                 run = item["run"]

@@ -38,6 +38,22 @@ def test_a_second_job_moves_next_to_nothing_and_takes_no_longer(seed: int) -> No
     assert moved <= 3 < SPLITS / 2 < all_moved and took < 1.25 * anywhere  # moving costs nothing there
 
 
+def first(seed: int, keeps: bool, work: float) -> float:
+    """Seconds that a job takes, of tasks of about so many seconds, whose master has all of the input and works too."""
+    world = World(WORKERS, seed, keeps=keeps, work=work)
+    for node in world.nodes:
+        node.speed = 1.0
+    world.after(3.0, world.submit, world.nodes[0], 24, WORKERS)
+    world.run(lambda: len(world.ended) == 1 and not world.holding())
+    (view,) = world.ended.values()
+    return float(view["ended"] - view["submitted"])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_long_tasks_are_not_left_to_who_holds_their_input(seed: int) -> None:
+    assert first(seed, True, work=60.0) < 1.1 * first(seed, False, work=60.0)
+
+
 @pytest.mark.parametrize("speed", [0.1, 0.001])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nobody_waits_for_a_holder_that_is_slow_now(seed: int, speed: float) -> None:
