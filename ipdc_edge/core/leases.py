@@ -80,8 +80,8 @@ class Leases:
         takes at a time beside those in hand, or they take longer than to move their input, or it is late with what it
         has; else 0."""
         load = self.locality.waiting(participant.node, MOST_COUNTED * participant.slots) / participant.slots
-        task = self.tasks.states[next(iter(self.locality.held[participant.node]))].task
-        if load > 1 or load * (self.pace.usual(task) or 0.0) > 1.0 + task.size / MOVED:
+        first = self.tasks.states[next(iter(self.locality.held[participant.node]))].task
+        if load > 1 or load * (self.pace.usual(first) or 0.0) > 1.0 + first.size / MOVED:
             return load
         for attempt, ident in participant.held.items():
             task = self.tasks.states[ident]

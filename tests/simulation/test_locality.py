@@ -35,7 +35,7 @@ def twice(seed: int, keeps: bool, slow: float = 1.0, weather: Weather = CALM, bo
 def test_a_second_job_moves_next_to_nothing_and_takes_no_longer(seed: int) -> None:
     took, moved = twice(seed, keeps=True)
     anywhere, all_moved = twice(seed, keeps=False)
-    assert moved <= 3 < SPLITS / 2 < all_moved and took < 1.25 * anywhere  # moving costs nothing there
+    assert moved <= 5 < SPLITS / 2 < all_moved and took < 1.25 * anywhere  # moving costs nothing there
 
 
 def first(seed: int, keeps: bool, work: float) -> float:
