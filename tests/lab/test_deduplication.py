@@ -109,6 +109,8 @@ def test_a_second_job_moves_no_input_and_one_over_a_file_that_grew_its_new_block
     after = lab.counts(2)
     assert first["fetched_bytes"] >= size and after[0] - before[0] >= size
     assert size <= after[2] < size + 64_000, "it is kept, and once"
+    assert "inputs      12." in lab.run(2, "store", "stat").stdout
+    assert "came from other nodes" in lab.run(1, "status").stdout
 
     second = lab.job(path, code, "-k", "1")
     again = lab.counts(2)
