@@ -32,6 +32,7 @@ from text import NoDictionary, make_text
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(1, CHECKOUT)
 from ipdc_edge.commands.client import call  # noqa: E402
+from ipdc_edge.drivers.block_rows import outlives  # noqa: E402
 from ipdc_edge.home import Home  # noqa: E402
 
 PYTHON = "/usr/bin/python3"
@@ -71,7 +72,8 @@ class Lab:
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             found = [self.ask(home) for home in self.homes]
-            if not any(each["held_jobs"] or set(each["owners"]) - {"user", "members"} for each in found):
+            if not any(each["held_jobs"] or [owner for owner in each["owners"] if owner != "members"
+                                             and not outlives(owner)] for each in found):
                 return
             time.sleep(0.2)
         raise NotMeasured("a job was not cleaned up")

@@ -65,6 +65,7 @@ class Settings:
     slots: int
     runner_memory: int
     store_quota: int | None
+    input_cache: int | None
     local_inputs: tuple[str, ...]
     allow_network: bool
     keepalive: int
@@ -85,6 +86,10 @@ class Settings:
             return self.store_quota
         disk = os.statvfs(directory)
         return (disk.f_bavail * disk.f_frsize + held) * 8 // 10
+
+    def cache_limit(self, quota: int) -> int:
+        """Bytes that kept inputs may take of a store of that quota."""
+        return quota // 4 if self.input_cache is None else min(self.input_cache, quota)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,6 +227,10 @@ def _quota(text: str) -> int | None:
     return found
 
 
+def _cache(text: str) -> int | None:
+    return None if text == "auto" else min(size(text), 1 << 60)
+
+
 SANDBOXES = ("auto", "systemd", "bubblewrap", "rlimits")
 STORES = ("embedded", "kubo")
 PORTS = ("mqtt_port", "gateway_port", "join_port", "local_port")
@@ -253,6 +262,9 @@ TABLE = (
             "Memory of one runner, the user's code and its interpreter together."),
     Setting("store_quota", "auto", _quota, "a size of at least 16M, such as 500M or 20G, or auto",
             "How much content this node keeps. auto: 80 % of what the disk has free at start."),
+    Setting("input_cache", "auto", _cache, "a size such as 500M or 20G, 0, or auto",
+            "How much of other nodes' inputs this node keeps for the next job over the same ones. They go first when\n"
+            "room is wanted. Each byte kept is written once: 0 spares flash. auto: a quarter of store_quota."),
     Setting("local_inputs", "", _directories, "at most 16 absolute directories with spaces between, not /",
             "Directories whose files jobs of the domain may map here, by `ipdc-edge submit --input-local`."),
     Setting("allow_network", "no", _yes, "yes or no",

@@ -75,6 +75,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
                 "slots": "3",
                 "runner_memory": "1.5G",
                 "store_quota": "20g",
+                "input_cache": "1G",
                 "local_inputs": "/var/log/sensors /srv/data",
                 "allow_network": "yes",
                 "keepalive": "2",
@@ -99,6 +100,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         3,
         3 << 29,
         20 << 30,
+        1 << 30,
         ("/var/log/sensors", "/srv/data"),
         True,
         2,
@@ -133,6 +135,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         ("runner_memory = 64X", "such as 24M"),
         ("runner_memory = 1M", "at least 16M"),
         ("store_quota = -5G", "at least 16M"),
+        ("input_cache = some", "such as 500M or 20G, 0, or auto"),
         ("keepalive = 60", "1 to 10 seconds"),
         ("stop_grace = 1m", "0 to 3600 seconds"),
         ("sandbox = docker", "auto, systemd, bubblewrap or rlimits"),
@@ -235,5 +238,7 @@ def test_a_taken_port_is_the_later_lines_mistake() -> None:
 def test_quota_is_as_set_or_a_share_of_the_free_disk(tmp_path: Path) -> None:
     assert _parse("store_quota = 20M").quota(str(tmp_path)) == 20 << 20
     auto = _parse("")
+    assert auto.cache_limit(1000) == 250 and _parse("input_cache = 0").cache_limit(1000) == 0
+    assert _parse("input_cache = 1K").cache_limit(1000) == 1000
     assert auto.quota(str(tmp_path)) > 0
     assert auto.quota(str(tmp_path), held=1 << 60) >= (1 << 60) * 8 // 10

@@ -36,7 +36,7 @@ from ..core.messages import (
     Renewed,
     Report,
 )
-from ..core.values import MOST_PRIORITY, Attempt, Failure, NodeRecord, Result, Vitals
+from ..core.values import MOST_PRIORITY, MOST_RANGES, Attempt, Failure, InputRange, NodeRecord, Result, Vitals
 from ..errors import IpdcError
 from .cid import raw_cid
 from .node_id import NODE_ID
@@ -44,6 +44,7 @@ from .node_id import NODE_ID
 VERSION = 1
 MOST_BYTES = 16 * 1024  # of a payload; brokers refuse more
 MOST_PARAMS = 12 * 1024  # of a command's parameters within a payload; longer ones become content
+MOST_INPUTS = 1_000_000  # of a job, that a worker numbers
 MOST_COUNTERS = 100  # of one kind in a report
 MOST_DEPTH = 32  # of a peer's JSON: what stands deeper, our own encoder or printer might not take
 JOB_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z]{4}")
@@ -303,8 +304,19 @@ def _download(channel: str, f: Fields) -> Message:
 
 
 def _accept(channel: str, f: Fields) -> Message:
+    held = tuple(map(_input_range, f.items("held", MOST_RANGES))) if "held" in f.value else ()
     return Accept(f.text("job", 32, JOB_ID), f.number("slots", 1024), f.text("address", 262, ADDRESS),
-                  f.text("gateway", 262, ADDRESS))
+                  f.text("gateway", 262, ADDRESS), held)
+
+
+def _input_range(item: object) -> InputRange:
+    if not isinstance(item, list) or len(item) != 3:
+        raise BadMessage(reason=f"accept: held is {str(item)[:100]!r}")
+    f = Fields(dict(zip(("number", "start", "end"), item)), "accept: held")
+    found = InputRange(f.number("number", MOST_INPUTS), f.number("start"), f.number("end"))
+    if found.start >= found.end:
+        raise BadMessage(reason=f"accept: held is {item}")
+    return found
 
 
 def _refuse(channel: str, f: Fields) -> Message:

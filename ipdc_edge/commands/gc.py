@@ -21,7 +21,7 @@ of where they lie go. It may be ended at any moment and asked again.
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
-    parser.description = "Free what was unpinned and nobody else holds."
+    parser.description = "Free what was unpinned, and inputs kept of other nodes, where nobody else holds them."
     parser.epilog = EXAMPLES
     parser.add_argument("--json", action="store_true", help="print how much that was as JSON")
 

@@ -86,6 +86,8 @@ def text(job: Mapping[str, Any], now: float | None = None) -> str:
         lines.append(f"{'input':10} {job['local']} on each node")
     elif job.get("input_bytes") is not None:
         lines.append(f"{'input':10} {size(job.get('bytes_done') or 0)} of {size(job['input_bytes'])} read")
+    if fetched := count_of(job, "fetched_bytes"):
+        lines.append(f"{'':10} {size(fetched)} of it came from other nodes")
     if shuffled := count_of(job, "shuffle_bytes"):
         lines.append(f"{'shuffle':10} {size(count_of(job, 'shuffle_done'))} of {size(shuffled)} fetched")
     if written := count_of(job, "output_bytes"):

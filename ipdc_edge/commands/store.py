@@ -51,6 +51,7 @@ def _stat(as_json: bool) -> int:
     print(f"on disk     {size(held)} of {size(quota)} ({100 * held // max(1, quota)} %)")
     print(f"pins        {count_of(found, 'pins')}")
     print(f"unpinned    {size(count_of(found, 'unpinned'))}, until the room is wanted or `ipdc-edge gc`")
+    print(f"inputs      {size(count_of(found, 'cached'))} of other nodes kept, likewise")
     if count_of(found, "lost"):
         print(f"lost        {counted(count_of(found, 'lost'), 'block')}: `ipdc-edge store verify` names them")
     return 0

@@ -139,6 +139,11 @@ def _refused(said: Mapping[str, Any]) -> str:
     return f"{said['node']} {'gave the job up' if said['had'] else 'does not take the job'}: {said['reason']}"
 
 
+def _joined(said: Mapping[str, Any]) -> str:
+    holds = f", and holds the input of {counted(said['holds'], 'task')}" if said.get("holds") else ""
+    return f"{said['node']} takes part, {said['slots']} at a time{WAS.get(said['was'], '')}{holds}"
+
+
 def _slots(said: Mapping[str, Any]) -> str:
     many = f"takes {said['slots']} at a time now" if said["slots"] else "takes no more tasks: it drains"
     return f"{said['node']} {many}"
@@ -154,7 +159,7 @@ SENTENCES: Mapping[str, str | Callable[[Mapping[str, Any]], str]] = {
     "restored": _restored,
     "offered": "the job is offered to {node}",
     "silent": "{node} did not answer the offer",
-    "joined": lambda said: "{node} takes part, {slots} at a time".format_map(said) + WAS.get(said["was"], ""),
+    "joined": _joined,
     "slots": _slots,
     "refused": _refused,
     "broke": "the connection to {node} broke: it has a moment to come back",

@@ -8,10 +8,12 @@ worker answers on `Task.report`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..errors import IpdcError
 from .values import MOST_PRIORITY, MOST_TIMEOUT, JobSpec, Json, Result, Task
+
+MOST_HOLDERS = 64  # nodes of which a description says how much of its input they hold
 
 
 class BadSpec(IpdcError):
@@ -44,6 +46,11 @@ class Architecture:
         where it is the input's; the core adds their gateways' addresses as `gateways`.
         """
         raise NotImplementedError
+
+    def reads(self, task: Task) -> Sequence[tuple[int, int, int]]:
+        """Which bytes of the job's inputs the task reads, each (number of the input, start, end); of a worker that
+        holds most of them it is a good one to do it. Nothing where that is not known, or no matter."""
+        return ()
 
     def view(self, spec: JobSpec, done: Mapping[int, tuple[int, int]]) -> Json:
         """Progress in the architecture's own words from {stage: (total, done)}, merged into a job's status."""
@@ -85,7 +92,11 @@ def spec_of(cid: str, body: object) -> JobSpec:
         raise BadSpec(reason=f"priority {priority!r} is not a number from -{MOST_PRIORITY} to {MOST_PRIORITY}")
     if type(timeout) is not int or not 0 <= timeout <= MOST_TIMEOUT:
         raise BadSpec(reason=f"timeout {timeout!r} is not a number of seconds from 0 to {MOST_TIMEOUT}")
+    held = body.get("held", {})
+    if not isinstance(held, dict) or len(held) > MOST_HOLDERS or not all(
+            type(share) is int and 0 <= share <= 100 for share in held.values()):
+        raise BadSpec(reason=f"held {str(held)[:100]} is no percentage of nodes")
     grows = body.get("grows") is True and not nodes
     queue = not (isinstance(options, dict) and options.get("no_queue") is True)
     chosen = tuple(dict.fromkeys(nodes))
-    return JobSpec(cid, app, workers, memory, body, chosen, queue, priority, timeout, grows)
+    return JobSpec(cid, app, workers, memory, body, chosen, queue, priority, timeout, grows, held)

@@ -9,6 +9,7 @@ from .values import Result, Task
 
 MOST_SHOWN = 100  # of the user's counters
 MOST_NAMES = 1000  # of either kind, for the tasks of a job may each have names of their own; later ones do not count
+TOLD = ("stored_bytes", "fetched_bytes")  # by nodes that are not older than these counts
 
 
 class Counters:
@@ -36,7 +37,7 @@ class Counters:
 
     def view(self) -> dict[str, object]:
         """For a job's status."""
-        stored = {"stored_bytes": self.own["stored_bytes"]} if "stored_bytes" in self.own else {}
-        return {**stored, "counters": dict(sorted(self.users.items())[:MOST_SHOWN]), "shuffle_bytes": self.made,
+        told: dict[str, object] = {name: self.own[name] for name in TOLD if name in self.own}
+        return {**told, "counters": dict(sorted(self.users.items())[:MOST_SHOWN]), "shuffle_bytes": self.made,
                 "spilled_bytes": self.own.get("spilled_bytes", 0), "output_bytes": self.output,
                 "bad_records": self.own.get("bad_records", 0)}

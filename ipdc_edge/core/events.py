@@ -9,7 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .messages import Message
-from .values import Attempt, Failure, HeldList, JobKey, JobSpec, Json, MemberList, NodeRecord, Result, Vitals
+from .values import (
+    Attempt,
+    Failure,
+    HeldList,
+    InputRange,
+    JobKey,
+    JobSpec,
+    Json,
+    MemberList,
+    NodeRecord,
+    Result,
+    Vitals,
+)
 
 OWN = "own"  # names the node's own broker where a broker is asked for
 
@@ -138,10 +150,11 @@ class CancelRequested:
 
 @dataclass(frozen=True, slots=True)
 class JobFetched:
-    """A worker holds the description of a job it was offered."""
+    """A worker holds the description of a job it was offered, and of its inputs what is `held`."""
 
     key: JobKey
     spec: JobSpec
+    held: tuple[InputRange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ not even after a restart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
+from .locality import Locality
 from .machine import BrokenInvariant
 from .messages import Held
 from .pace import Pace
@@ -17,27 +18,99 @@ from .tasks import BEHIND_OTHERS, MOST_ATTEMPTS, Lease, Tasks, TaskState
 from .timing import NEVER
 from .values import BEHIND, Attempt, Result
 
+MOVED = 4 << 20  # bytes a second of input that has to be moved, about
+MOST_COUNTED = 1000  # tasks that wait for one slot: more are as many
+
 
 class Leases:
     """The leases of one job."""
 
-    def __init__(self, tasks: Tasks, participants: Participants, pace: Pace, birth: int) -> None:
+    def __init__(
+        self, tasks: Tasks, participants: Participants, pace: Pace, locality: Locality, birth: int,
+    ) -> None:
         self.tasks, self.participants, self.pace, self.birth = tasks, participants, pace, birth
+        self.locality = locality
         self.issued = 0
-        self.double_at = NEVER  # when a task is late that an idle worker may do too
+        self.look_at = NEVER  # when there may be something to give out though nothing has happened
 
     def give(self, now: float) -> Iterator[tuple[Participant, TaskState, Attempt]]:
         """Lease ready tasks to workers with room, the least loaded first, and where none is left, late ones to workers
         with nothing to do; each is to be ordered at once."""
+        self.look_at = NEVER
         if self.tasks.ready_count():
             yield from self._give_ready(now)
-        self.double_at = NEVER
         if not self.tasks.ready_count():
             yield from self._double(now)
 
     def _give_ready(self, now: float) -> Iterator[tuple[Participant, TaskState, Attempt]]:
         engaged = self.participants.engaged(1)
+        if not self.locality.holders:
+            yield from self._give_any(now, engaged)
+            return
+        if not self.issued and (settled := self.participants.settled_at()) > now:
+            self.look_at = settled  # or who answers first gets what others hold
+            return
+        yield from self._give_own(now, engaged)
+        yield from self._give_any(now, engaged)
+        yield from self._give_others(now, engaged)
+
+    def _give_own(self, now: float, engaged: Mapping[str, int]) -> Iterator[tuple[Participant, TaskState, Attempt]]:
+        """To each worker what it holds the input of."""
+        while True:
+            free = self.participants.with_room(self.tasks.ready_count(), engaged, self.pace)
+            participant = next((p for p in free if self.locality.next_of(p.node)), None)
+            if participant is None:
+                return
+            task = self.tasks.states[self.locality.next_of(participant.node)]
+            yield participant, task, self._issue(participant, task, now)
+
+    def _give_others(self, now: float, engaged: Mapping[str, int]) -> Iterator[tuple[Participant, TaskState, Attempt]]:
+        """To workers with nothing else to do what another holds the input of and will not come to soon."""
+        while idle := [p for p in self.participants.with_room(0, engaged, self.pace) if len(p.held) < p.slots]:
+            busy = {p.node: p for p in self.participants.fit() if p.node in self.locality.held}
+            over = {node: load for node, p in busy.items() if (load := self._overloaded(p, now))}
+            task = next((task for node in sorted(over, key=lambda node: -over[node])
+                         if (task := self._spare(node, busy, over)) is not None), None)
+            if task is None:
+                return
+            yield idle[0], task, self._issue(idle[0], task, now)
+
+    def _overloaded(self, participant: Participant, now: float) -> float:
+        """How many tasks wait for it, for each of its slots, where it will not come to them soon: it has more than it
+        takes at a time beside those in hand, or they take longer than to move their input, or it is late with what it
+        has; else 0."""
+        load = self.locality.waiting(participant.node, MOST_COUNTED * participant.slots) / participant.slots
+        first = self.tasks.states[next(iter(self.locality.held[participant.node]))].task
+        if load > 1 or load * (self.pace.usual(first) or 0.0) > 1.0 + first.size / MOVED:
+            return load
+        for attempt, ident in participant.held.items():
+            task = self.tasks.states[ident]
+            late = self.pace.late_at(task, task.leases[attempt]) + self.pace.timing.double
+            if late <= now:
+                return load
+            self.look_at = min(self.look_at, late)
+        return 0.0
+
+    def _spare(self, node: str, busy: Mapping[str, Participant], over: Mapping[str, float]) -> TaskState | None:
+        """A task that waits for a worker which has too many, and for nobody who has not."""
+        for ident in self.locality.last_of(node):
+            if all(holder in over for holder in self.locality.holders[ident] if holder in busy):
+                return self.tasks.states[ident]
+        return None
+
+    def holder(self, task: TaskState) -> str:
+        """A worker that holds most of the task's input and may do it; "" where none does."""
+        for node in self.locality.holders.get(task.task.id, ()):
+            participant = self.participants.get(node)
+            if participant is not None and participant.fit():
+                return node
+        return ""
+
+    def _give_any(self, now: float, engaged: Mapping[str, int]) -> Iterator[tuple[Participant, TaskState, Attempt]]:
+        """What nobody holds the input of."""
         for task in self.tasks.ready():
+            if self.holder(task):
+                continue
             node = self.place(task)
             if not node and task.one_left() and self.participants.awaits_another(task, now):
                 continue
@@ -52,6 +125,7 @@ class Leases:
         self.issued += 1
         attempt = Attempt(self.birth, self.issued)
         self.tasks.lease(task.task.id, attempt, participant.node, now)
+        self.locality.leased(task.task.id)
         participant.held[attempt] = task.task.id
         if len(participant.held) > participant.slots:
             task.leases[attempt].began = BEHIND_OTHERS
@@ -68,7 +142,7 @@ class Leases:
             if at <= now:
                 late.append((self.pace.left(task, lease, now), task, lease))
             else:
-                self.double_at = min(self.double_at, at)
+                self.look_at = min(self.look_at, at)
         if not late:
             return
         busy = self.participants.engaged(0)
@@ -104,6 +178,8 @@ class Leases:
     def skip_rest(self, now: float) -> Iterator[tuple[Participant, tuple[Attempt, ...]]]:
         """The job has enough: no attempt is anybody's duty any more. Who held which."""
         self.tasks.skip_rest(now)
+        for ident in list(self.locality.holders):
+            self.locality.leased(ident)
         for participant in self.participants:
             if participant.held:
                 held, participant.held = tuple(participant.held), {}
@@ -139,6 +215,7 @@ class Leases:
         if mine is not None:  # both places are not for one node, and what it has had for longer is further
             self.take_back(participant, mine)
         self.tasks.adopt(task.task.id, attempt, participant.node, now)
+        self.locality.leased(task.task.id)
         participant.held[attempt] = task.task.id
         return True
 
@@ -184,6 +261,7 @@ class Leases:
     ) -> list[tuple[str, Attempt]]:
         """The first result of a task; its other attempts are nobody's duty any more: whose they were."""
         task.issued[attempt] = node
+        self.locality.leased(task.task.id)
         own = task.leases.get(attempt)
         if own is not None:
             self.pace.took(task.task, node, now - own.from_when())
@@ -240,6 +318,7 @@ class Leases:
         """What tasks and participants say of leases is the same."""
         self.tasks.check()
         self.participants.check()
+        self.locality.check()
         held = sorted((attempt, ident, p.node) for p in self.participants for attempt, ident in p.held.items())
         states = self.tasks.states.items()
         leased = sorted((attempt, i, lease.node) for i, t in states for attempt, lease in t.leases.items())

@@ -17,6 +17,7 @@ from .events import DiscardResult, Effect, KeepLog, Note, PublishResult, Release
 from .failures import Failures
 from .leases import Leases
 from .life import FINAL, Life
+from .locality import Locality
 from .machine import require
 from .membership import Membership
 from .orders import offer, order
@@ -45,7 +46,8 @@ class Master:
         self.tasks = Tasks(architecture.plan(spec))
         self.participants = Participants(job, spec, membership, timing, now, engaged)
         pace = Pace((task.task for task in self.tasks.states.values()), timing)
-        self.leases = Leases(self.tasks, self.participants, pace, birth)
+        self.locality = Locality(architecture.reads, self.tasks)
+        self.leases = Leases(self.tasks, self.participants, pace, self.locality, birth)
         self.parts = Parts(job, self.tasks, membership)
         self.failures = Failures(self.tasks, self.participants)
         self.effects: list[Effect] = []
@@ -139,7 +141,9 @@ class Master:
         before, slots = participant.state, participant.slots
         self.participants.accept(participant, message.slots, now)
         if before != "working":
-            self.story.tell("joined", node=participant.name, slots=participant.slots, was=before)
+            self.locality.told(node, message.held)
+            holds = len(self.locality.held.get(node, ()))
+            self.story.tell("joined", node=participant.name, slots=participant.slots, was=before, holds=holds)
         elif participant.slots != slots:
             self.story.tell("slots", node=participant.name, slots=participant.slots)
         self._works(participant, now)
@@ -384,7 +388,7 @@ class Master:
 
     def next_wakeup(self) -> float:
         """When `tick` has something to do next."""
-        late = self.leases.double_at if self.state == "running" else NEVER
+        late = self.leases.look_at if self.state == "running" else NEVER
         due = min(self.participants.next_wakeup(), late, self.life.due())
         return NEVER if self.state in FINAL else due
 

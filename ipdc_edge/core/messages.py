@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .values import Attempt, Failure, Json, NodeRecord, Result
+from .values import Attempt, Failure, InputRange, Json, NodeRecord, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,13 @@ class Download:
 @dataclass(frozen=True, slots=True)
 class Accept:
     """`accept`, worker to master: it holds the job's description and takes up to `slots` tasks at once;
-    again when that changes, with 0 when it drains."""
+    again when that changes, with 0 when it drains. `held` of the job's inputs is on its disk already."""
 
     job: str
     slots: int
     address: str
     gateway: str
+    held: tuple[InputRange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

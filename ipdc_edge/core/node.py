@@ -150,7 +150,7 @@ class Node:
 
     def _job_fetched(self, event: e.JobFetched, now: float) -> None:
         if event.key in self.workers:
-            self.workers[event.key].fetched(event.spec, now)
+            self.workers[event.key].fetched(event.spec, event.held, now)
 
     def _job_fetch_failed(self, event: e.JobFetchFailed, now: float) -> None:
         if event.key in self.workers:

@@ -263,14 +263,23 @@ class Participants:
         if node:
             only = self.by_node.get(node)
             return only if only and only.state == "working" and len(only.held) < only.slots else None
+        free = self.with_room(ready, engaged, pace)
+        if task.failed_on or task.missed_on:  # who fails is soon free again, and would use up all attempts
+            least = min((task.fails_at(p.node) for p in self.fit()), default=0)
+            free = [p for p in free if task.fails_at(p.node) == least]
+        return free[0] if free else None
+
+    def with_room(self, ready: int, engaged: Mapping[str, int], pace: Pace) -> list[Participant]:
+        """Those that may be given one of so many ready tasks, in the order in which they are given any."""
         working = self.fit()
         ahead = 1 if ready > len(working) else 0  # one in hand, so that nobody waits for a message
         free = [p for p in working if len(p.held) < p.slots + (ahead if pace.slowness(p.node) < SLOW else 0)]
-        if task.failed_on or task.missed_on:  # who fails is soon free again, and would use up all attempts
-            least = min((task.fails_at(p.node) for p in working), default=0)
-            free = [p for p in free if task.fails_at(p.node) == least]
-        return min(free, key=lambda p: ((len(p.held) + engaged.get(p.node, 0)) / p.slots, pace.slowness(p.node)),
-                   default=None)
+        return sorted(free, key=lambda p: ((len(p.held) + engaged.get(p.node, 0)) / p.slots, pace.slowness(p.node)))
+
+    def settled_at(self) -> float:
+        """When nobody who was offered the job can be waited for any more; a time that is past where all answered."""
+        offered = [p.deadline for p in self.by_node.values() if p.state == "offered"]
+        return max(offered, default=0.0) - self.timing.offer + self.timing.settle
 
     # -- time
 

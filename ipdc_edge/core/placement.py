@@ -64,6 +64,9 @@ def judge(record: NodeRecord, spec: JobSpec, holder: str, engaged: int = 0) -> V
     if record.id == holder:
         score *= 1.1
         reasons.append("holds the input")
+    elif share := spec.held.get(record.id):
+        score *= 1 + share / 200  # up to 1.5: what it holds need not be moved
+        reasons.append(f"holds {share} % of the input")
     return Verdict(record.id, record.name, round(score, 2), True, tuple(reasons))
 
 

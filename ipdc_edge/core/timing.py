@@ -18,6 +18,7 @@ class Timing:
     offer: float = 6.0  # an offer nobody answered is over
     resend: float = 2.0  # an unanswered offer or unseen command is sent again after this long
     replace: float = 5.0  # a job short of workers looks for more this often
+    settle: float = 0.5  # so long a job waits for answers before its first leases, where input is at its workers
     double: float = 2.0  # a task that has run for less is not given to a second worker beside the first
     orphan: float = 120.0  # a worker that hears nothing of a job's master for so long frees the job
     clean: float = 60.0  # an ended job answers its workers with `clean-up` for so long, then with a refusal to know it

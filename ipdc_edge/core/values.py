@@ -8,7 +8,7 @@ text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 Json = Mapping[str, Any]  # a JSON object as it came; only its owner looks inside
@@ -21,6 +21,14 @@ class Attempt(NamedTuple):
     number: int
 
 
+class InputRange(NamedTuple):
+    """Bytes of a job's input: which one, in the order of its description, from `start` up to `end`."""
+
+    number: int
+    start: int
+    end: int
+
+
 class JobKey(NamedTuple):
     """A job is known by its master and its id: two masters may draw the same id."""
 
@@ -30,6 +38,7 @@ class JobKey(NamedTuple):
 
 MOST_UNASKED = 16  # workers of a job for which nobody asked for a number
 MOST_PRIORITY = 10  # and as much below 0
+MOST_RANGES = 200  # of a job's inputs, that a worker says it holds
 MOST_TIMEOUT = 100_000_000  # seconds; three years
 BEHIND = "(waits for its turn here)"  # a worker's word for an attempt that it has not begun
 
@@ -79,7 +88,7 @@ class JobSpec:
     only the fields named here; the architecture reads the body. With `nodes` it is offered to these only; without
     `queue` it fails where no node is fit for it. `priority` orders the jobs of one master, higher ones first; `timeout`
     is seconds from its submission after which it fails, 0 for never. Where it `grows`, nobody asked for a number of
-    workers: nodes that come later take part too.
+    workers: nodes that come later take part too. `held`: how much of its input, in percent, nodes said they hold.
     """
 
     cid: str
@@ -92,6 +101,7 @@ class JobSpec:
     priority: int = 0
     timeout: int = 0
     grows: bool = False
+    held: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

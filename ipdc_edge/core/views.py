@@ -98,6 +98,10 @@ def waiting_view(state: str, tasks: Tasks, leases: Leases, participants: Partici
     reasons: dict[str, int] = {}
     for task in tasks.ready():
         node = leases.place(task)
+        if holder := leases.holder(task):
+            why = f"for {participants.name(holder)}, which holds the input"
+            reasons[why] = reasons.get(why, 0) + 1
+            continue
         if not node:
             why = "for a worker that has not failed, or less often" if task.failed_on else "for a worker with room"
             reasons[why] = reasons.get(why, 0) + 1

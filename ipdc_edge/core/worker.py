@@ -16,7 +16,7 @@ from .membership import Membership
 from .messages import Accept, Command, Download, Failed, FromWorker, Held, Refuse, Renew, Renewed, Report
 from .placement import MB
 from .timing import Timing
-from .values import BEHIND, Attempt, Failure, JobKey, JobSpec, Json, NodeRecord, Result
+from .values import BEHIND, Attempt, Failure, InputRange, JobKey, JobSpec, Json, NodeRecord, Result
 
 MOST_HELD_JOBS = 32  # jobs that a node works for at once; more are refused as busy
 MOST_HELD_JOBS_OF_ONE = 12  # of one master, so that nobody can occupy a node alone
@@ -86,6 +86,7 @@ class Worker:
         self.effects: list[Effect] = [FetchJob(key, offer.cid, offer.gateway)]
         self.heard = now  # when the master last said anything about this job
         self.renew_at = now + timing.renew
+        self.held: tuple[InputRange, ...] = ()  # of the job's inputs, when it was taken
 
     def _step(self, word: str) -> None:
         self.state = follow("held job", HELD_JOB, self.state, word, f"{self.key.job} of {self.key.master}")
@@ -104,20 +105,21 @@ class Worker:
         if self.state == "ready":
             self._accept()
 
-    def fetched(self, spec: JobSpec, now: float) -> None:
-        """The job's description is here: take the job."""
+    def fetched(self, spec: JobSpec, held: tuple[InputRange, ...], now: float) -> None:
+        """The job's description is here, and so much of its inputs: take the job."""
         if self.state != "fetching":
             return
         if (spec.app, spec.memory) != (self.offer.app, self.offer.memory):
             return self.fetch_failed("the job's description is not what was offered")
         self._step("fetch")
+        self.held = held
         self.renew_at = now + self.timing.renew
         self._accept()
 
     def _accept(self) -> None:
         own = self.membership.own
         slots = own.slots if own.state == "ready" else 0
-        self._send(Accept(self.key.job, slots, own.mqtt, own.gateway))
+        self._send(Accept(self.key.job, slots, own.mqtt, own.gateway, self.held))
 
     def tell_slots(self) -> None:
         """How many tasks at once this node takes has changed."""

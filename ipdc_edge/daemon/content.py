@@ -259,7 +259,7 @@ class Content:
         return [owner for owner in self.daemon.store.owners() if owner.startswith(prefix)]
 
     async def gc(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
-        """Free what was unpinned; how much that was."""
+        """Free what was unpinned and inputs that were kept; how much that was."""
         store, blocks, freed = self.daemon.store, 0, 0
         while (gone := await in_thread(lambda: block_pins.collect(store))) is not None:
             blocks, freed = blocks + gone.blocks, freed + gone.size
@@ -271,11 +271,12 @@ class Content:
     # -- the store
 
     async def store_stat(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
-        """Blocks, bytes, references, lost, quota, pins, and the bytes of what was unpinned."""
+        """Blocks, bytes, references, lost, quota, pins, and the bytes of what was unpinned and of kept inputs."""
         store = self.daemon.store
         counts: dict[str, object] = dict(await in_thread(store.stat))
         unpinned = await in_thread(lambda: store.owned_bytes(UNPINNED))
-        return {**counts, "pins": len(self._owners(PIN)), "unpinned": unpinned}
+        return {**counts, "pins": len(self._owners(PIN)), "unpinned": unpinned,
+                "cached": sum(store.cached.values())}
 
     async def store_verify(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """Every block is read and checked. Events tell what is damaged, and how far it is."""

@@ -33,8 +33,9 @@ from ..drivers.broker_files import credentials
 from ..drivers.control import ControlServer
 from ..drivers.fetcher import Fetcher
 from ..drivers.flash import FLASH
-from ..drivers.gateway import LEFTOVERS, SWARM_KEY, Gateway
+from ..drivers.gateway import HOLDINGS, LEFTOVERS, SWARM_KEY, Gateway
 from ..drivers.identity import Identity
+from ..drivers.input_cache import InputCache
 from ..drivers.ledger import Ledger, LedgerFull
 from ..drivers.mqtt import Mqtt
 from ..drivers.scratch import clear_leftovers
@@ -53,6 +54,7 @@ from .tasks import TaskRunner
 from .whereabouts import Whereabouts
 
 if TYPE_CHECKING:
+    from .holdings import Holdings
     from .kubo_network import KuboNetwork
     from .leftovers import Leftovers
 
@@ -96,6 +98,7 @@ class Daemon:
         self.restarts = False  # whether it ends only to begin anew, in another domain
         self.stopped = asyncio.Event()
         self._leftovers: Leftovers | None = None
+        self._holdings: Holdings | None = None
         self._kubo: KuboNetwork | None = None
         self.change: asyncio.Future[None] = self.loop.create_future()  # done after the next event
 
@@ -119,14 +122,18 @@ class Daemon:
         self.invitations = Invitations(home, settings, self.domain, self.node.membership, self.background,
                                        lambda: self.whereabouts.host)
         self._release_leftovers({save.key for save in saved if save.kind == "job"})
+        self.inputs = self.fetcher.unfinished = InputCache(self.store, settings.cache_limit(self.store.quota))
         self.domain.keep_list()
         self.tasks = TaskRunner(self.id, settings.name, self.store, self.fetcher, self.architectures, self.emit,
-                                settings.slots, self.gateway_of, LocalInputs(settings.local_inputs), self.sandbox)
+                                settings.slots, self.gateway_of, LocalInputs(settings.local_inputs), self.sandbox,
+                                self.inputs)
         self.results = Results(home.jobs, self.store, self.fetcher, self.emit, self.now)
         host = settings.bind(identity.alone)
         self.gateway = Gateway(self.store, host, settings.gateway_port, tls.server_context(identity),
-                               self.domain.admits, note, {LEFTOVERS: lambda: self.leftovers().page(),
-                                                          SWARM_KEY: lambda: self.kubo().page()})
+                               self.domain.admits, note,
+                               {LEFTOVERS: lambda _: self.leftovers().page(),
+                                SWARM_KEY: lambda _: self.kubo().page(),
+                                HOLDINGS: lambda query: self.holdings().page(query)})
         codec = MessageCodec(*reserved(self.architectures))
         births = itertools.count(self.birth * CONNECTIONS)
         self.mqtt = Mqtt(identity.domain, self.id, f"{LOOPBACK}:{settings.local_port}", self.credentials, client, codec,
@@ -164,6 +171,14 @@ class Daemon:
 
             self._kubo = KuboNetwork(self)
         return self._kubo
+
+    def holdings(self) -> Holdings:
+        """What tells others which files are here."""
+        if self._holdings is None:
+            from .holdings import Holdings  # rarely needed
+
+            self._holdings = Holdings(self)
+        return self._holdings
 
     def busy(self) -> bool:
         """Whether any job is here, of this node or of others."""
@@ -414,7 +429,9 @@ class Daemon:
     async def _sample(self) -> None:
         while True:
             try:
-                self.emit(e.VitalsMeasured(self.vitals.sample()))
+                vitals = self.vitals.sample()
+                self.inputs.give_way(vitals.disk_free)
+                self.emit(e.VitalsMeasured(vitals))
             except OSError as error:  # the disk, most likely: the old vitals stay, and the next look may do better
                 note(f"vitals could not be taken: {error}")
             if self._kubo is not None or os.path.exists(self.home.kubo_mark):

@@ -21,7 +21,14 @@ AGAIN = 5.0  # seconds between two looks whether Kubo is there
 
 def open_store(home: Home, settings: Settings) -> BlockStore:
     """The store, with Kubo where new blocks go there, or some went before the setting was changed."""
-    quota, into_kubo = settings.quota(home.state), settings.store == "kubo"
+    store = _store(home, settings, settings.quota(home.state))
+    if settings.store_quota is None:  # or what it holds, kept inputs too, would make it smaller from start to start
+        store.quota = settings.quota(home.state, store.stat()["bytes"])
+    return store
+
+
+def _store(home: Home, settings: Settings, quota: int) -> BlockStore:
+    into_kubo = settings.store == "kubo"
     if not into_kubo and not os.path.exists(os.path.join(home.blocks, KUBO_NAME)):
         return BlockStore(home.blocks, quota)
     from ..drivers.block_kubo import InKubo  # not in the memory of who has none

@@ -29,6 +29,7 @@ from .local_inputs import LocalInputs
 
 if TYPE_CHECKING:
     from ..codec.runs import RunEntry
+    from ..drivers.input_cache import InputCache
 
 MOST_INPUTS = 10_000  # of one task: a reduce has one for each map
 
@@ -36,13 +37,31 @@ MOST_INPUTS = 10_000  # of one task: a reduce has one for each map
 class Inputs:
     """The input streams of one attempt; the runner asks for the next block of one, and little is read ahead of it."""
 
-    def __init__(self, fetcher: Fetcher, local: LocalInputs, params: Mapping[str, Any]) -> None:
-        """`params` are checked ones, with this node's own files in the place of what was `local`."""
+    def __init__(
+        self, fetcher: Fetcher, local: LocalInputs, params: Mapping[str, Any], cache: InputCache | None = None,
+    ) -> None:
+        """`params` are checked ones, with this node's own files in the place of what was `local`. What comes from
+        others of files is kept in the cache."""
         self.fetcher, self.local = fetcher, local
         self.bytes = 0  # that the runner was given
+        self.fetched = 0  # of inputs, that came from other nodes
         self.providers = {node: Provider(node, gateway) for node, gateway in params.get("gateways", {}).items()}
         self.items: list[Mapping[str, Any]] = params["inputs"]
         self.streams: dict[int, AsyncIterator[bytes]] = {}
+        ranges = [item["range"] for item in self.items if "range" in item]
+        size = sum(one["end"] - one["start"] for one in ranges if "cid" in one)
+        self.kept = cache.writer(size) if cache is not None else None
+
+    def came(self, cid: str, data: bytes) -> None:
+        """A block of a file came from another node."""
+        self.fetched += len(data)
+        if self.kept is not None:
+            self.kept.came(cid, data)
+
+    def was_here(self, cid: str) -> None:
+        """A block of a file was in the own store."""
+        if self.kept is not None:
+            self.kept.was_here(cid)
 
     async def read(self, stream: int) -> bytes | None:
         """The next block of a stream, None at its end. FetchFailed names the content that could not be had."""
@@ -63,12 +82,12 @@ class Inputs:
         providers = list(self.providers.values())
         try:
             start = item["start"]
-            async for offset, data in self.fetcher.file_blocks(item["cid"], start, item["end"], providers):
+            async for offset, data in self.fetcher.file_blocks(item["cid"], start, item["end"], providers, self):
                 held = [data if offset >= start else data[start - offset :]]  # strange leaves
                 del data
                 yield held.pop()  # while the runner works, only what is read ahead is here
         except BlockUnavailable as error:
-            raise FetchFailed(item["cid"], str(error)) from None
+            raise FetchFailed(item["cid"], f"input {item.get('name', '')}: {error}") from None
 
     async def _run(self, item: Mapping[str, Any]) -> AsyncIterator[bytes]:
         cid = item["manifest"]
@@ -92,8 +111,12 @@ class Inputs:
 
     async def close(self) -> None:
         """Let go of connections and blocks in flight."""
-        for stream in self.streams.values():
-            await stream.aclose()  # type: ignore[attr-defined]
+        try:
+            for stream in self.streams.values():
+                await stream.aclose()  # type: ignore[attr-defined]
+        finally:
+            if self.kept is not None:
+                self.kept.close()
 
 
 def check_params(params: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..codec.bundle import bundle_items
@@ -24,12 +25,13 @@ from ..drivers.fetcher import BlockUnavailable
 from ..drivers.provider import Provider
 from ..errors import BadRequest, IpdcError, NotPlaced
 from .local_inputs import LOCAL_INPUT, opens
-from .tasks import MOST_JSON
+from .tasks import LARGE, MOST_JSON, size_of
 
 if TYPE_CHECKING:
     from .daemon import Daemon
     from .kubo_content import Tell
 
+PATIENCE = 3.0  # seconds that a job waits to hear of that
 MOST_PROVIDERS = 16  # peers asked for content that is not here
 
 
@@ -76,6 +78,7 @@ class Submissions:
             providers = await self._locate(item, owner, tell)
             if getattr(daemon.architectures.get(str(body.get("app"))), "decompresses", False):
                 await self._look_into(item, providers)
+        await self._find_holders(body, listed)
         if body.get("local"):
             self._choose_nodes(body, await self._records())
         block = json.dumps(body, separators=(",", ":")).encode()
@@ -119,6 +122,26 @@ class Submissions:
         size = await self.daemon.fetcher.file_size(cid, [kubo])
         await kubo_content.take_in(self.daemon, cid, owner, tell)
         return size
+
+    async def _find_holders(self, body: dict[str, Any], inputs: list[Any]) -> None:
+        """Names the nodes that hold a whole input, of the larger ones: workers fetch it from all of them at once. And
+        how much of them each node holds: such ones are better workers."""
+        large = [item for item in inputs if size_of(item) >= LARGE]
+        if not large:
+            return
+        from .holdings import ask  # rarely needed
+
+        large.sort(key=lambda item: -item["size"])
+        told: dict[str, dict[str, int]] = {}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                told = await ask(self.daemon, await self._records(), [item["cid"] for item in large])
+        for item in large:
+            if whole := [node for node, sizes in told.items() if sizes.get(item["cid"]) == item["size"]]:
+                item["holders"] = whole
+        total = sum(item["size"] for item in large)
+        shares = {node: min(100, 100 * sum(sizes.values()) // total) for node, sizes in told.items()}
+        body["held"] = {node: share for node, share in shares.items() if share}
 
     async def _look_into(self, item: dict[str, Any], providers: list[Provider]) -> None:
         """Whether content is compressed: a CID has no extension that would say so."""

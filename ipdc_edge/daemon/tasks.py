@@ -32,12 +32,13 @@ from ..core.events import (
     TaskFinished,
     TaskProgressed,
 )
-from ..core.values import Attempt, Failure, JobKey, JobSpec, Result
+from ..core.values import Attempt, Failure, InputRange, JobKey, JobSpec, Result
 from ..drivers.block_reading import in_store
-from ..drivers.block_rows import IndexFailed, KuboFailed
+from ..drivers.block_rows import IndexFailed, KuboFailed, outlives
 from ..drivers.blocks import BlockStore
 from ..drivers.fetcher import BlockUnavailable, Fetcher, FileTooBig, NoFile
 from ..drivers.flash import FLASH
+from ..drivers.input_cache import LEAST, InputCache
 from ..drivers.provider import Provider
 from ..drivers.refusals import Refusals
 from ..drivers.runner import Runner, RunnerDied
@@ -54,7 +55,15 @@ BLAMED = (BadSpec, BadCid, BadNode, BlockUnavailable, FileTooBig, NoFile)  # fau
 MOST_TOLD = 500  # characters of a line for the journal about what a peer gave
 MOST_JSON = MAX_PAYLOAD - (256 << 10)  # bytes of a peer's JSON as a runner is given it, with room for names of code
 LEAST_OUTPUT, MOST_GROWTH = 1 << 30, 64  # bytes that any task may write, and for each byte that it has read
+LARGE = 8 << 20  # bytes of inputs for which it matters who has them
 MOST_TOLD_OF_RESULT = 11_000  # bytes of a result's details; they travel in one message with the rest
+
+
+def size_of(item: Any) -> int:
+    """Bytes of an input that a description names by its CID; 0 where it names none, whatever it says."""
+    if isinstance(item, dict) and isinstance(item.get("cid"), str) and type(item.get("size")) is int:
+        return max(0, item["size"])
+    return 0
 
 
 def owner_of(key: JobKey) -> str:
@@ -84,11 +93,12 @@ class TaskRunner:
         self, node_id: str, node_name: str, store: BlockStore, fetcher: Fetcher,
         architectures: Mapping[str, Architecture], emit: Callable[[Event], None], slots: int,
         gateway_of: Callable[[str], str], local: LocalInputs, sandbox: Sandbox,
+        cache: InputCache,
     ) -> None:
         self.node_name = node_name
         self.node_id, self.store, self.fetcher, self.architectures = node_id, store, fetcher, architectures
         self.emit, self.slots, self.gateway_of, self.sandbox = emit, slots, gateway_of, sandbox
-        self.local = local
+        self.local, self.cache = local, cache
         self.refusals = Refusals(note)
         self.jobs: dict[JobKey, HeldCode] = {}
         self.background = Background()
@@ -105,6 +115,7 @@ class TaskRunner:
     async def _fetch_job(self, effect: FetchJob) -> None:
         try:
             spec = await self._spec(effect)
+            held = await self._held(effect.key, spec)
         except (IpdcError, OSError) as error:
             if isinstance(error, BLAMED):
                 self._tell(effect.key.master, f"job {effect.key.job} is not taken: {error}")
@@ -114,7 +125,7 @@ class TaskRunner:
             self.emit(JobFetchFailed(effect.key, f"bug in this node: {error}"[:200]))
         else:
             self.jobs[effect.key] = HeldCode(spec)
-            self.emit(JobFetched(effect.key, spec))
+            self.emit(JobFetched(effect.key, spec, held))
         finally:
             if self.fetching.get(effect.key) is asyncio.current_task():
                 del self.fetching[effect.key]
@@ -130,6 +141,22 @@ class TaskRunner:
         for name, cid, size in bundle_items(spec.body):
             await self._keep_code(effect.key, name, cid, size)
         return spec
+
+    async def _held(self, key: JobKey, spec: JobSpec) -> tuple[InputRange, ...]:
+        """What is here of the job's inputs; a node that keeps nothing does not look."""
+        inputs = spec.body.get("inputs")
+        if not isinstance(inputs, list) or sum(map(size_of, inputs)) < LARGE:
+            return ()
+        if key.master != self.node_id and not any(map(outlives, self.store.owners())):
+            return ()
+        from .holdings import held  # rarely needed
+
+        kept = self.cache.writer(LEAST)
+        try:
+            return await held(self.fetcher, self.store, inputs, self._master(key), kept)
+        finally:
+            if kept is not None:
+                kept.close()
 
     async def _keep_code(self, key: JobKey, name: str, cid: str, size: int) -> None:
         """Bring one file of a job's code here, so that the next runner need not ask the master again. BadSpec when it
@@ -248,7 +275,7 @@ class TaskRunner:
             params = _json(await self._block(params["/"], key))
         check_params(params)
         params = await self.local.expanded(params)
-        inputs = Inputs(self.fetcher, self.local, params)
+        inputs = Inputs(self.fetcher, self.local, params, self.cache)
         most = output_limit(held.spec)
         outputs = Outputs(self.store, owner_of(key), params,
                           lambda: most or max(LEAST_OUTPUT, inputs.bytes * MOST_GROWTH))
@@ -256,6 +283,7 @@ class TaskRunner:
             runner = await self._runner(key, held)
         except BaseException:
             outputs.discard()
+            await inputs.close()
             raise
 
         def tell(read: int, said: str) -> None:
@@ -271,6 +299,7 @@ class TaskRunner:
             kept = {name: await self._kept(key, text) for name, text in texts.items()}
             FLASH.wrote(key.job, max(0, done["counters"].get("spilled_bytes", 0)))
             done["counters"]["stored_bytes"] = size + sum(map(len, texts.values()))
+            done["counters"]["fetched_bytes"] = inputs.fetched
         except RunnerTaskFailed as error:
             error.details["output"] = runner.take_output().decode("utf-8", "replace")
             raise

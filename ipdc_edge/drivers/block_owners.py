@@ -38,6 +38,7 @@ class OwnedBlocks:
         self.quota = quota
         self._lock = threading.RLock()
         self._writers: dict[ContentWriter, str] = {}
+        self.cached: dict[str, int] = {}  # owners of inputs that were kept, and bytes: they go first, in this order
         self._index = BlockIndex(os.path.join(directory, "index.db"))
         self._held = self._index.held_bytes()
 
@@ -118,10 +119,11 @@ class OwnedBlocks:
 
     def _take_room(self, size: int) -> None:
         if self._held + size > self.quota >= size:
-            from ipdc_edge.drivers.block_pins import collect
+            from ipdc_edge.drivers.block_pins import abandon, collect
 
             while self._held + size > self.quota and collect(self) is not None:
                 pass
+            abandon(self, size)
         if self._held + size > self.quota:
             raise StoreFull(held=self._held, quota=self.quota, wanted=size)
         self._held += size

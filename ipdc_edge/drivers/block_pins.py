@@ -1,17 +1,19 @@
 """What is kept because somebody said so: content becomes a pin, is unpinned, and then goes when room is wanted.
 
-Owns the order in which that happens, so that a kill at any moment leaves a sound store with all that is pinned. Loaded
-by who pins, and when the store is full. A part of `blocks`, whose lock and index it uses; it never looks at what a CID
-leads to.
+Owns the order in which that happens, so that a kill at any moment leaves a sound store with all that is pinned. Inputs
+that a worker keeps (`input_cache`) go before. Loaded by who pins or keeps, and when the store is full. A part of
+`blocks`, whose lock and index it uses; it never looks at what a CID leads to.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipdc_edge.drivers.block_rows import PIN, UNPINNED
+from ipdc_edge.drivers.block_rows import CACHED, PIN, UNPINNED
 
 if TYPE_CHECKING:
+    from ipdc_edge.codec.cid import Buffer
+    from ipdc_edge.drivers.block_files import ContentWriter
     from ipdc_edge.drivers.block_owners import OwnedBlocks
     from ipdc_edge.drivers.block_rows import Freed
     from ipdc_edge.drivers.blocks import BlockStore
@@ -40,12 +42,58 @@ def unpin(store: BlockStore, root: str) -> bool:
 
 
 def collect(store: OwnedBlocks) -> Freed | None:
-    """Free some of what was unpinned, the oldest first; None when there is nothing left of it."""
+    """Free some of what nobody needs: inputs that were kept, the least recently used first, and then what was
+    unpinned, the oldest first; None when there is nothing left of it."""
     with store._lock:
+        for owner in store.cached:
+            # no fsync, as for a job that has ended: what a power cut brings back counts as not here
+            freed = store._index.release(owner)
+            del store.cached[owner]
+            store._remove(freed, owner)
+            return freed
         freed = store._index.collect(UNPINNED, _COLLECTED)
         if freed is not None:
             store._remove(freed)
         return freed
+
+
+def abandon(store: BlockStore, room: int) -> None:
+    """Give up inputs that are being kept, until there is so much room: somebody needs it more. Their writers see that
+    they are not wanted any more."""
+    with store._lock:
+        for writer, owner in list(store._writers.items()):
+            if store._held + room <= store.quota:
+                return
+            if owner.startswith(CACHED):
+                store.abandon_writer(writer)
+
+
+def append(store: BlockStore, writer: ContentWriter, cid: str, data: Buffer) -> bool:
+    """Append a block to a file of inputs that are kept; False where others would have to make room. ValueError where
+    it was given up."""
+    with store._lock:
+        if writer not in store._writers:
+            raise ValueError("what was to be kept had to make room")
+        if store._held + len(data) > store.quota:
+            return False
+        writer.append_block(cid, data)
+        return True
+
+
+def finish(store: BlockStore, writer: ContentWriter) -> None:
+    """What was appended is kept until room is wanted. Not durably: after a power cut it may not be here."""
+    with store._lock:
+        if writer in store._writers:
+            writer.commit()
+            store.cached[writer.owner] = writer.size
+
+
+def used(store: BlockStore, cid: str) -> None:
+    """A block was read: what was kept with it goes last. That is remembered in memory only, for flash wears."""
+    with store._lock:
+        owner = store._index.holder(cid, CACHED)
+        if owner in store.cached:
+            store.cached[owner] = store.cached.pop(owner)
 
 
 def sparse(store: BlockStore, most: int) -> list[str]:

@@ -126,6 +126,14 @@ class BlockQuestions:
             " AND b.cid = ?", (owner, cid)).fetchone() is not None
 
     @told
+    def holder(self, cid: str, prefix: str) -> str:
+        """One of the block's owners whose name begins so; "" where there is none."""
+        row = self._db.execute(
+            "SELECT o.name FROM blocks b JOIN holds h ON h.block = b.id JOIN owners o ON o.id = h.owner"
+            " WHERE b.cid = ? AND substr(o.name, 1, ?) = ?", (cid, len(prefix), prefix)).fetchone()
+        return row[0] if row is not None else ""
+
+    @told
     def has_owner(self, name: str) -> bool:
         """Whether there is such an owner, even of nothing."""
         return self._db.execute("SELECT 1 FROM owners WHERE name = ?", (name,)).fetchone() is not None

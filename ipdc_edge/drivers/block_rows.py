@@ -3,8 +3,9 @@
 Owns the places in which a block may lie, and who holds it. Touches no database: that is `block_index`.
 
 An owner is a job's id (with a dot and its master where that is another node), or begins as below. A pin is content that
-somebody added or pinned, by its root; `unpin` makes it UNPINNED, which stays until room is wanted. What is under way
-when the daemon ends is nobody's at its next start.
+somebody added or pinned, by its root; `unpin` makes it UNPINNED, which stays until room is wanted. CACHED are blocks of
+inputs that were fetched for tasks of others' jobs, kept as long as there is room. What is under way when the daemon
+ends is nobody's at its next start.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ KUBO_NAME = "kubo.id"  # the file in a store's directory that has its name in Ku
 USER = "user"  # what was added before there were pins
 PIN = "pin."
 UNPINNED = "unpinned."
+CACHED = "cached."
 ADDING = "adding."  # a directory
 PINNING = "pinning."
 
@@ -121,7 +123,7 @@ def in_doubt(error: BaseException) -> bool:
 
 def outlives(owner: str) -> bool:
     """Whether what this owner holds is kept over a start although no job wants it."""
-    return owner == USER or owner.startswith((PIN, UNPINNED))
+    return owner == USER or owner.startswith((PIN, UNPINNED, CACHED))
 
 
 def under_way(owner: str) -> bool:

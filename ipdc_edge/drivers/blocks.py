@@ -169,12 +169,13 @@ class BlockStore(OwnedBlocks):
             location = self._index.locate(cid)
         return None if location is None else location.size
 
-    def new_file(self, owner: str) -> ContentWriter:
-        """A content file to append blocks to. Its blocks are nobody's and unseen until `commit`."""
+    def new_file(self, owner: str, on_disk: bool = False) -> ContentWriter:
+        """A content file to append blocks to. Its blocks are nobody's and unseen until `commit`. With `on_disk` they
+        lie in a file of this node whatever the store."""
         check_owner(owner)
         name = os.path.join(owner, os.urandom(8).hex())
         with self._lock:
-            kind = self._into_kubo.writer if self._into_kubo is not None else FileWriter
+            kind = FileWriter if on_disk or self._into_kubo is None else self._into_kubo.writer
             writer: ContentWriter = kind(self, owner, name)
             self._writers[writer] = owner
         return writer

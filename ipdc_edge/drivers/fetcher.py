@@ -1,15 +1,15 @@
 """Gets blocks and files from other nodes' gateways, and trusts none of them.
 
-Owns the connections to providers: at most two to each, kept open between blocks, closed when idle. Never
-stores what it fetched and never chooses providers: they come with the message that named the CID. Every block
-is checked against its CID; a provider that fails, stalls or lies is dropped for that block and the next is
+Owns the connections to providers: at most two to each, kept open between blocks, closed when idle. Never stores what it
+fetched, but tells whoever does (`Keeper`), and never chooses providers: they come with the message that named the CID.
+Every block is checked against its CID; a provider that fails, stalls or lies is dropped for that block and the next is
 asked. A file that several nodes have comes from all of them at once: `parallel_fetch` says which block from whom.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ipdc_edge.codec.cid import RAW, canonical, inlined, parse_cid
 from ipdc_edge.codec.unixfs import FILE, MAX_DEPTH, BadNode, parse_node
@@ -44,6 +44,26 @@ class NoFile(IpdcError):
     """{root} is a {kind}, not a file."""
 
 
+class Keeper(Protocol):
+    """Hears where the blocks of a file came from. It may keep what it is given, and must not fail."""
+
+    def came(self, cid: str, data: bytes) -> None:
+        """From another node."""
+
+    def was_here(self, cid: str) -> None:
+        """From the own store."""
+
+
+class Unfinished(Protocol):
+    """Blocks that came for somebody and are in no store yet."""
+
+    def has(self, cid: str) -> bool:
+        """Whether it is among them."""
+
+    def get(self, cid: str) -> bytes | None:
+        """The block, verified."""
+
+
 class Fetcher:
     """Blocks by CID from the own store or from providers. `ssl` is that of tls.client_context; None speaks plainly and
     believes everybody, which only tests of HTTP itself want.
@@ -65,6 +85,8 @@ class Fetcher:
         self.counters = {"blocks": 0, "bytes": 0, "own": 0, "faults": 0}
         self.pause = pause
         self.room = AHEAD  # what is left of it
+        self.unfinished: Unfinished | None = None
+        self._coming: dict[str, asyncio.Future[None]] = {}  # what is being fetched for somebody who keeps it
         self.speeds: dict[Provider, Speed] = {}  # of those asked together with others; `speed_of` bounds it
         self._store = store
         self._ssl = ssl
@@ -72,40 +94,56 @@ class Fetcher:
         self._deadline = deadline
         self._pools: dict[Provider, ProviderPool | KuboPool] = {}
 
-    async def block(self, cid: str, providers: Sequence[Provider]) -> bytes:
-        """The block, verified: from the own store, else from the first provider that gives it.
-        BlockUnavailable, BadCid."""
+    async def block(self, cid: str, providers: Sequence[Provider], keeper: Keeper | None = None) -> bytes:
+        """The block, verified: from the own store, else from the first provider that gives it. `keeper` is told which
+        it was. BlockUnavailable, BadCid."""
         cid = canonical(cid)
         reasons = []
+        while keeper is not None and (coming := self._coming.get(cid)) is not None:
+            await asyncio.wait([coming])  # two tasks beside each other read the block between them
         try:
             data = await self.own(cid)
             if data is not None:
                 self.counters["own"] += 1
+                if keeper is not None:
+                    keeper.was_here(cid)
                 return data
         except ReferenceChanged as error:
             reasons.append(str(error).rstrip("."))
         except (OSError, KuboFailed) as error:
             reasons.append(f"the own store: {str(error).rstrip('.')}")
-        for provider in dict.fromkeys(providers):
-            try:
-                return await self.ask(provider, cid)
-            except ProviderFault as error:
-                reasons.append(f"{provider.address}: {error}")
+        mine: asyncio.Future[None] | None = None
+        if keeper is not None and cid not in self._coming:
+            mine = self._coming[cid] = asyncio.get_running_loop().create_future()
+        try:
+            for provider in dict.fromkeys(providers):
+                try:
+                    data = await self.ask(provider, cid)
+                except ProviderFault as error:
+                    reasons.append(f"{provider.address}: {error}")
+                    continue
+                if keeper is not None:
+                    keeper.came(cid, data)
+                return data
+        finally:
+            if mine is not None:
+                del self._coming[cid]
+                mine.set_result(None)
         raise BlockUnavailable(cid=cid, reasons="; ".join(reasons) or "it is not here, and nobody was named who has it")
 
     async def file_blocks(
-        self, root: str, start: int, end: int, providers: Sequence[Provider]
+        self, root: str, start: int, end: int, providers: Sequence[Provider], keeper: Keeper | None = None
     ) -> AsyncIterator[tuple[int, bytes]]:
         """(offset, bytes) of a UnixFS file, block after block, from the one that holds byte `start`.
 
         Up to `end` the next block is fetched while the caller works on this one; with several providers the next
         blocks, as many as AHEAD allows. It goes on behind `end` for as long as the caller iterates, because a line may
-        cross it. NoFile, BadNode, BlockUnavailable.
+        cross it. `keeper` is told of each block of its tree that was read. NoFile, BadNode, BlockUnavailable.
         """
         if len(several := tuple(dict.fromkeys(providers))) > 1:
             from ipdc_edge.drivers.parallel_fetch import ParallelFile  # not in the memory of who has only one
 
-            file = ParallelFile(self, canonical(root), start, end, several)
+            file = ParallelFile(self, canonical(root), start, end, several, keeper)
             try:
                 while (part := await file.next_block()) is not None:
                     held, part = [part], None
@@ -113,7 +151,7 @@ class Fetcher:
             finally:
                 await file.close()
             return
-        walk = _Walk(self, canonical(root), start, providers)
+        walk = _Walk(self, canonical(root), start, providers, keeper)
         ahead: asyncio.Task[tuple[int, bytes] | None] | None = None
         try:
             while True:
@@ -154,11 +192,15 @@ class Fetcher:
 
     def has(self, cid: str) -> bool:
         """Whether the own store is to be asked for a block. OSError."""
-        return inlined(cid) is not None or self._store.size(cid) is not None
+        known = inlined(cid) is not None or self._store.size(cid) is not None
+        return known or self.unfinished is not None and self.unfinished.has(cid)
 
     async def own(self, cid: str) -> bytes | None:
         """A block of the own store. ReferenceChanged, OSError, KuboFailed."""
-        return await get_block(self._store, cid)
+        data = await get_block(self._store, cid)
+        if data is None and self.unfinished is not None:
+            data = self.unfinished.get(cid)
+        return data
 
     async def ask(self, provider: Provider, cid: str, received: Callable[[int], None] | None = None) -> bytes:
         """A block of one provider, verified and counted; `received` is told how many bytes come, 0 when it
@@ -197,8 +239,10 @@ class Fetcher:
 class _Walk:
     """Walks a file's tree from an offset, fetching only the nodes on the way and then leaf by leaf."""
 
-    def __init__(self, fetcher: Fetcher, root: str, start: int, providers: Sequence[Provider]) -> None:
-        self._fetcher = fetcher
+    def __init__(
+        self, fetcher: Fetcher, root: str, start: int, providers: Sequence[Provider], keeper: Keeper | None = None
+    ) -> None:
+        self._fetcher, self._keeper = fetcher, keeper
         self._root = root
         self._start = start
         self._providers = providers
@@ -231,7 +275,7 @@ class _Walk:
     async def _enter(self, offset: int, size: int | None, cid: str) -> int:
         """Fetch one node: its own bytes wait in `_inline`, its children on the stack. BadNode if it is not of
         `size`."""
-        data = await self._fetcher.block(cid, self._providers)
+        data = await self._fetcher.block(cid, self._providers, self._keeper)
         length, data, children = open_node(self._root, offset, size, cid, data, len(self._stack))
         if children is not None:
             self._stack.append(children)

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from ipdc_edge.drivers.blocks import BlockStore
 
 LEFTOVERS = "/ipdc/leftovers"  # the page of daemon/leftovers.py
-SWARM_KEY = "/ipdc/swarm-key"  # and of daemon/kubo_network.py
+HOLDINGS = "/ipdc/holdings"  # of daemon/holdings.py
+SWARM_KEY = "/ipdc/swarm-key"  # of daemon/kubo_network.py
 
 
 class GatewayPortTaken(IpdcError):
@@ -45,7 +46,7 @@ class Gateway:
 
     `ssl` is that of tls.server_context; None speaks plainly with everybody, which only tests of HTTP itself want.
     `admits` says of a node id whether it is a member now; `note` gets a line for the journal when somebody is refused;
-    `pages` are texts by their paths.
+    `pages` are texts by their paths; they are given the request's parameters.
     `idle` seconds may pass between two requests, `patience` for a whole request to arrive and for each piece of an
     answer to be taken.
     """
@@ -58,7 +59,7 @@ class Gateway:
         ssl: ssl_module.SSLContext | None,
         admits: Callable[[str], bool],
         note: Callable[[str], None],
-        pages: Mapping[str, Callable[[], Awaitable[str]]] = MappingProxyType({}),
+        pages: Mapping[str, Callable[[Mapping[str, str]], Awaitable[str]]] = MappingProxyType({}),
         *,
         connections: int = 64,
         per_peer: int = 8,
@@ -176,7 +177,7 @@ class Gateway:
             return Answer(413, "a request here has no body", close=True)
         path, query = split_target(request.target)
         if path in self._pages:
-            return Answer(200, await self._pages[path](), (("Cache-Control", "no-store"),))
+            return Answer(200, await self._pages[path](query), (("Cache-Control", "no-store"),))
         if not path.startswith("/ipfs/"):
             return Answer(404, "only /ipfs/{cid} is served here")
         return await content(self._store, path, query, headers)

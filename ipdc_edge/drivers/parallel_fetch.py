@@ -29,6 +29,7 @@ from ipdc_edge.drivers.speeds import speed_of
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
 
+    from ipdc_edge.drivers.fetcher import Keeper
     from ipdc_edge.drivers.provider import Provider
     from ipdc_edge.drivers.speeds import Speed
 
@@ -123,7 +124,9 @@ class ParallelFile:
     """The blocks of one file from the one that holds byte `start`. `next_block` has one caller at a time; `close` must
     be called, whatever happened."""
 
-    def __init__(self, fetcher: Fetcher, root: str, start: int, end: int, providers: Sequence[Provider]) -> None:
+    def __init__(self, fetcher: Fetcher, root: str, start: int, end: int, providers: Sequence[Provider],
+                 keeper: Keeper | None = None) -> None:
+        self._keeper = keeper
         self._fetcher, self._root, self._start, self._end = fetcher, root, start, end
         self._speeds = {provider: speed_of(fetcher.speeds, provider) for provider in providers}
         self._dropped: dict[Provider, str] = {}
@@ -361,6 +364,8 @@ class ParallelFile:
             block.error = error
         block.here = False
         self._fetcher.counters["own"] += block.data is not None
+        if self._keeper is not None and block.data is not None:
+            self._keeper.was_here(block.cid)
         self._wake.set()
 
     async def _ask(self, request: _Request) -> None:
@@ -372,6 +377,8 @@ class ParallelFile:
         except Exception as error:
             block.error = error
         else:
+            if self._keeper is not None and block.data is None:
+                self._keeper.came(block.cid, data)
             block.data = data
             for other in [other for other in block.requests if other is not request]:
                 self._lose(other, request.waited)

@@ -33,7 +33,7 @@ from ipdc_edge.core.messages import (
     Renewed,
     Report,
 )
-from ipdc_edge.core.values import Attempt, Failure, NodeRecord, Result, Vitals
+from ipdc_edge.core.values import MOST_RANGES, Attempt, Failure, InputRange, NodeRecord, Result, Vitals
 
 CODEC = codec.MessageCodec(MapReduce.commands, MapReduce.reports)
 JOB, CID, NODE = "20260101-000000-abcd", raw_cid(b"x"), node_id(hashlib.sha256(b"n").digest())
@@ -53,6 +53,7 @@ MESSAGES = [
     Download(JOB, CID, "mapreduce", 24 << 20, "10.0.0.1:18830", "10.0.0.1:18831"),
     Download(JOB, CID, "mapreduce", 24 << 20, "10.0.0.1:18830", "10.0.0.1:18831", -10),
     Accept(JOB, 2, "pi.local:18830", "pi.local:18831"),
+    Accept(JOB, 2, "pi.local:18830", "pi.local:18831", (InputRange(0, 0, 1 << 20), InputRange(9, 1 << 30, 1 << 40))),
     Refuse(JOB, "memory: 3 MB"),
     Command(JOB, "do-map", "map-00001", ATTEMPT, "buffer", {"inputs": [{"range": {"start": 0}}]}),
     Report(JOB, "buffer", "map-00001", ATTEMPT, Result(NODE, CID, 1000, {"counters": {"lines": 5}})),
@@ -143,6 +144,23 @@ def test_the_priority_of_an_offer_is_bounded(priority: object) -> None:
     offer = json.loads(CODEC.encode(Download(JOB, CID, "mapreduce", 1, "10.0.0.1:1", "10.0.0.1:2"), 1).payload)
     with pytest.raises(codec.BadMessage):
         CODEC.decode("download", json.dumps(offer | {"priority": priority}).encode())
+
+
+@pytest.mark.parametrize("held", [
+    1, "0", {}, [[0, 0]], [[0, 0, 1, 2]], [[0, 1, 1]], [[0, 2, 1]], [[-1, 0, 1]], [[0, -1, 1]], [[0, 0, 1.5]],
+    [[0, 0, True]], [["0", 0, 1]], [[0, 0, 1 << 63]], [[codec.MOST_INPUTS + 1, 0, 1]], [[0, 0, 1]] * (MOST_RANGES + 1),
+])
+def test_what_a_worker_says_it_holds_is_checked(held: object) -> None:
+    told = {"v": 1, "birth": 1, "job": JOB, "slots": 1, "address": "a:1", "gateway": "a:2"}
+    assert CODEC.decode("accept", json.dumps(told).encode())[1].held == ()  # type: ignore[union-attr]
+    with pytest.raises(codec.BadMessage, match="accept"):
+        CODEC.decode("accept", json.dumps(told | {"held": held}).encode())
+
+
+def test_the_longest_answer_to_an_offer_fits() -> None:
+    held = tuple(InputRange(codec.MOST_INPUTS, (1 << 60) + at, 1 << 61) for at in range(MOST_RANGES))
+    said = Accept(JOB, 1024, f"{'a' * 255}:18830", f"{'a' * 255}:18831", held)
+    assert CODEC.decode("accept", CODEC.encode(said, 1).payload) == (1, said)
 
 
 def test_unknown_fields_are_ignored() -> None:

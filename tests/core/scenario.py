@@ -23,6 +23,7 @@ from ipdc_edge.core.values import (
     Attempt,
     Failure,
     HeldList,
+    InputRange,
     JobKey,
     JobSpec,
     Member,
@@ -264,8 +265,11 @@ class Play:
     def on_offers(self, slots: str, *capabilities: str) -> list[str]:
         return self.run(e.SettingsChanged(capabilities, int(slots)))
 
-    def on_accept(self, name: str, slots: str = "1") -> list[str]:
-        return self.message(name, m.Accept(self.job, int(slots), f"{name}:1", f"{name}:2"))
+    def on_accept(self, name: str, slots: str = "1", *held: str) -> list[str]:
+        """It takes the job; `0-3` is what it holds of the input, in MB."""
+        spans = [[int(number) * MB for number in span.split("-")] for span in held]
+        ranges = tuple(InputRange(0, start, end) for start, end in spans)
+        return self.message(name, m.Accept(self.job, int(slots), f"{name}:1", f"{name}:2", ranges))
 
     def on_refuse(self, name: str, *reason: str) -> list[str]:
         return self.message(name, m.Refuse(self.job, " ".join(reason)))

@@ -22,7 +22,7 @@ from ipdc_edge.core.architecture import spec_of
 from ipdc_edge.core.life import FINAL
 from ipdc_edge.core.membership import CONNECTIONS
 from ipdc_edge.core.node import Node
-from ipdc_edge.core.values import Attempt, Failure, JobKey, Result
+from ipdc_edge.core.values import Attempt, Failure, InputRange, JobKey, Result
 from tests.core.hunt import ARCHITECTURES, hunt
 from tests.core.scenario import MB, VITALS, held_list, ident, job_spec, member_list, record
 
@@ -63,6 +63,13 @@ class Fuzz:
             self.time, self.time, self.from_master, self.from_master, self.from_master, self.own_work, self.own_work,
             self.peer_restarts, self.doubled, self.doubled, self.rare, self.domain,
         ]
+
+    def ranges(self) -> tuple[InputRange, ...]:
+        """What somebody says it holds of a job's inputs."""
+        count = self.random.choice((0, 0, 1, 2, 200))
+        starts = [self.random.randrange(-1, 5) * MB for _ in range(count)]
+        return tuple(InputRange(self.random.choice((0, 0, 0, 7)), at, at + self.random.randrange(1, 4) * MB // 2)
+                     for at in starts)
 
     # -- the node
 
@@ -163,7 +170,7 @@ class Fuzz:
 
     def accept(self) -> e.Event:
         slots, sender = self.random.choice((0, 1, 2, 1024)), self.peer()
-        return self.heard(sender, m.Accept(self.job(), slots, "host:1", "host:2"))
+        return self.heard(sender, m.Accept(self.job(), slots, "host:1", "host:2", self.ranges()))
 
     def refuse(self) -> e.Event:
         return self.heard(self.peer(), m.Refuse(self.job(), "busy"))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from ipdc_edge.core.architecture import BadSpec, spec_of
 from ipdc_edge.core.placement import hash_distance, judge, rank
 from ipdc_edge.core.values import NodeRecord
 from tests.core.scenario import MB, VITALS, ident, job_spec, record
@@ -40,6 +43,22 @@ def test_who_works_for_other_jobs_of_this_node_comes_later() -> None:
 def test_who_holds_the_input_is_a_little_better() -> None:
     verdict = judge(with_vitals("a"), SPEC, ident("a"))
     assert verdict.score > judge(with_vitals("a"), SPEC, "").score and "holds the input" in verdict.reasons
+
+
+def test_who_holds_some_of_it_is_better_by_how_much_that_is() -> None:
+    spec = replace(SPEC, held={ident("a"): 100, ident("b"): 40})
+    scores = [judge(with_vitals(name), spec, "").score for name in "abc"]
+    assert scores == [round(scores[2] * 1.5, 2), round(scores[2] * 1.2, 2), scores[2]]
+    assert "holds 40 % of the input" in judge(with_vitals("b"), spec, "").reasons
+    assert judge(with_vitals("a"), spec, ident("a")).score == round(scores[2] * 1.1, 2), "the master is as it was"
+
+
+@pytest.mark.parametrize(
+    "held", [1, [], {"a": 101}, {"a": -1}, {"a": True}, {"a": "1"}, {str(n): 1 for n in range(65)}])
+def test_what_a_description_says_nodes_hold_is_checked(held: object) -> None:
+    with pytest.raises(BadSpec, match="held"):
+        spec_of(SPEC.cid, {**SPEC.body, "held": held})
+    assert spec_of(SPEC.cid, {**SPEC.body, "held": {"a": 100}}).held == {"a": 100}
 
 
 def test_unsuitable_nodes_come_last_with_every_reason() -> None:

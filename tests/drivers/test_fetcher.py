@@ -58,7 +58,7 @@ def run(stores, check, gateway_options=None, **options):
 
 
 def test_a_page_of_a_gateway_and_what_is_wrong_with_it(stores):
-    async def page():
+    async def page(query):
         return "x" * 1000
 
     async def check(fetcher, gateways, providers):
@@ -431,9 +431,9 @@ def test_it_is_one_block_ahead_up_to_the_end_and_goes_on_behind_it(stores):
     async def check(fetcher, gateways, providers):
         asked, block = [], fetcher.block
 
-        async def noted(cid, providers):
+        async def noted(cid, providers, keeper=None):
             asked.append(cid)
-            return await block(cid, providers)
+            return await block(cid, providers, keeper)
 
         fetcher.block = noted
         served = gateways[0].counters
@@ -449,6 +449,71 @@ def test_it_is_one_block_ahead_up_to_the_end_and_goes_on_behind_it(stores):
         assert await anext(blocks) == (30, data[30:40])
         assert asked == [root, *leaves[:2], other, *leaves[2:4]] and served["blocks"] == 6
         await blocks.aclose()
+
+    run(stores, check)
+
+
+class Ear:
+    """Hears where blocks came from, and keeps what came."""
+
+    def __init__(self):
+        self.came_here, self.were_here, self.kept = [], [], {}
+
+    def came(self, cid, data):
+        self.came_here.append(cid)
+        self.kept[cid] = data
+
+    def was_here(self, cid):
+        self.were_here.append(cid)
+
+    def has(self, cid):
+        return cid in self.kept
+
+    get = property(lambda self: self.kept.get)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_who_keeps_a_file_hears_of_each_of_its_blocks(stores, several):
+    data = os.urandom(60)
+    root = put_file(stores[1], data, 10, links=10)
+    assert put_file(stores[2], data, 10, links=10) == root
+    leaves = [raw_cid(data[at : at + 10]) for at in range(0, 60, 10)]
+    put(stores[0], data[20:30])
+
+    async def check(fetcher, gateways, providers):
+        ear = Ear()
+        fetcher.unfinished = ear
+        who = providers if several else providers[:1]
+        assert b"".join([part async for _, part in fetcher.file_blocks(root, 0, 30, who, ear)]) == data
+        assert sorted(ear.came_here) == sorted({root, *leaves} - {leaves[2]}) and ear.were_here == [leaves[2]]
+        served = sum(gateway.counters["blocks"] for gateway in gateways)
+        again = Ear()
+        assert b"".join([part async for _, part in fetcher.file_blocks(root, 0, 30, who, again)]) == data
+        assert not again.came_here and sorted(again.were_here) == sorted([root, *leaves]), "what is kept counts as here"
+        assert sum(gateway.counters["blocks"] for gateway in gateways) == served
+
+    run(stores, check)
+
+
+def test_two_who_keep_what_they_read_fetch_a_block_once(stores):
+    """Tasks beside each other read the block between their splits."""
+    data = os.urandom(60)
+    root = put_file(stores[1], data, 10, links=10)
+
+    async def check(fetcher, gateways, providers):
+        fetcher.unfinished = ear = Ear()
+        blocks = [fetcher.file_blocks(root, 0, 60, providers[:1], ear) for _ in range(3)]
+
+        async def whole(parts):
+            return b"".join([part async for _, part in parts])
+
+        assert await asyncio.gather(*map(whole, blocks)) == [data] * 3
+        assert len(ear.came_here) == 7 == gateways[0].counters["blocks"] and not fetcher._coming
+        await gateways[0].close()
+        ear.kept.clear()
+        failures = await asyncio.gather(*(fetcher.block(root, providers[:1], ear) for _ in range(3)),
+                                        return_exceptions=True)
+        assert all(isinstance(error, BlockUnavailable) for error in failures) and not fetcher._coming
 
     run(stores, check)
 

@@ -78,14 +78,14 @@ def put(store, data):
 def test_a_page_is_made_when_it_is_asked_for_and_is_at_its_path_only(store):
     made = []
 
-    async def page():
+    async def page(query):
         made.append(1)
-        return f"page {len(made)}"
+        return f"page {len(made)}{query.get('of', '')}"
 
     def check(gateway):
         client = http.client.HTTPConnection("127.0.0.1", gateway.port)
         found = []
-        for target in ("/ipdc/page", "/ipdc/page", "/ipdc/page/more", "/ipdc"):
+        for target in ("/ipdc/page", "/ipdc/page?of=%20two&x", "/ipdc/page/more", "/ipdc"):
             client.request("GET", target)
             answer = client.getresponse()
             found.append((answer.status, answer.read().decode().strip(), answer.getheader("Cache-Control")))
@@ -93,7 +93,7 @@ def test_a_page_is_made_when_it_is_asked_for_and_is_at_its_path_only(store):
         return found
 
     first, second, *others = serve(store, check, pages={"/ipdc/page": page})
-    assert (first, second) == ((200, "page 1", "no-store"), (200, "page 2", "no-store"))
+    assert (first, second) == ((200, "page 1", "no-store"), (200, "page 2 two", "no-store"))
     assert [status for status, _, _ in others] == [404, 404] and len(made) == 2
 
 

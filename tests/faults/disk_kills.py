@@ -20,13 +20,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 
+from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.drivers import block_pins
+from ipdc_edge.drivers.input_cache import LEAST, InputCache
 
 from .disk_errors import MEMORY, PYTHON, ROOT, Shim, build
 from .disk_workloads import data_of, files_below
 
 QUOTA = 70_000  # four trees, more or less
 LEAF = 4096  # bytes of a leaf here
+KEPT = 12_000  # bytes of inputs
 MOST_KILLS = 5000
 
 
@@ -70,6 +73,8 @@ class Work:
             yield "add", name, lambda name=name: self.add(name)  # type: ignore[misc]
             if name in "bd":
                 yield "add", name, lambda name=name: self.add(name)  # type: ignore[misc]
+            if name in "bde":
+                yield "keep", name, lambda name=name: self.keep(name)  # type: ignore[misc]
             if name not in "af":
                 yield "unpin", name, lambda name=name: self.unpin(name)  # type: ignore[misc]
             if name == "c":
@@ -96,6 +101,17 @@ class Work:
         writer.append_block(*tree_of(name))
         writer.commit(durable=True)
         block_pins.settle(self.store, owner, "pin." + tree_of(name)[0])
+
+    def keep(self, name: str) -> None:
+        """As a worker keeps what it fetched: some of it more than once, some is here already."""
+        cache = InputCache(self.store, KEPT)
+        task = cache.writer(LEAST)
+        for number in (0, 1, 2, ord(name), ord(name) + 1) if task is not None else ():
+            data = b"%d." % number * (LEAF // 4)
+            task.came(raw_cid(data), data)
+            task.was_here(raw_cid(b"0." * (LEAF // 4)))
+        if task is not None:
+            task.close()
 
     def unpin(self, name: str) -> None:
         assert block_pins.unpin(self.store, tree_of(name)[0])

@@ -140,7 +140,8 @@ class Member(DomainNode):
             return f"{self.name}: {error}"
         owners = [owner for owner in found["owners"] if owner != "members" and not outlives(owner)]
         files = [str(path) for place in ("scratch", "blocks/files", "blocks/new")
-                 for path in Path(self.home, place).rglob("*") if not path.is_dir() and "members" not in path.parts]
+                 for path in Path(self.home, place).rglob("*") if not path.is_dir() and "members" not in path.parts
+                 and not any(map(outlives, path.parts))]
         left = {"jobs": found["held_jobs"], "owners": owners, "files": files, "processes": sorted(self.runners())}
         return "" if not any(left.values()) else f"{self.name}: { {k: v for k, v in left.items() if v} }"
 

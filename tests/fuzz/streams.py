@@ -147,7 +147,7 @@ class Content:
         return MANIFEST
 
     async def file_blocks(
-        self, cid: str, start: int, end: int, providers: list[Provider]
+        self, cid: str, start: int, end: int, providers: list[Provider], keeper: object = None
     ) -> AsyncIterator[tuple[int, bytes]]:
         if not isinstance(cid, str):
             raise BlockUnavailable(cid=str(cid)[:100], reasons="no such block")

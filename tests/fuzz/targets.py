@@ -31,7 +31,7 @@ from ipdc_edge.codec import messages as mqtt
 from ipdc_edge.codec.node_id import node_id
 from ipdc_edge.core import messages as m
 from ipdc_edge.core.architecture import BadSpec, spec_of
-from ipdc_edge.core.values import Attempt, Failure, Member, MemberList, NodeRecord, Result, Vitals
+from ipdc_edge.core.values import Attempt, Failure, InputRange, Member, MemberList, NodeRecord, Result, Vitals
 from ipdc_edge.daemon.kubo_network import other_of
 from ipdc_edge.daemon.tasks import _json as json_block
 from ipdc_edge.drivers import discovery
@@ -57,7 +57,8 @@ RECORD = NodeRecord(NODE, "pi", "ready", AT, GATEWAY, "0.1.0", ("mapreduce", "au
                     Vitals(1 << 30, 1 << 29, 4, 0.5, 1.25, 0.9, 1 << 33, 48.5, True), 3)
 MESSAGES: tuple[m.Message, ...] = (
     m.Present(RECORD), m.Lost(), m.Ask(AT, GATEWAY), m.Members(3, LEAF, AT, GATEWAY, "eJwr"), m.Leave(),
-    m.Download(JOB, LEAF, "mapreduce", 24 << 20, AT, GATEWAY), m.Accept(JOB, 2, AT, GATEWAY), m.Refuse(JOB, "busy"),
+    m.Download(JOB, LEAF, "mapreduce", 24 << 20, AT, GATEWAY), m.Refuse(JOB, "busy"),
+    m.Accept(JOB, 2, AT, GATEWAY, (InputRange(0, 0, 1 << 20), InputRange(1, 5, 1 << 30))),
     m.Command(JOB, "do-map", "map-00001", ATTEMPT, "buffer", {"inputs": [{"range": {"start": 0}}]}),
     m.Report(JOB, "buffer", "map-00001", ATTEMPT, Result(NODE, LEAF, 1000, {"counters": {"lines": 5}, "log": LEAF})),
     m.Failed(JOB, "map-00001", ATTEMPT, Failure("user", "ValueError: no", "", {"traceback": "File", "offset": 3})),

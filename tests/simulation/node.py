@@ -20,7 +20,7 @@ from ipdc_edge.core.machine import require
 from ipdc_edge.core.membership import CONNECTIONS
 from ipdc_edge.core.messages import Command, Received
 from ipdc_edge.core.node import Node
-from ipdc_edge.core.values import HeldList, JobKey, Member, MemberList, NodeRecord, Vitals
+from ipdc_edge.core.values import HeldList, InputRange, JobKey, Member, MemberList, NodeRecord, Vitals
 from tests.simulation.connections import NO_ROOM, Connections
 from tests.simulation.disk import Disk
 from tests.simulation.network import Broker, Link
@@ -53,6 +53,7 @@ class SimNode:
         for other in range(world.portal_count):  # told when it joined
             told = {"mqtt": f"sim:{other}", "gateway": f"gate:{other}"}
             self.disk.rows["peer", world.ids[other]] = e.Save("peer", world.ids[other], told)
+        self.kept: dict[str, dict[tuple[int, int], None]] = {}  # durable: of inputs, by CID
         self.broker = Broker(self)
         self.left = ""  # why it is in the domain no more
         self.up = self.dark = False  # dark: without power, so that nothing answers at its address
@@ -312,7 +313,19 @@ class SimNode:
             reason = NO_ROOM if body is not None else "it cannot be had"
             self.later(self.world.between((0.1, 4.0)), self.handle, e.JobFetchFailed(effect.key, reason))
         else:
-            self.handle(e.JobFetched(effect.key, spec_of(effect.cid, body)))
+            self.handle(e.JobFetched(effect.key, spec_of(effect.cid, body), self._held(body, effect.key.master)))
+
+    def _held(self, body: Any, master: str) -> tuple[InputRange, ...]:
+        """What it says it has of a job's inputs: what it has, or anything."""
+        chance, item = self.world.random, body["inputs"][0]
+        if self.world.keeps and master == self.id:
+            return (InputRange(0, 0, item["size"]),)
+        if not self.world.boast or chance.random() >= self.world.boast:
+            kept = self.kept.get(item["cid"], ()) if self.world.keeps else ()
+            return tuple(InputRange(0, start, end) for start, end in kept)
+        size = item["size"]
+        starts = [int(chance.random() * size) for _ in range(1 + int(chance.random() * 8))]
+        return tuple(InputRange(0, at, at + 1 + int(chance.random() * size / 4)) for at in starts)
 
     def do_StartTask(self, effect: e.StartTask) -> None:
         self.runners.start(effect)

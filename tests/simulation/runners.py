@@ -73,6 +73,9 @@ class Runners:
                 if self.node.fetch(self.node.gateway_of(key.master), split["cid"]) is None:
                     return self._missed(effect, split["cid"])
                 output = [key.job, split["start"], split["end"]]
+                kept, place = self.node.kept.setdefault(split["cid"], {}), (split["start"], split["end"])
+                self.world.moved += place not in kept and key.master != self.node.id
+                kept[place] = None
             else:
                 run = item["run"]
                 made = self.node.fetch(params["gateways"].get(run["node"], ""), run["manifest"])

@@ -57,13 +57,16 @@ class World:
     def __init__(
         self, nodes: int, seed: int, weather: Weather = CALM, failing: float = 0.0, check_every: int = 1,
         tracing: bool = True, slots: int = 2, unlike: bool = False, sample: float = 0.0, clocks: float = 0.0,
-        work: float = 1.0, tell: Callable[[str], object] | None = None,
+        work: float = 1.0, tell: Callable[[str], object] | None = None, boast: float = 0.0, keeps: bool = False,
     ) -> None:
         """`unlike`: whether two attempts at a task make outputs of different CIDs; `sample`: seconds between two looks
         at a node's vitals, 0 for one at its start; `clocks`: seconds that clocks differ by at most; `work`: seconds
-        that a task takes, about; `tracing`: whether the trace is kept, each line of which `tell` is told."""
+        that a task takes, about; `keeps`: whether nodes keep the splits that they read, and say so of the next job over
+        the same input; `boast`: how often a node says instead that it holds what it does not; `tracing`: whether the
+        trace is kept, each line of which `tell` is told."""
         self.check_every, self.tracing, self.tell = check_every, tracing, tell
         self.random, self.failing, self.slots = Random(seed), failing, slots
+        self.boast, self.keeps, self.moved = boast, keeps, 0  # splits that went to a node which had not read them
         self.unlike, self.sample, self.clocks, self.work = unlike, sample, clocks, work
         self.now, self.sequence, self.steps = 0.0, 0, 0
         self.heap: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []

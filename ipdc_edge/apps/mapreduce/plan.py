@@ -136,6 +136,10 @@ class MapReduce(Architecture):
             "providers": list(dict.fromkeys(r.node for r in before)),
         }
 
+    def reads(self, task: Task) -> Sequence[tuple[int, int, int]]:
+        """A map's ranges."""
+        return (task.data or {}).get("ranges", ()) if task.stage == MAPS else ()
+
     def _splits(self, spec: JobSpec, task: Task, holder: str) -> tuple[list[dict[str, Any]], list[str]]:
         if spec.body.get("local"):
             return [{"local": {"pattern": spec.body["local"]["pattern"]}}], []
