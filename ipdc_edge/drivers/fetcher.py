@@ -21,7 +21,7 @@ from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
     import ssl as ssl_module
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from ipdc_edge.drivers.blocks import BlockStore
     from ipdc_edge.drivers.kubo_provider import KuboPool
@@ -65,6 +65,8 @@ class Fetcher:
         self.counters = {"blocks": 0, "bytes": 0, "own": 0, "faults": 0}
         self.pause = pause
         self.room = AHEAD  # what is left of it
+        # asked before providers, with their nodes: where this node and one of them have their blocks in Kubo
+        self.bitswap: Callable[[str, Sequence[str]], Awaitable[bytes | None]] | None = None
         self.speeds: dict[Provider, Speed] = {}  # of those asked together with others; `speed_of` bounds it
         self._store = store
         self._ssl = ssl
@@ -72,9 +74,9 @@ class Fetcher:
         self._deadline = deadline
         self._pools: dict[Provider, ProviderPool | KuboPool] = {}
 
-    async def block(self, cid: str, providers: Sequence[Provider]) -> bytes:
-        """The block, verified: from the own store, else from the first provider that gives it.
-        BlockUnavailable, BadCid."""
+    async def block(self, cid: str, providers: Sequence[Provider], swap: bool = True) -> bytes:
+        """The block, verified: from the own store, else from the first provider that gives it; without `swap` from
+        nobody else, so that it is known who has it. BlockUnavailable, BadCid."""
         cid = canonical(cid)
         reasons = []
         try:
@@ -86,6 +88,10 @@ class Fetcher:
             reasons.append(str(error).rstrip("."))
         except (OSError, KuboFailed) as error:
             reasons.append(f"the own store: {str(error).rstrip('.')}")
+        if swap and self.bitswap is not None:
+            data = await self.bitswap(cid, [provider.node for provider in providers])
+            if data is not None:
+                return data
         for provider in dict.fromkeys(providers):
             try:
                 return await self.ask(provider, cid)
@@ -144,7 +150,7 @@ class Fetcher:
 
     async def file_size(self, root: str, providers: Sequence[Provider]) -> int:
         """Bytes of a file, from its root alone. NoFile, BadNode, BlockUnavailable."""
-        return await _Walk(self, canonical(root), 0, providers).open()
+        return await _Walk(self, canonical(root), 0, providers, swap=False).open()
 
     async def close(self) -> None:
         """Close all connections. Calls under way fail."""
@@ -197,8 +203,11 @@ class Fetcher:
 class _Walk:
     """Walks a file's tree from an offset, fetching only the nodes on the way and then leaf by leaf."""
 
-    def __init__(self, fetcher: Fetcher, root: str, start: int, providers: Sequence[Provider]) -> None:
+    def __init__(
+        self, fetcher: Fetcher, root: str, start: int, providers: Sequence[Provider], swap: bool = True
+    ) -> None:
         self._fetcher = fetcher
+        self._swap = {} if swap else {"swap": False}
         self._root = root
         self._start = start
         self._providers = providers
@@ -231,7 +240,7 @@ class _Walk:
     async def _enter(self, offset: int, size: int | None, cid: str) -> int:
         """Fetch one node: its own bytes wait in `_inline`, its children on the stack. BadNode if it is not of
         `size`."""
-        data = await self._fetcher.block(cid, self._providers)
+        data = await self._fetcher.block(cid, self._providers, **self._swap)
         length, data, children = open_node(self._root, offset, size, cid, data, len(self._stack))
         if children is not None:
             self._stack.append(children)
