@@ -17,6 +17,8 @@ from tests.ipfs.kubo import OwnKubo, write_ports
 from tests.lab.conftest import Lab, eventually, ipdc
 
 pytestmark = pytest.mark.kubo
+COUNTS = ("def map(key, line):\n    for word in line.split():\n        yield word, 1\n"
+          "def reduce(key, values):\n    yield key, sum(values)\n")
 
 
 @pytest.fixture()
@@ -66,8 +68,7 @@ def test_the_daemons_have_their_kubo_nodes_meet_and_content_of_one_is_everybodys
     cid = done.stdout.strip()
     lab.run(2, "unpin", cid)
     lab.run(2, "gc")  # so that it is in the Kubo of the second node, and nowhere else
-    (tmp_path / "Job.py").write_text("def map(key, line):\n    for word in line.split():\n        yield word, 1\n"
-                                     "def reduce(key, values):\n    yield key, sum(values)\n")
+    (tmp_path / "Job.py").write_text(COUNTS)
     assert one.rpc.get_block(cid) is None
     job = lab.submit(1, str(tmp_path / "Job.py"), "--input", cid)
     assert lab.result(1, job) == ["a\t600000", "b\t300000"]
@@ -165,6 +166,11 @@ def test_nodes_that_keep_their_content_in_kubo_give_each_other_blocks_by_bitswap
         lab.run(1, "get", cid, "-o", str(tmp_path / "got2"))
         assert (tmp_path / "got2").read_bytes() == text[::-1]
         assert lab.ask(2, "counters")["gateway"]["bytes"] - given > 4 << 20
+
+        (tmp_path / "Job.py").write_text(COUNTS)
+        (tmp_path / "text").write_text("a b a\n" * 300_000)
+        job = lab.submit(1, str(tmp_path / "Job.py"), "--input", str(tmp_path / "text"), "-k", "2")
+        assert lab.result(1, job) == ["a\t600000", "b\t300000"]
     finally:
         one.stop()
         two.stop()
