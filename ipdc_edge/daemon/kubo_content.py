@@ -31,7 +31,7 @@ async def sources(daemon: Daemon, cid: str, providers: Sequence[Provider]) -> Se
     if not await asyncio.to_thread(answers, daemon.settings.kubo_api):
         return providers
     try:
-        await daemon.fetcher.block(cid, providers)
+        await daemon.fetcher.block(cid, providers, swap=False)
         return providers
     except BlockUnavailable as elsewhere:
         reasons = str(elsewhere.details["reasons"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..codec import swarm_key
@@ -21,10 +21,12 @@ from ..core.values import NodeRecord
 from ..drivers import identity, kubo_node
 from ..drivers.gateway import SWARM_KEY
 from ..drivers.kubo_node import PEER, Running
+from ..drivers.kubo_provider import KuboPool, provider_of
 from ..drivers.kubo_rpc import KuboRefused, KuboRpc, NoKubo
 from ..drivers.provider import Provider, ProviderFault, ProviderPool
 from ..errors import IpdcError
 from .background import note
+from .store import IN_KUBO
 
 if TYPE_CHECKING:
     from .daemon import Daemon
@@ -36,6 +38,9 @@ SEE = 300.0  # seconds between two looks at who is there
 LOOK = 10.0  # seconds that the portals have to say who is there
 DIAL = 10.0  # seconds for one connection of Kubo's
 AT_ONCE = 2  # that are made at the same time, each in a thread
+SWAP = 1.0  # seconds for a block by bitswap, before the HTTPS gateway is asked for it
+DRY = 60.0  # seconds in which a node whose Kubo did not give a block in time is asked by HTTPS only
+MOST_DRY = 1024  # nodes of which that is remembered
 MOST_ASKED = 8  # members that are asked for a newer key
 PATIENCE = 5.0  # seconds that each of them has
 
@@ -59,6 +64,9 @@ class KuboNetwork:
         self._round_at = self._see_at = self._renew_at = 0.0
         self._renewed = -1  # version of the member list with which the key was asked for last
         self._busy = False
+        self._met: dict[str, None] = {}  # peers that Kubo was connected to when it was asked last
+        self._dry: dict[str, float] = {}  # nodes that did not give a block in time, and until when they are not asked
+        self._swap = KuboPool(provider_of(daemon.settings.kubo_api), SWAP)
         self._told: dict[str, str] = {}  # whom Kubo did not meet, and why: once in the journal
 
     def capability(self) -> tuple[str, ...]:
@@ -73,6 +81,8 @@ class KuboNetwork:
             if (found and found[1:]) != (self.found and self.found[1:]):
                 note(f"Kubo runs: {found.peer}" if found is not None else "Kubo runs no more")
             self.found, self._round_at, self._see_at = found, 0.0, 0.0
+            in_kubo = found is not None and daemon.store.keeps_in == "kubo"
+            daemon.fetcher.bitswap = self.block if in_kubo else None
             daemon.ask(e.SettingsChanged(daemon.capabilities(), daemon.settings.slots))
         if found is None or self._busy:
             return
@@ -123,17 +133,41 @@ class KuboNetwork:
         if not others:
             return
         try:
-            met = set(await asyncio.to_thread(self._rpc.peers))
+            self._met = dict.fromkeys(await asyncio.to_thread(self._rpc.peers))
         except (NoKubo, KuboRefused) as error:
             return self._tell("", f"this node's Kubo does not answer: {error}")
         self._told = {peer: why for peer, why in self._told.items() if any(peer == other.peer for other in others)}
-        await asyncio.gather(*(self._dial(other) for other in others if other.peer not in met))
+        await asyncio.gather(*(self._dial(other) for other in others if other.peer not in self._met))
+
+    async def block(self, cid: str, nodes: Sequence[str]) -> bytes | None:
+        """A verified block by bitswap, where one of these nodes too has its blocks in a Kubo of the domain's network,
+        which this node's Kubo meets first. None where that is not so, or it takes too long: what a node keeps by
+        reference, say, is not in its Kubo."""
+        now, members = self.daemon.loop.time(), self.daemon.node.membership.peers
+        usable: list[tuple[str, Other]] = []
+        for node in dict.fromkeys(nodes):
+            record = members[node].record if node in members else None
+            if record is not None and IN_KUBO in record.capabilities and now >= self._dry.get(node, 0.0):
+                if (other := other_of(record)) is not None:
+                    usable.append((node, other))
+        if not usable:
+            return None
+        await asyncio.gather(*(self._dial(other) for _, other in usable if other.peer not in self._met))
+        try:
+            async with self._swap.places:
+                return await self._swap.get(cid)
+        except ProviderFault:
+            if len(self._dry) >= MOST_DRY:
+                self._dry.clear()
+            self._dry.update((node, now + DRY) for node, _ in usable)
+            return None
 
     async def _dial(self, other: Other) -> None:
         async with self._places:
             try:
                 await asyncio.to_thread(self._rpc.connect, other.address)
                 self._told.pop(other.peer, None)
+                self._met[other.peer] = None
             except (NoKubo, KuboRefused) as error:
                 self._tell(other.peer, f"this node's Kubo does not meet {other.address}: {error.details['reason']}")
 

@@ -21,7 +21,7 @@ from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
     import ssl as ssl_module
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from ipdc_edge.drivers.blocks import BlockStore
     from ipdc_edge.drivers.kubo_provider import KuboPool
@@ -87,6 +87,8 @@ class Fetcher:
         self.room = AHEAD  # what is left of it
         self.unfinished: Unfinished | None = None
         self._coming: dict[str, asyncio.Future[None]] = {}  # what is being fetched for somebody who keeps it
+        # asked before providers, with their nodes: where this node and one of them have their blocks in Kubo
+        self.bitswap: Callable[[str, Sequence[str]], Awaitable[bytes | None]] | None = None
         self.speeds: dict[Provider, Speed] = {}  # of those asked together with others; `speed_of` bounds it
         self._store = store
         self._ssl = ssl
@@ -94,9 +96,11 @@ class Fetcher:
         self._deadline = deadline
         self._pools: dict[Provider, ProviderPool | KuboPool] = {}
 
-    async def block(self, cid: str, providers: Sequence[Provider], keeper: Keeper | None = None) -> bytes:
-        """The block, verified: from the own store, else from the first provider that gives it. `keeper` is told which
-        it was. BlockUnavailable, BadCid."""
+    async def block(
+        self, cid: str, providers: Sequence[Provider], keeper: Keeper | None = None, swap: bool = True
+    ) -> bytes:
+        """The block, verified: from the own store, else from the first provider that gives it; without `swap` from
+        nobody else, so that it is known who has it. `keeper` is told which it was. BlockUnavailable, BadCid."""
         cid = canonical(cid)
         reasons = []
         while keeper is not None and (coming := self._coming.get(cid)) is not None:
@@ -116,19 +120,25 @@ class Fetcher:
         if keeper is not None and cid not in self._coming:
             mine = self._coming[cid] = asyncio.get_running_loop().create_future()
         try:
-            for provider in dict.fromkeys(providers):
-                try:
-                    data = await self.ask(provider, cid)
-                except ProviderFault as error:
-                    reasons.append(f"{provider.address}: {error}")
-                    continue
-                if keeper is not None:
-                    keeper.came(cid, data)
-                return data
+            data = await self._from_others(cid, providers, swap, reasons)
+            if keeper is not None:
+                keeper.came(cid, data)
+            return data
         finally:
             if mine is not None:
                 del self._coming[cid]
                 mine.set_result(None)
+
+    async def _from_others(self, cid: str, providers: Sequence[Provider], swap: bool, reasons: list[str]) -> bytes:
+        if swap and self.bitswap is not None:
+            data = await self.bitswap(cid, [provider.node for provider in providers])
+            if data is not None:
+                return data
+        for provider in dict.fromkeys(providers):
+            try:
+                return await self.ask(provider, cid)
+            except ProviderFault as error:
+                reasons.append(f"{provider.address}: {error}")
         raise BlockUnavailable(cid=cid, reasons="; ".join(reasons) or "it is not here, and nobody was named who has it")
 
     async def file_blocks(
@@ -182,7 +192,7 @@ class Fetcher:
 
     async def file_size(self, root: str, providers: Sequence[Provider]) -> int:
         """Bytes of a file, from its root alone. NoFile, BadNode, BlockUnavailable."""
-        return await _Walk(self, canonical(root), 0, providers).open()
+        return await _Walk(self, canonical(root), 0, providers, swap=False).open()
 
     async def close(self) -> None:
         """Close all connections. Calls under way fail."""
@@ -240,9 +250,10 @@ class _Walk:
     """Walks a file's tree from an offset, fetching only the nodes on the way and then leaf by leaf."""
 
     def __init__(
-        self, fetcher: Fetcher, root: str, start: int, providers: Sequence[Provider], keeper: Keeper | None = None
+        self, fetcher: Fetcher, root: str, start: int, providers: Sequence[Provider], keeper: Keeper | None = None,
+        swap: bool = True,
     ) -> None:
-        self._fetcher, self._keeper = fetcher, keeper
+        self._fetcher, self._keeper, self._swap = fetcher, keeper, swap
         self._root = root
         self._start = start
         self._providers = providers
@@ -275,7 +286,7 @@ class _Walk:
     async def _enter(self, offset: int, size: int | None, cid: str) -> int:
         """Fetch one node: its own bytes wait in `_inline`, its children on the stack. BadNode if it is not of
         `size`."""
-        data = await self._fetcher.block(cid, self._providers, self._keeper)
+        data = await self._fetcher.block(cid, self._providers, self._keeper, self._swap)
         length, data, children = open_node(self._root, offset, size, cid, data, len(self._stack))
         if children is not None:
             self._stack.append(children)

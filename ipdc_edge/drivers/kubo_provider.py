@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SEARCH = 20  # seconds that Kubo may look for a block in its network
-PATIENCE = SEARCH + 5.0  # seconds without a word from Kubo itself
+PATIENCE = 5.0  # more, without a word from Kubo itself
 CONNECT = 2.0  # seconds until it accepts a connection, on loopback
 
 
@@ -39,11 +39,12 @@ def answers(api: tuple[str, int]) -> bool:
 class KuboPool:
     """What `fetcher` asks, in place of a ProviderPool."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, search: float = SEARCH) -> None:
         host, _, port = provider.address.rpartition(":")
         self.places = asyncio.Semaphore(PER_PROVIDER)
         self.users = 0
-        self._rpc = KuboRpc((host, int(port)), PATIENCE)
+        self._search = f"{search:g}s"
+        self._rpc = KuboRpc((host, int(port)), search + PATIENCE)
 
     @property
     def unused(self) -> bool:
@@ -60,12 +61,12 @@ class KuboPool:
 
     def _get(self, cid: str) -> bytes:
         try:
-            data = self._rpc.call("block/get", [("arg", cid), ("timeout", f"{SEARCH}s")], MOST_BLOCK)
+            data = self._rpc.call("block/get", [("arg", cid), ("timeout", self._search)], MOST_BLOCK)
             verify(cid, data)
         except (NoKubo, KuboRefused) as error:
             reason = str(error.details["reason"])
             if "deadline" in reason:
-                reason = f"not found within {SEARCH} s"
+                reason = f"not found within {self._search[:-1]} s"
             raise ProviderFault(f"Kubo: {reason}") from None
         except BlockMismatch as error:
             raise ProviderLied(f"Kubo lied. {error}".rstrip(".")) from None

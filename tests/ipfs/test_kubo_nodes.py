@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from tests.ipfs.kubo import OwnKubo, write_ports
 from tests.lab.conftest import Lab, eventually, ipdc
 
 pytestmark = pytest.mark.kubo
+COUNTS = ("def map(key, line):\n    for word in line.split():\n        yield word, 1\n"
+          "def reduce(key, values):\n    yield key, sum(values)\n")
 
 
 @pytest.fixture()
@@ -64,8 +68,7 @@ def test_the_daemons_have_their_kubo_nodes_meet_and_content_of_one_is_everybodys
     cid = done.stdout.strip()
     lab.run(2, "unpin", cid)
     lab.run(2, "gc")  # so that it is in the Kubo of the second node, and nowhere else
-    (tmp_path / "Job.py").write_text("def map(key, line):\n    for word in line.split():\n        yield word, 1\n"
-                                     "def reduce(key, values):\n    yield key, sum(values)\n")
+    (tmp_path / "Job.py").write_text(COUNTS)
     assert one.rpc.get_block(cid) is None
     job = lab.submit(1, str(tmp_path / "Job.py"), "--input", cid)
     assert lab.result(1, job) == ["a\t600000", "b\t300000"]
@@ -130,3 +133,50 @@ def test_the_key_is_not_printed_nor_in_any_log_or_retained_message(lab: Lab, kub
     assert len(said) > 1000 and secret not in said and len(secret) == 64
 
 
+
+
+def test_nodes_that_keep_their_content_in_kubo_give_each_other_blocks_by_bitswap(ipfs: str, tmp_path: Path) -> None:
+    """And by HTTPS what is not in a Kubo: what its owner keeps by reference."""
+    lab = Lab(str(tmp_path / "lab"), 2)
+    lab.down()
+    for node in (1, 2):
+        write_ports(lab.home(node))
+        with open(os.path.join(lab.home(node), "ipdc.conf"), "a", encoding="utf-8") as conf:
+            conf.write("store = kubo\n")
+    one, two = OwnKubo(lab.home(1)), OwnKubo(lab.home(2))
+    ipdc("lab", "up", "--nodes", "2", "--dir", lab.directory)
+    try:
+        one.start()
+        two.start()
+        eventually(lambda: met(one, two) and met(two, one), "the daemons have the two meet", 90)
+        eventually(lambda: all(any("kubo:" in word for word in node["capabilities"]) for node in lab.json(1, "nodes")),
+                   "the first node knows of both", 60)
+        text = random.Random(1).randbytes(5 << 20)
+        (tmp_path / "file").write_bytes(text)
+        cid = lab.run(2, "add", "--copy", str(tmp_path / "file")).stdout.strip()
+        before, given = received(one), lab.ask(2, "counters")["gateway"]["bytes"]
+        lab.run(1, "get", cid, "-o", str(tmp_path / "got"))
+        assert (tmp_path / "got").read_bytes() == text
+        assert received(one) >= before + 5  # leaves of 1 MiB
+        root_twice = 2 << 10  # by HTTPS only to see who has it
+        assert lab.ask(2, "counters")["gateway"]["bytes"] - given < root_twice
+
+        (tmp_path / "other").write_bytes(text[::-1])
+        cid = lab.run(2, "add", str(tmp_path / "other")).stdout.strip()  # by reference
+        lab.run(1, "get", cid, "-o", str(tmp_path / "got2"))
+        assert (tmp_path / "got2").read_bytes() == text[::-1]
+        assert lab.ask(2, "counters")["gateway"]["bytes"] - given > 4 << 20
+
+        (tmp_path / "Job.py").write_text(COUNTS)
+        (tmp_path / "text").write_text("a b a\n" * 300_000)
+        job = lab.submit(1, str(tmp_path / "Job.py"), "--input", str(tmp_path / "text"), "-k", "2")
+        assert lab.result(1, job) == ["a\t600000", "b\t300000"]
+    finally:
+        one.stop()
+        two.stop()
+        lab.down()
+
+
+def received(kubo: OwnKubo) -> int:
+    """Blocks that came to it by bitswap."""
+    return int(json.loads(kubo.rpc.call("bitswap/stat"))["BlocksReceived"])
