@@ -72,10 +72,9 @@ class _Tree:
         return self._writer
 
     async def add(self, cid: str, block: bytes) -> None:
-        """A directory's or a symlink's own block."""
+        """A directory's own block (one of several, of a sharded one) or a symlink's."""
         verify(cid, block)
-        node = parse_node(cid, block)
-        if node.kind == FILE or node.fanout:
+        if parse_node(cid, block).kind == FILE:
             raise BadRequest(reason=f"the block {cid} is no directory and no symlink")
         (await self.writer()).append_block(cid, block)
 

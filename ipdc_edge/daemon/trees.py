@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..codec import dag_cbor
 from ..codec.cid import DAG_CBOR, RAW, BadCid, parse_cid
+from ..codec.dag_pb import Link
 from ..codec.hamt import prefix_length, slot
-from ..codec.unixfs import DIRECTORY, FILE, BadNode, Link, Node, parse_node
+from ..codec.unixfs import DIRECTORY, FILE, BadNode, Node, parse_node
 from ..errors import IpdcError
 
 if TYPE_CHECKING:

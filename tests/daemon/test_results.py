@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.codec.directories import DirectoryBuilder
 from ipdc_edge.codec.unixfs import CHUNK, directory_block
 from ipdc_edge.core import events as e
 from ipdc_edge.daemon.results import Results
@@ -84,8 +86,12 @@ def test_the_directory_of_the_parts_has_its_cid(tmp_path: Path, again: bool) -> 
     assert asyncio.run(main()) == directory_block(entries)[0]
 
 
-def test_more_parts_than_a_directory_has_in_one_block_are_a_result_too(tmp_path: Path) -> None:
+def test_more_parts_than_a_directory_has_in_one_block_are_a_sharded_one(tmp_path: Path) -> None:
     told: list[e.Event] = []
+    parts = DirectoryBuilder()
+    for index in range(6000):
+        parts.add(f"part-{index:05d}", raw_cid(b""), 0)
+    assert len(list(parts.blocks())) > 1
 
     async def main() -> None:
         store = BlockStore(str(tmp_path / "blocks"), 64 << 20)
@@ -95,7 +101,7 @@ def test_more_parts_than_a_directory_has_in_one_block_are_a_result_too(tmp_path:
         results.publish(e.PublishResult(JOB, {"id": JOB, "submitted": 1.0, "started": 2.0, "ended": 0.0}))
         await eventually_async(lambda: told == [e.ResultPublished(JOB)], "the result is in its place")
         with open(os.path.join(results.directory(JOB), "job.json"), "rb") as file:
-            assert json.load(file)["root"] is None
+            assert json.load(file)["root"] == parts.cid
         await results.close()
         store.close()
 
