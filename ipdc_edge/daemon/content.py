@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,21 @@ class _Tree:
         if self._writer is not None:
             self._writer.commit(durable=True)
             self._writer = None
+
+
+class _Saying:
+    """Tells a client how far something is, the first time at once."""
+
+    def __init__(self, channel: ControlChannel) -> None:
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+        self._due = 0.0
+
+    async def now_and_then(self, counts: Mapping[str, object]) -> None:
+        """Unless it was told a moment ago."""
+        if self._loop.time() >= self._due:
+            self._due = self._loop.time() + PROGRESS_PAUSE
+            await self._channel.send(dict(counts))
 
 
 class Content:
@@ -206,8 +222,9 @@ class Content:
         providers = self.providers()
         node = await node_of(self.daemon.fetcher, root, providers)
         if node.kind == DIRECTORY:
-            async for entry in entries(self.daemon.fetcher, root, node, providers):
-                await channel.send({"entry": entry})
+            async with aclosing(entries(self.daemon.fetcher, root, node, providers)) as listed:
+                async for entry in listed:
+                    await channel.send({"entry": entry})
         target = node.data.decode("utf-8", "surrogateescape") if node.kind not in (FILE, DIRECTORY) else None
         return {"cid": root, "kind": node.kind, "size": node.size, "target": target}
 
@@ -220,12 +237,10 @@ class Content:
             raise CidTooLong(cid=root, length=len(root))
         store, owner = self.daemon.store, PINNING + os.urandom(8).hex()
         keeper = Keeper(store, self.daemon.fetcher, owner, self.providers())
-        loop, told = asyncio.get_running_loop(), 0.0
+        said = _Saying(channel)
         try:
             async for _ in keeper.keep(root):
-                if loop.time() - told > PROGRESS_PAUSE:
-                    told = loop.time()
-                    await channel.send(keeper.counts())
+                await said.now_and_then(keeper.counts())
             await in_thread(lambda: block_pins.settle(store, owner, PIN + root))
         except BaseException:
             self._withdraw(owner)
@@ -247,14 +262,19 @@ class Content:
         return [owner for owner in self.daemon.store.owners() if owner.startswith(prefix)]
 
     async def gc(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
-        """Free what was unpinned; how much that was."""
-        store, blocks, freed = self.daemon.store, 0, 0
+        """Free what was unpinned; how much that was. Events tell how much it is so far."""
+        store, said = self.daemon.store, _Saying(channel)
+        counts = {"blocks": 0, "bytes": 0}
         while (gone := await in_thread(lambda: block_pins.collect(store))) is not None:
-            blocks, freed = blocks + gone.blocks, freed + gone.size
+            counts["blocks"] += gone.blocks
+            counts["bytes"] += gone.size
+            await said.now_and_then(counts)
         with suppress(StoreFull, DiskFull):  # no room for the copies: what is left stays where it is
             for path in await in_thread(lambda: block_pins.sparse(store, MOST_COMPACTED)):
-                freed += await in_thread(lambda path=path: block_pins.compact(store, path))  # type: ignore[misc]
-        return {"blocks": blocks, "bytes": freed}
+                counts["bytes"] += await in_thread(
+                    lambda path=path: block_pins.compact(store, path))  # type: ignore[misc]
+                await said.now_and_then(counts)
+        return dict(counts)
 
     # -- the store
 
@@ -269,14 +289,12 @@ class Content:
         """Every block is read and checked. Events tell what is damaged, and how far it is."""
         steps = check(self.daemon.store)
         counts = {"blocks": 0, "bytes": 0, "total": self.daemon.store.stat()["blocks"], "damaged": 0}
-        loop, told = asyncio.get_running_loop(), 0.0
+        said = _Saying(channel)
         while (step := await in_thread(lambda: next(steps, None))) is not None:
             counts["blocks"] += step.blocks
             counts["bytes"] += step.bytes
             counts["damaged"] += len(step.damage)
             for damage in step.damage:
                 await channel.send({"damage": damage._asdict()})
-            if loop.time() - told > PROGRESS_PAUSE:
-                told = loop.time()
-                await channel.send(dict(counts))
+            await said.now_and_then(counts)
         return dict(counts)

@@ -8,6 +8,7 @@ checked here, so that no few blocks can lead to endlessly many entries.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MOST_WAITING = 100_000  # inner nodes whose turn has not come
-AT_ONCE = 4  # leaves that are fetched together
+AT_ONCE = 4  # blocks that are fetched together
+MOST_AHEAD = 256  # entries that wait for one before them
 UNCOMMITTED = 32 << 20  # fetched bytes that become the node's own at once
 UNCOMMITTED_BLOCKS = 4096
 HELD_AT_ONCE = 512  # blocks
@@ -44,8 +46,41 @@ async def node_of(fetcher: Fetcher, cid: str, providers: Sequence[Provider]) -> 
 async def entries(
     fetcher: Fetcher, root: str, node: Node, providers: Sequence[Provider]
 ) -> AsyncIterator[dict[str, object]]:
-    """{"name", "cid", "kind", "size" in bytes of a file, "target" of a symlink} of every entry. `kind` is "other" for
-    what is no UnixFS and "missing" for what nobody gives; both have the size that the directory tells."""
+    """{"name", "cid", "kind", "size" in bytes of a file, "target" of a symlink} of every entry, in their order. `kind`
+    is "other" for what is no UnixFS and "missing" for what nobody gives; both have the size that the directory tells.
+
+    What an entry is stands in its own block, unless that is a raw leaf: those blocks are asked for AT_ONCE at a time.
+    """
+    ahead: deque[tuple[str, Link, asyncio.Task[dict[str, object]] | None]] = deque()
+    asked = 0
+    try:
+        async for name, link in _named(fetcher, root, node, providers):
+            task = None
+            if parse_cid(link.cid).codec != RAW:
+                task = asyncio.ensure_future(_kind(fetcher, link, providers))
+                asked += 1
+            ahead.append((name, link, task))
+            while ahead and (ahead[0][2] is None or asked == AT_ONCE or len(ahead) == MOST_AHEAD):
+                asked -= ahead[0][2] is not None
+                yield await _told(*ahead.popleft())
+        while ahead:
+            yield await _told(*ahead.popleft())
+    finally:
+        tasks = [task for _, _, task in ahead if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _told(name: str, link: Link, task: asyncio.Task[dict[str, object]] | None) -> dict[str, object]:
+    leaf = {"kind": FILE, "size": link.tsize, "target": None}
+    return {"name": name, "cid": link.cid, **(leaf if task is None else await task)}
+
+
+async def _named(
+    fetcher: Fetcher, root: str, node: Node, providers: Sequence[Provider]
+) -> AsyncIterator[tuple[str, Link]]:
+    """Every entry and its own name, through the nodes of a sharded directory."""
     stack: list[tuple[Iterator[Link], list[int]]] = [(_links(root, node, []), [])]
     while stack:
         links, path = stack[-1]
@@ -59,8 +94,7 @@ async def entries(
                 raise BadNode(cid=link.cid, reason=f"it is no node of the sharded directory {root}")
             stack.append((_links(link.cid, below, deeper), deeper))
         else:
-            name = link.name[prefix_length(node.fanout) :] if node.fanout else link.name
-            yield {"name": name, "cid": link.cid, **await _kind(fetcher, link, providers)}
+            yield (link.name[prefix_length(node.fanout) :] if node.fanout else link.name), link
 
 
 def _links(cid: str, node: Node, path: list[int]) -> Iterator[Link]:
@@ -84,8 +118,6 @@ def _links(cid: str, node: Node, path: list[int]) -> Iterator[Link]:
 async def _kind(fetcher: Fetcher, link: Link, providers: Sequence[Provider]) -> dict[str, object]:
     from ..drivers.fetcher import BlockUnavailable
 
-    if parse_cid(link.cid).codec == RAW:
-        return {"kind": FILE, "size": link.tsize, "target": None}
     try:
         node = await node_of(fetcher, link.cid, providers)
     except BadNode:
