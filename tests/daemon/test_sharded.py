@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,15 @@ from ipdc_edge.__main__ import main
 from ipdc_edge.codec import frames
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.control import block_payload
+from ipdc_edge.codec.dag_pb import Link
 from ipdc_edge.codec.directories import DirectoryBuilder
-from ipdc_edge.codec.unixfs import parse_node
+from ipdc_edge.codec.unixfs import Node, parse_node
 from ipdc_edge.commands import upload
 from ipdc_edge.commands.client import Conversation
 from ipdc_edge.commands.content_inputs import expanded
 from ipdc_edge.commands.inputs import Input
 from ipdc_edge.errors import IpdcError
-from tests.codec.test_directories import OVER, text
+from tests.codec.test_directories import text
 from tests.codec.test_unixfs import kubos_names
 from tests.daemon.content_node import ContentNode
 from tests.daemon.test_get import pictured
@@ -27,19 +29,19 @@ from tests.drivers.test_gateway import ask as ask_gateway
 from tests.ipfs.cars import read_car
 
 Output = pytest.CaptureFixture[str]
+TREE = "bafybeidjo7mjmlhe5bp6f5euehwlmj6mnlzkj5qvkvty24ddse76z2zec4"  # `tree`, as Kubo 0.43 prints it
 
 
-def directory_of(top: Path, names: list[str], links: bool = True) -> Path:
-    """A directory of files that hold an x; where `links`, of nine in ten a link stands in the place of the file, which
-    is sooner added."""
+def directory_of(top: Path, names: list[str]) -> Path:
+    """A directory of files; of nine in ten a link stands in the place of the file, which is sooner added."""
     top.mkdir(parents=True)
     for number, name in enumerate(names):
         path = os.path.join(os.fsencode(top), name.encode("utf-8", "surrogateescape"))
-        if links and number % 10:
+        if number % 10:
             os.symlink(b"x%d" % number, path)
         else:
             with open(path, "wb") as file:
-                file.write(b"x%d" % number if links else b"x")
+                file.write(b"x%d" % number)
     return top
 
 
@@ -56,12 +58,20 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_a_directory_that_is_too_big_for_one_block_is_sharded_as_kubo_does_it(
-    node: ContentNode, tmp_path: Path, capsys: Output
+    node: ContentNode, tree: Path, capsys: Output
 ) -> None:
-    assert add(capsys, directory_of(tmp_path / "many", kubos_names(22), links=False)) == OVER
-    assert node.daemon.store.owners() == ["members", f"pin.{OVER}"]
-    assert parse_node(OVER, node.daemon.store.get(OVER)).fanout == 256
-    assert len(ask_ls(capsys, OVER)) == len(kubos_names(22))
+    assert add(capsys, tree) == TREE
+    assert node.daemon.store.owners() == ["members", f"pin.{TREE}"]
+    top = parse_node(TREE, node.daemon.store.get(TREE))
+    sub = next(entry for entry in entries(node, top) if entry.name == "sub")
+    (many,) = parse_node(sub.cid, node.daemon.store.get(sub.cid)).links
+    assert top.fanout == parse_node(many.cid, node.daemon.store.get(many.cid)).fanout == 256
+
+
+def entries(node: ContentNode, found: Node) -> Iterator[Link]:
+    yield from found.entries()
+    for shard in found.shards():
+        yield from entries(node, parse_node(shard.cid, node.daemon.store.get(shard.cid)))
 
 
 def ask_ls(capsys: Output, cid: str) -> list[str]:

@@ -22,7 +22,10 @@ from tests.codec.test_directories import DEEP, MANY, OVER, deep_names
 from tests.codec.test_unixfs import kubos_names
 from tests.daemon.content_node import ContentNode
 from tests.daemon.test_get import pictured
+from tests.daemon.test_sharded import TREE, tree
 from tests.ipfs.kubo import Kubo
+
+__all__ = ["tree"]
 
 pytestmark = pytest.mark.kubo
 Output = pytest.CaptureFixture[str]
@@ -66,6 +69,10 @@ def linked(top: Path, names: list[bytes]) -> Path:
     (deep_names(), DEEP)], ids=["one byte over", "twenty thousand", "deep"])
 def test_the_vectors_are_kubos(kubo: Kubo, tmp_path: Path, names: list[bytes], cid: str) -> None:
     assert kubo.add(directory_of(tmp_path / "top", names), "--only-hash") == cid
+
+
+def test_the_tree_of_the_other_tests_is_kubos(kubo: Kubo, tree: Path) -> None:
+    assert kubo.add(tree, "--only-hash") == TREE
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1])
