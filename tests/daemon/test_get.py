@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -223,33 +224,49 @@ def test_a_sharded_directory_with_names_elsewhere_is_refused(node: ContentNode, 
     assert "is not where its hash puts it" in capsys.readouterr().err
 
 
+def held_back(node: ContentNode, wanted: Collection[str]) -> Callable[[], int]:
+    """These blocks come after as many turns of the loop as others need to be asked for; gives how many at most were
+    asked for at once."""
+    get_block, held, most = node.daemon.fetcher.block, 0, 0
+
+    async def slow(asked: str, providers: object) -> bytes:
+        nonlocal held, most
+        if asked in wanted:
+            held += 1
+            most = max(most, held)
+            for _ in range(1000):
+                await asyncio.sleep(0)
+            held -= 1
+        return await get_block(asked, providers)  # type: ignore[arg-type]
+
+    node.daemon.fetcher.block = slow  # type: ignore[method-assign]
+    return lambda: most
+
+
+def test_the_nodes_of_a_sharded_directory_are_asked_several_at_a_time(node: ContentNode, capsys: Output) -> None:
+    names = {f"{number:03}": file_block(b"%d" % number) for number in range(400)}
+    *blocks, root = hamt(names, fanout=16)
+    put(node, *blocks, root)
+    most = held_back(node, {cid for cid, _ in blocks if cid not in dict(names.values())})
+    assert main(["ls", root[0], "--json"]) == 0
+    found = [json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()]
+    assert sorted(found) == sorted(names) and most() >= trees.AT_ONCE
+
+
 @pytest.mark.parametrize("shared", [True, False], ids=["sharded", "one block"])
 def test_what_entries_are_is_asked_several_at_a_time_and_told_in_their_order(
     shared: bool, node: ContentNode, capsys: Output
 ) -> None:
-    """The blocks that say it are held back for as many turns of the loop as others need to be asked for."""
     links = {f"{number:02}": symlink_block(b"%d" % number) for number in range(40)}
     leaves = {f"{number:02}": file_block(b"%d" % number) for number in range(40, 400)}
     names = {**links, **leaves}
     blocks = hamt(names) if shared else [*names.values(), directory_block(
         [(name, block[0], len(block[1])) for name, block in names.items()])]
     cid = put(node, *blocks)
-    get_block, wanted, held, most = node.daemon.fetcher.block, {block[0] for block in links.values()}, [], 0
-
-    async def slow(asked: str, providers: object) -> bytes:
-        nonlocal most
-        if asked in wanted:
-            held.append(asked)
-            most = max(most, len(held))
-            for _ in range(1000):
-                await asyncio.sleep(0)
-            held.remove(asked)
-        return await get_block(asked, providers)  # type: ignore[arg-type]
-
-    node.daemon.fetcher.block = slow  # type: ignore[method-assign]
+    most = held_back(node, {block[0] for block in links.values()})
     assert main(["ls", cid, "--json"]) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert most == trees.AT_ONCE
+    assert most() == trees.AT_ONCE
     assert {entry["name"]: (entry["cid"], entry["kind"]) for entry in found} == {
         name: (block[0], "symlink" if name in links else "file") for name, block in names.items()}
     if not shared:
