@@ -25,11 +25,11 @@ def unfinished(directory: str) -> Iterator[str]:
     """A path in a new directory there, at which is nothing yet. When the block ends the directory goes, with all that
     is still in it, whatever ends it: SIGTERM and SIGHUP too are KeyboardInterrupt in the block. OSError."""
     made: tuple[str, int] | None = None
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    caught = [number for number in (signal.SIGTERM, signal.SIGHUP)
+              if signal.getsignal(number) == signal.SIG_DFL]  # nohup and its like stay in force
     try:
-        for number, was in before.items():
-            if was == signal.SIG_DFL:  # nohup and its like stay in force
-                signal.signal(number, _interrupt)
+        for number in caught:
+            signal.signal(number, _interrupt)
         with undisturbed():
             made = _make(directory)
         yield os.path.join(made[0], NEW)
@@ -38,8 +38,8 @@ def unfinished(directory: str) -> Iterator[str]:
             if made is not None:
                 shutil.rmtree(made[0], ignore_errors=True)
                 os.close(made[1])
-            for number, was in before.items():
-                signal.signal(number, was)
+            for number in caught:
+                signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
