@@ -55,7 +55,7 @@ _ipdc_edge() {
         "run-inline") options="-h --help --mapper --reducer --combiner --step --file --args --input-format --output-format --sort-values --partition --skip-bad --sort-budget --output-limit --input -k" operand="FILE" ;;
         "domain create") options="-h --help --json" operand="" ;;
         "domain show") options="-h --help --json" operand="" ;;
-        "domain backup") options="-h --help --json --force --passphrase-file" operand="FILE" ;;
+        "domain backup") options="-h --help --json --check --force --passphrase-file" operand="FILE" ;;
         "domain restore") options="-h --help --json --passphrase-file" operand="FILE" ;;
         "drain") options="-h --help --wait --off --json" operand="" ;;
         "invite") options="-h --help --address --json" operand="" ;;
@@ -66,7 +66,7 @@ _ipdc_edge() {
         "demo") options="-h --help --dir --text --keep-running" operand="" ;;
         "lab up") options="-h --help --nodes --sandbox --timeout --dir --json" operand="" ;;
         "lab down") options="-h --help --purge --dir --json" operand="" ;;
-        "run") options="-h --help --with-broker" operand="" ;;
+        "run") options="-h --help --with-broker --check" operand="" ;;
         "broker") options="-h --help --write-only" operand="" ;;
         "kubo") options="-h --help --write-only" operand="" ;;
     esac

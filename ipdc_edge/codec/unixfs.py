@@ -1,33 +1,20 @@
 """UnixFS: files and directories as trees of blocks, under the profile `unixfs-v1-2025`.
 
-Owns the bytes of dag-pb and UnixFS nodes and the shape of the tree that a file becomes. Never holds a file:
+Owns the bytes of UnixFS nodes and the shape of the tree that a file becomes. Never holds a file:
 the builder keeps the links of unfinished nodes only, one node a level. Never checks a block against its CID
-(`cid.verify` does, by whoever received it) and never fetches a child.
+(`cid.verify` does, by whoever received it) and never fetches a child. `directories` makes those of any size.
 
-Sources: https://specs.ipfs.tech/unixfs/, https://ipld.io/specs/codecs/dag-pb/spec/, IPIP-0499 for the profile
-(CIDv1, sha2-256, 1 MiB chunks, raw leaves, balanced, 1024 links). Links inside a file carry an empty `Name`
-field: the specification advises to leave it out, but Kubo and the profile's own test vectors write it, and
-the CID depends on it.
+Sources: https://specs.ipfs.tech/unixfs/, IPIP-0499 for the profile (CIDv1, sha2-256, 1 MiB chunks, raw leaves,
+balanced, 1024 links).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from ipdc_edge.codec.cid import (
-    DAG_PB,
-    RAW,
-    BadCid,
-    cid_from_bytes,
-    cid_from_parts,
-    cid_to_bytes,
-    dag_pb_cid,
-    decode_varint,
-    encode_varint,
-    parse_cid,
-    raw_cid,
-)
+from ipdc_edge.codec.cid import DAG_PB, RAW, BadCid, cid_to_bytes, dag_pb_cid, encode_varint, parse_cid, raw_cid
+from ipdc_edge.codec.dag_pb import Link, bytes_field, fields, link_bytes, packed, parse_dag_pb
 from ipdc_edge.codec.hamt import MAX_FANOUT, MURMUR3_X64_64, prefix_length
 from ipdc_edge.errors import IpdcError
 
@@ -40,7 +27,6 @@ CHUNK = 1 << 20  # bytes of a leaf
 LINKS = 1024  # children of an interior node
 
 MAX_BLOCK = 2 << 20  # bytes; what the specification demands of a reader, and no more
-MAX_LINKS = 8192  # of a node that we read; a directory below the HAMT threshold has at most about 5,500
 MAX_DEPTH = 16  # nodes above a leaf; four levels of 1024 links hold an exbibyte
 MAX_FILE = (1 << 63) - 1  # bytes; what SQLite and lseek can count
 MAX_DIRECTORY = 256 << 10  # bytes of block; strictly above it the profile wants a HAMT
@@ -59,16 +45,6 @@ class BadNode(IpdcError):
 
 class BadDirectory(IpdcError):
     """No directory can be made with the entry {name}: {reason}."""
-
-
-class Link(NamedTuple):
-    """A child: `tsize` counts the bytes of all blocks below it, its own included. `version_0`: that is how the link is
-    written; a copy of the block goes by the same name."""
-
-    name: str
-    cid: str
-    tsize: int
-    version_0: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,21 +144,21 @@ def tree_size(size: int) -> int:
 
 
 def directory_block(entries: Iterable[tuple[str, str, int]]) -> tuple[str, bytes]:
-    """(cid, block) of a basic directory of (name, cid, tsize), sorted by the names' bytes.
+    """(cid, block) of a directory of (name, cid, tsize) that is one block, sorted by the names' bytes.
 
     BadDirectory for a name that no file system could hold, a doubled one, or more than the profile puts in
-    one block (HAMT directories are not written).
+    one block: `directories` makes those too.
     """
-    ordered = sorted((_name_bytes(name), name, cid, tsize) for name, cid, tsize in entries)
+    ordered = sorted((name_bytes(name), name, cid, tsize) for name, cid, tsize in entries)
     parts = []
     before = None
     for raw, name, cid, tsize in ordered:
-        reason = "the name stands twice" if raw == before else _fault_of_name(raw)
+        reason = "the name stands twice" if raw == before else fault_of_name(raw)
         if reason:
             raise BadDirectory(name=ascii(name), reason=reason)
         before = raw
-        parts.append(_link(cid, raw, tsize))
-    parts.append(_bytes_field(1, b"\x08\x01"))
+        parts.append(link_bytes(cid_to_bytes(cid), raw, tsize))
+    parts.append(bytes_field(1, b"\x08\x01"))
     block = b"".join(parts)
     if len(block) > MAX_DIRECTORY:
         reason = f"with it the directory's block has {len(block)} bytes; more than {MAX_DIRECTORY} need a HAMT"
@@ -192,8 +168,8 @@ def directory_block(entries: Iterable[tuple[str, str, int]]) -> tuple[str, bytes
 
 def symlink_block(target: bytes) -> tuple[str, bytes]:
     """(cid, block) of a symbolic link to `target`, which is never looked at."""
-    unixfs = b"\x08\x04" + _bytes_field(2, target)
-    block = _bytes_field(1, unixfs)
+    unixfs = b"\x08\x04" + bytes_field(2, target)
+    block = bytes_field(1, unixfs)
     return dag_pb_cid(block), block
 
 
@@ -217,7 +193,7 @@ def parse_node(cid: str, data: Buffer) -> Node:
 def dag_pb_links(cid: str, data: bytes) -> list[Link]:
     """The links of a dag-pb node, whether it is UnixFS or not. BadNode."""
     try:
-        return _dag_pb(data)[0]
+        return parse_dag_pb(data)[0]
     except ValueError as error:
         raise BadNode(cid=cid, reason=str(error)) from None
     except BadCid as error:
@@ -229,60 +205,15 @@ def _file_block(children: list[tuple[str, int, int]]) -> bytes:
     unixfs = [b"\x08\x02\x18", encode_varint(total)]
     for _, size, _ in children:
         unixfs += b"\x20", encode_varint(size)
-    links = [_link(cid, b"", tsize) for cid, _, tsize in children]
-    return b"".join(links) + _bytes_field(1, b"".join(unixfs))
-
-
-def _link(cid: str, name: bytes, tsize: int) -> bytes:
-    body = _bytes_field(1, cid_to_bytes(cid)) + _bytes_field(2, name) + b"\x18" + encode_varint(tsize)
-    return _bytes_field(2, body)
-
-
-def _bytes_field(number: int, value: bytes) -> bytes:
-    return bytes((number << 3 | 2,)) + encode_varint(len(value)) + value
+    links = [link_bytes(cid_to_bytes(cid), b"", tsize) for cid, _, tsize in children]
+    return b"".join(links) + bytes_field(1, b"".join(unixfs))
 
 
 def _parse_dag_pb(data: bytes) -> Node:
-    links, unixfs = _dag_pb(data)
+    links, unixfs = parse_dag_pb(data)
     if unixfs is None:
         raise ValueError("it has no UnixFS data")
     return _parse_unixfs(unixfs, links)
-
-
-def _dag_pb(data: bytes) -> tuple[list[Link], bytes | None]:
-    """The links of a node of any meaning, and what it holds."""
-    links: list[Link] = []
-    unixfs: bytes | None = None
-    for number, value in _fields(data):
-        if number == 2 and isinstance(value, bytes):
-            if len(links) == MAX_LINKS:
-                raise ValueError(f"more than {MAX_LINKS} links")
-            links.append(_parse_link(value))
-        elif number == 1 and isinstance(value, bytes) and unixfs is None:
-            unixfs = value
-        else:
-            raise ValueError(f"field {number} has no place in a dag-pb node")
-    return links, unixfs
-
-
-def _parse_link(data: bytes) -> Link:
-    target: str | None = None
-    name = ""
-    tsize = 0
-    version_0 = False
-    for number, value in _fields(data):
-        if number == 1 and isinstance(value, bytes) and target is None:
-            target = cid_from_parts(cid_from_bytes(value))
-            version_0 = value[0] != 1
-        elif number == 2 and isinstance(value, bytes):
-            name = value.decode("utf-8", "surrogateescape")
-        elif number == 3 and isinstance(value, int):
-            tsize = value
-        else:
-            raise ValueError(f"field {number} has no place in a link")
-    if target is None:
-        raise ValueError("a link without a target")
-    return Link(name, target, tsize, version_0)
 
 
 def _parse_unixfs(data: bytes, links: list[Link]) -> Node:
@@ -291,7 +222,7 @@ def _parse_unixfs(data: bytes, links: list[Link]) -> Node:
     filesize = 0
     blocksizes: list[int] = []
     hash_type = fanout = 0
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == 1 and isinstance(value, int) and kind is None:
             kind = value
         elif number == 2 and isinstance(value, bytes):
@@ -299,7 +230,7 @@ def _parse_unixfs(data: bytes, links: list[Link]) -> Node:
         elif number == 3 and isinstance(value, int):
             filesize = value
         elif number == 4:
-            blocksizes += [value] if isinstance(value, int) else _packed(value)
+            blocksizes += [value] if isinstance(value, int) else packed(value)
             if len(blocksizes) > len(links):
                 raise ValueError("more block sizes than links")
         elif number == 5 and isinstance(value, int):
@@ -358,51 +289,24 @@ def _shard(hash_type: int, fanout: int, links: list[Link]) -> Node:
 def _check_names(links: list[Link]) -> None:
     seen: dict[str, None] = {}
     for link in links:
-        fault = "stands twice" if link.name in seen else _fault_of_name(_name_bytes(link.name))
+        fault = "stands twice" if link.name in seen else fault_of_name(name_bytes(link.name))
         if fault:
             raise ValueError(f"entry {link.name[:80]!a}: {fault}")
         seen[link.name] = None
 
 
-def _name_bytes(name: str) -> bytes:
-    """A name's bytes; also of a name that no file system gives, which has them in the way of its text."""
+def name_bytes(name: str) -> bytes:
+    """An entry's name as bytes; also of a name that no file system gives, which has them in the way of its text."""
     try:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return name.encode("utf-8", "surrogatepass")
 
 
-def _fault_of_name(name: bytes) -> str:
+def fault_of_name(name: bytes) -> str:
     """Why this can be no entry of a directory; empty if it can."""
     if name in (b"", b".", b".."):
         return "not a name of a file"
     if b"/" in name or b"\0" in name:
         return "a slash or a zero byte in a name"
     return f"a name has at most {_MAX_NAME} bytes" if len(name) > _MAX_NAME else ""
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(number, value) of a protobuf message: a varint is an int, a length-delimited field bytes."""
-    at = 0
-    while at < len(data):
-        tag, at = decode_varint(data, at)
-        if tag & 7 == 0:
-            number, at = decode_varint(data, at)
-            yield tag >> 3, number
-        elif tag & 7 == 2:
-            length, at = decode_varint(data, at)
-            if length > len(data) - at:
-                raise ValueError("cut inside a field")
-            yield tag >> 3, data[at : at + length]
-            at += length
-        else:
-            raise ValueError(f"wire type {tag & 7}")
-
-
-def _packed(data: bytes) -> list[int]:
-    numbers = []
-    at = 0
-    while at < len(data):
-        number, at = decode_varint(data, at)
-        numbers.append(number)
-    return numbers

@@ -26,5 +26,15 @@ def backed_up(home: Home) -> int | None:
         return None
 
 
+def lacking(home: Home, version: int) -> str:
+    """What is wrong with the last backup, if the member list has this version now; empty where nothing is."""
+    last = backed_up(home)
+    if last is None:
+        return "There is no backup of the authority; without it nobody can be admitted or expelled if this disk dies"
+    if last < version:
+        return f"The last backup has version {last} of the list; who came later is not in it"
+    return ""
+
+
 def _path(home: Home) -> str:
     return os.path.join(home.current, "last-backup")

@@ -13,11 +13,12 @@ from typing import Any
 
 from ipdc_edge import settings
 from ipdc_edge.commands import change
-from ipdc_edge.commands.backup_mark import backed_up, note_backup
+from ipdc_edge.commands.backup_mark import backed_up, lacking, note_backup
 from ipdc_edge.commands.client import call
 from ipdc_edge.commands.display import counted, print_json, program, size, table
 from ipdc_edge.core.values import Member
-from ipdc_edge.errors import IpdcError, NoDaemon
+from ipdc_edge.drivers.identity import Identity
+from ipdc_edge.errors import IpdcError, NoDaemon, WrongUsage
 from ipdc_edge.home import Home
 
 BACKUP_LIMIT = 1 << 20  # bytes of a backup that is read
@@ -28,6 +29,7 @@ examples:
   sudo ipdc-edge invite                        (then, for every other node)
   ipdc-edge domain show
   sudo ipdc-edge domain backup home.backup     (keep it away from this node's disk)
+  sudo ipdc-edge domain backup --check         (says whether the last one has all; exit code 1 when not)
   sudo ipdc-edge domain restore home.backup    (on a new node, when that of the authority is lost)
 """
 
@@ -42,6 +44,11 @@ class BackupFileUnusable(IpdcError):
 
 class NoAuthorityHere(IpdcError):
     """There is nothing to back up: the key of domain {domain}'s authority is not on this node."""
+
+
+class NoBackupOfThis(IpdcError):
+    """The key of domain {domain}'s authority ({members}) is on this node and goes with it, also by `apt purge`. {why}:
+    {command} domain backup FILE"""
 
 
 class NotADomain(IpdcError):
@@ -64,7 +71,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "name", metavar="NAME", help="what people call it: letters, digits, - _ .")
     action("show", "the domain's members, its version and its authority")
     backup = action("backup", "write the authority's key and the member list to a file, under a passphrase")
-    backup.add_argument("file", metavar="FILE", help="a file that is not there yet, or - for standard output")
+    backup.add_argument("file", metavar="FILE", nargs="?",
+                        help="a file that is not there yet, or - for standard output")
+    backup.add_argument("--check", action="store_true",
+                        help="only say whether the last backup has the domain as it is now; exit code 1 when not")
     backup.add_argument("--force", action="store_true", help="overwrite FILE")
     restore = action("restore", "take up the domain of a backup: this node becomes a member and holds its authority")
     restore.add_argument("file", metavar="FILE", help="what `domain backup` wrote, or - for standard input")
@@ -155,21 +165,19 @@ def _reminder(home: Home, found: dict[str, Any]) -> str:
     """That there is no backup, or an old one; nothing where the caller may not know."""
     if not found.get("has_authority") or not os.access(home.current, os.R_OK | os.X_OK):
         return ""
-    version = backed_up(home)
-    if version is None:
-        why = "There is no backup of the authority; without it nobody can be admitted or expelled if this disk dies"
-    elif version < int(found.get("version") or 0):
-        why = f"The last backup has version {version} of the list; who came later is not in it"
-    else:
-        return ""
-    return f"{why}:\n  {change.owners_program(home)} domain backup FILE"
+    why = lacking(home, int(found.get("version") or 0))
+    return f"{why}:\n  {change.owners_program(home)} domain backup FILE" if why else ""
 
 
 def _backup(home: Home, args: argparse.Namespace) -> int:
     from ipdc_edge.commands import passphrase
 
+    if args.check == bool(args.file):
+        raise WrongUsage(reason="name the FILE of a backup, or ask for a --check of the last one")
     with change.owner(home):
         now = change.present(home)
+        if args.check:
+            return _check(home, now, args.json)
     if now is None or now.alone:
         raise NotADomain()
     if not now.has_authority:
@@ -195,6 +203,22 @@ def _backup(home: Home, args: argparse.Namespace) -> int:
         print(f"Backup of the domain {now.domain}, version {now.members.version} with "
               f"{counted(len(now.members.members), 'node')}. Keep it away from this node's disk, and the passphrase "
               f"away from it.", file=said)
+    return 0
+
+
+def _check(home: Home, now: Identity | None, as_json: bool) -> int:
+    """0 where nothing would be lost with this node, else 1."""
+    needed = now is not None and not now.alone and now.has_authority
+    why = lacking(home, now.members.version) if now is not None and needed else ""
+    if as_json:
+        print_json({"needed": needed, "saved": not why, "version": now.members.version if now else None,
+                    "backup": backed_up(home) if needed else None})
+        return 1 if why else 0
+    if now is not None and why:
+        raise NoBackupOfThis(domain=now.domain, members=counted(len(now.members.members), "node"), why=why,
+                             command=change.owners_program(home))
+    print("The last backup has the domain as it is now." if needed else
+          "This node has nothing to back up: it holds no domain's authority.")
     return 0
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 
-from ipdc_edge.commands.client import call
+from ipdc_edge.commands.client import events
 from ipdc_edge.commands.display import count_of, counted, print_json, size
+from ipdc_edge.commands.progress import Progress
 from ipdc_edge.home import Home
 
 EXAMPLES = """\
@@ -28,9 +30,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when nothing is left to free."""
-    answer = call(Home(os.environ), "gc")
+    progress = Progress(args.json)
+    answer: Mapping[str, object] = {}
+    try:
+        for answer in events(Home(os.environ), "gc", "ask again; what is freed already stays so"):
+            progress.line(_text(answer))
+    finally:
+        progress.end()
     if args.json:
         print_json(answer)
     else:
-        print(f"{counted(count_of(answer, 'blocks'), 'block')} removed, {size(count_of(answer, 'bytes'))} freed.")
+        print(_text(answer) + ".")
     return 0
+
+
+def _text(answer: Mapping[str, object]) -> str:
+    return f"{counted(count_of(answer, 'blocks'), 'block')} removed, {size(count_of(answer, 'bytes'))} freed"

@@ -1,23 +1,24 @@
 """`ipdc-edge get`: writes what a CID names to disk: a file, a directory with all below it, a symbolic link.
 
-Owns the way it gets there: beside its place under a name of its own, and renamed when it is whole. Nothing is written
-outside of it: names of entries are checked here too, files and directories are made new and never opened through a
-link, and links are made and never followed. Two conversations at a time with the daemon, whatever the depth.
+Owns the way it gets there: beside its place, in a directory of its own (`unfinished`), and renamed when it is whole.
+Nothing is written outside of it: names of entries are checked here too, files and directories are made new and never
+opened through a link, and links are made and never followed. Two conversations at a time with the daemon, whatever the
+depth.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 from ipdc_edge.commands.client import download, events
 from ipdc_edge.commands.content import cid_of, shown_name
 from ipdc_edge.commands.display import print_json, size
 from ipdc_edge.commands.progress import Progress
+from ipdc_edge.commands.unfinished import OLD, clear, undisturbed, unfinished
 from ipdc_edge.errors import ControlBroken, IpdcError
 from ipdc_edge.home import Home
 
@@ -28,7 +29,8 @@ examples:
   ipdc-edge get --force bafkreiexample -o book.txt
 
 What stands at PATH is replaced with --force only, and only when all is here. Every block is checked against its CID.
-Links in a directory are made as they are, wherever they lead.
+Links in a directory are made as they are, wherever they lead. Ended early, it leaves nothing; what one that was killed
+has left beside PATH (.ipdc-get-...) goes with the next.
 """
 
 
@@ -66,19 +68,23 @@ def run(args: argparse.Namespace) -> int:
     path = os.path.abspath(args.output or cid)
     if os.path.lexists(path) and not args.force:
         raise AlreadyThere(path=path)
+    for left, gone in clear(os.path.dirname(path)):
+        print(f"ipdc-edge: {shown_name(left)} was left by a get that was killed; " + (
+            "it is removed" if gone else f"its `{OLD}` is what stood where that should have gone, look at it"),
+            file=sys.stderr)
     progress = Progress(args.json)
-    beside = os.path.join(os.path.dirname(path), f".ipdc-get-{os.urandom(6).hex()}")
-    fetched = _Fetched(Home(os.environ), os.fsencode(beside), progress)
     try:
-        kind = fetched.fetch(cid)
-        _put_in_place(beside, path, args.force)
+        with unfinished(os.path.dirname(path)) as beside:
+            fetched = _Fetched(Home(os.environ), os.fsencode(beside), progress)
+            kind = fetched.fetch(cid)
+            with undisturbed():
+                _put_in_place(beside, path, args.force)
     except OSError as error:
         if isinstance(error, ConnectionError):
             raise
         raise NotWritten(path=path, reason=error.strerror or str(error)) from error
     finally:
         progress.end()
-        _discard(beside)
     if args.json:
         print_json({"cid": cid, "path": path, "kind": kind, "size": fetched.size})
     else:
@@ -192,20 +198,10 @@ def _put_in_place(beside: str, path: str, force: bool) -> None:
     if not replaced and not (directory and os.path.lexists(path)):
         os.rename(beside, path)
         return
-    old = beside + ".old"
+    old = os.path.join(os.path.dirname(beside), OLD)
     os.rename(path, old)
     try:
         os.rename(beside, path)
     except BaseException:
         os.rename(old, path)
         raise
-    _discard(old)
-
-
-def _discard(path: str) -> None:
-    """Remove what lies there, if anything does."""
-    with suppress(FileNotFoundError):
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            os.unlink(path)

@@ -51,8 +51,10 @@ def run(args: argparse.Namespace) -> int:
         now = change.present(home)
         if now is None or now.alone:
             raise NothingToLeave()
-        if now.has_authority and not args.yes:
-            _ask(home, now)
+        if now.has_authority:
+            _warn(home, now)
+            if not args.yes:
+                _ask(now)
         # the authority's own node has nobody to tell
         ran, unheard = (False, "") if now.has_authority else _say_goodbye(home)
         from ipdc_edge.drivers import authority
@@ -73,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _ask(home: Home, now: Identity) -> None:
-    """Asks back where the domain's authority is on this node. Raises NotLeft, or WrongUsage where nobody can answer."""
+def _warn(home: Home, now: Identity) -> None:
+    """Says what goes with the authority's key, and whether a backup has it."""
     others = len(now.members.members) - 1
     backup = backed_up(home)
     kept = (f"The backup of version {backup} (now: {now.members.version}) takes it up on another node: "
@@ -82,6 +84,10 @@ def _ask(home: Home, now: Identity) -> None:
             "There is NO backup of it: nobody could be admitted or expelled any more (ipdc-edge domain backup FILE).")
     print(f"The authority's key of the domain {now.domain} ({counted(others, 'other member')}) is on this node. {kept}",
           file=sys.stderr)
+
+
+def _ask(now: Identity) -> None:
+    """Asks back. Raises NotLeft, or WrongUsage where nobody can answer."""
     if not sys.stdin.isatty():
         raise WrongUsage(reason="There is no terminal to ask on. If it shall be: ipdc-edge leave --yes")
     print("Leave? [y/N] ", end="", file=sys.stderr, flush=True)

@@ -22,9 +22,11 @@ EXAMPLES = """\
 examples:
   ipdc-edge run
   IPDC_HOME=~/node ipdc-edge run --with-broker
+  ipdc-edge run --check
 
 The broker must run already (ipdc-broker.service, or `ipdc-edge broker`), unless --with-broker is given.
-Settings are in /etc/ipdc/ipdc.conf, or in ipdc.conf below IPDC_HOME.
+Settings are in /etc/ipdc/ipdc.conf, or in ipdc.conf below IPDC_HOME. `systemctl reload ipdc-edge` does --check first
+and fails where that fails.
 """
 
 
@@ -33,18 +35,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = "Run this node's daemon in the foreground until SIGTERM or Ctrl-C."
     parser.epilog = EXAMPLES
     parser.add_argument("--with-broker", action="store_true", help="start this node's mosquitto as a child")
+    parser.add_argument("--check", action="store_true", help="only look for mistakes in ipdc.conf; exit code 1 for one")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns when the daemon ends."""
-    return _run(args.with_broker)
+    """Returns when the daemon ends, or at once where only the settings are to be checked."""
+    return _check() if args.check else _run(args.with_broker)
 
 
 def quick(words: list[str]) -> int | None:
-    """The same for the two usual command lines, without argparse."""
+    """The same for the usual command lines, without argparse."""
     if words in ([], ["--with-broker"]):
         return _run(bool(words))
-    return None
+    return _check() if words == ["--check"] else None
+
+
+def _check() -> int:
+    """Reads the settings as the daemon would. Raises what is wrong with them, with file and line."""
+    home = Home(os.environ)
+    conf.load(home.conf)
+    print(f"{home.conf} has no mistake")
+    return 0
 
 
 def _run(with_broker: bool) -> int:

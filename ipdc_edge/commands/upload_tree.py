@@ -2,7 +2,7 @@
 
 Owns the walk, with the caller's rights: depth first, one directory's entries at a time. It is walked twice, first
 without reading any file, so that what cannot be added is told before much was read. Hidden entries below the top are
-left out. Links are never followed.
+left out. Links are never followed. What memory it takes grows with the directories it is in, about 200 bytes an entry.
 """
 
 from __future__ import annotations
@@ -14,25 +14,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ipdc_edge.codec import frames
-from ipdc_edge.codec.cid import encode_varint
 from ipdc_edge.codec.control import block_payload
-from ipdc_edge.codec.unixfs import MAX_DIRECTORY, BadDirectory, directory_block, symlink_block
+from ipdc_edge.codec.directories import DirectoryBuilder
+from ipdc_edge.codec.unixfs import symlink_block
 from ipdc_edge.commands.client import Conversation
 from ipdc_edge.commands.program import unreadable
 from ipdc_edge.commands.upload import NotAFile, add_file
-from ipdc_edge.errors import ControlBroken, IpdcError
+from ipdc_edge.errors import ControlBroken
 from ipdc_edge.home import Home
 
-_CID_FIELD = 38  # bytes in which a link says its CID
-_DIRECTORY_DATA = 4
 _OTHERS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
-
-
-class DirectoryTooBig(IpdcError):
-    """{path} has {count} entries; as one block they take {size} bytes, and more than {limit} need a sharded directory
-    (HAMT), which this node reads and does not write. Put them into several directories, or add one archive of them."""
-
-    exit_code = 2
 
 
 class AddedTree(NamedTuple):
@@ -48,12 +39,12 @@ class AddedTree(NamedTuple):
 
 @dataclass
 class _Level:
-    """A directory on the way down; `entries` are those that are here already: (name, CID, tsize)."""
+    """A directory on the way down; `entries` are those that are here already."""
 
     path: str
     name: str
     left: Iterator[str]
-    entries: list[tuple[str, str, int]] = field(default_factory=list)
+    entries: DirectoryBuilder = field(default_factory=DirectoryBuilder)
 
 
 def add_tree(home: Home, path: str, *, copy: bool, progress: Callable[[int, int], None] | None = None) -> AddedTree:
@@ -74,25 +65,23 @@ def add_tree(home: Home, path: str, *, copy: bool, progress: Callable[[int, int]
 
 
 def measure(path: str) -> int:
-    """The bytes of all files below, from a walk that reads none. FileUnreadable, NotAFile, DirectoryTooBig for what
-    cannot be added."""
-    total, waiting = 0, [path]
-    while waiting:
-        place = waiting.pop()
+    """The bytes of all files below, from a walk that reads none. FileUnreadable, NotAFile for what cannot be added."""
+    total, waiting = 0, []
+
+    def see(place: str) -> None:
+        nonlocal total
         found = status(place)
         kind = _kind(place, found)
         if kind == stat.S_IFREG:
             total += found.st_size
-        if kind != stat.S_IFDIR:
-            continue
-        least, count = _DIRECTORY_DATA, 0
+        elif kind == stat.S_IFDIR:
+            waiting.append(place)
+
+    see(path)
+    while waiting:
+        place = waiting.pop()
         for name in _names(place):
-            below = os.path.join(place, name)
-            waiting.append(below)
-            count += 1
-            least += _link_size(os.fsencode(name), _least_tsize(status(below)))
-        if least > MAX_DIRECTORY:
-            raise DirectoryTooBig(path=place, count=count, size=least, limit=MAX_DIRECTORY)
+            see(os.path.join(place, name))
     return total
 
 
@@ -111,8 +100,9 @@ class _Walk:
 
     def add(self, path: str) -> str:
         """The root's CID."""
-        top = _Level("", "", iter([path]))
-        stack = [top]
+        if _kind(path, status(path)) != stat.S_IFDIR:
+            return self._leaf(path)[0]
+        stack = [_Level(path, "", iter(_names(path)))]
         while True:
             level = stack[-1]
             name = next(level.left, None)
@@ -121,12 +111,13 @@ class _Walk:
                 if _kind(below, status(below)) == stat.S_IFDIR:
                     stack.append(_Level(below, name, iter(_names(below))))
                 else:
-                    level.entries.append((_unixfs_name(name), *self._leaf(below)))
+                    level.entries.add(_unixfs_name(name), *self._leaf(below))
                 continue
             stack.pop()
-            if level is top:
-                return level.entries[0][1]
-            stack[-1].entries.append((_unixfs_name(level.name), *self._directory(level)))
+            cid, tsize = self._directory(level)
+            if not stack:
+                return cid
+            stack[-1].entries.add(_unixfs_name(level.name), cid, tsize)
 
     def _leaf(self, path: str) -> tuple[str, int]:
         """(CID, tsize) of a file or symlink."""
@@ -144,17 +135,10 @@ class _Walk:
         return cid, len(block)
 
     def _directory(self, level: _Level) -> tuple[str, int]:
-        try:
-            cid, block = directory_block(level.entries)
-        except BadDirectory:  # names of a file system are names: it is the size
-            size = _DIRECTORY_DATA + sum(_link_size(name.encode("utf-8", "surrogateescape"), tsize)
-                                         for name, _, tsize in level.entries)
-            if size <= MAX_DIRECTORY:
-                raise
-            raise DirectoryTooBig(
-                path=level.path, count=len(level.entries), size=size, limit=MAX_DIRECTORY) from None
-        self._send(cid, block)
-        return cid, len(block) + sum(entry[2] for entry in level.entries)
+        """(CID, tsize)."""
+        for cid, block in level.entries.blocks():
+            self._send(cid, block)
+        return level.entries.cid, level.entries.tsize
 
     def _send(self, cid: str, block: bytes) -> None:
         self._conversation.send(frames.BLOCK, block_payload(cid, block))
@@ -187,13 +171,3 @@ def _names(path: str) -> list[str]:
 def _unixfs_name(name: str) -> str:
     """A name as the codec has it: its bytes, whatever the locale's own encoding is."""
     return os.fsencode(name).decode("utf-8", "surrogateescape")
-
-
-def _least_tsize(found: os.stat_result) -> int:
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0
-
-
-def _link_size(name: bytes, tsize: int) -> int:
-    """Bytes of an entry in its directory's block."""
-    body = _CID_FIELD + 1 + len(encode_varint(len(name))) + len(name) + 1 + len(encode_varint(tsize))
-    return 1 + len(encode_varint(body)) + body

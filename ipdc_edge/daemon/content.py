@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
@@ -74,10 +74,9 @@ class _Tree:
         return self._writer
 
     async def add(self, cid: str, block: bytes) -> None:
-        """A directory's or a symlink's own block."""
+        """A directory's own block (one of several, of a sharded one) or a symlink's."""
         verify(cid, block)
-        node = parse_node(cid, block)
-        if node.kind == FILE or node.fanout:
+        if parse_node(cid, block).kind == FILE:
             raise BadRequest(reason=f"the block {cid} is no directory and no symlink")
         writer = await self.writer()
         await in_store(self._store, lambda: writer.append_block(cid, block))
@@ -87,6 +86,21 @@ class _Tree:
         if self._writer is not None:
             self._writer.commit(durable=True)
             self._writer = None
+
+
+class _Saying:
+    """Tells a client how far something is, the first time at once."""
+
+    def __init__(self, channel: ControlChannel) -> None:
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+        self._due = 0.0
+
+    async def now_and_then(self, counts: Mapping[str, object]) -> None:
+        """Unless it was told a moment ago."""
+        if self._loop.time() >= self._due:
+            self._due = self._loop.time() + PROGRESS_PAUSE
+            await self._channel.send(dict(counts))
 
 
 class Content:
@@ -218,8 +232,9 @@ class Content:
         providers = await self._sources(root)
         node = await node_of(self.daemon.fetcher, root, providers)
         if node.kind == DIRECTORY:
-            async for entry in entries(self.daemon.fetcher, root, node, providers):
-                await channel.send({"entry": entry})
+            async with aclosing(entries(self.daemon.fetcher, root, node, providers)) as listed:
+                async for entry in listed:
+                    await channel.send({"entry": entry})
         target = node.data.decode("utf-8", "surrogateescape") if node.kind not in (FILE, DIRECTORY) else None
         return {"cid": root, "kind": node.kind, "size": node.size, "target": target}
 
@@ -232,12 +247,10 @@ class Content:
             raise CidTooLong(cid=root, length=len(root))
         store, owner = self.daemon.store, PINNING + os.urandom(8).hex()
         keeper = Keeper(store, self.daemon.fetcher, owner, await self._sources(root))
-        loop, told = asyncio.get_running_loop(), 0.0
+        said = _Saying(channel)
         try:
             async for _ in keeper.keep(root):
-                if loop.time() - told > PROGRESS_PAUSE:
-                    told = loop.time()
-                    await channel.send(keeper.counts())
+                await said.now_and_then(keeper.counts())
             await in_thread(lambda: block_pins.settle(store, owner, PIN + root))
         except BaseException:
             self._withdraw(owner)
@@ -259,14 +272,19 @@ class Content:
         return [owner for owner in self.daemon.store.owners() if owner.startswith(prefix)]
 
     async def gc(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
-        """Free what was unpinned and inputs that were kept; how much that was."""
-        store, blocks, freed = self.daemon.store, 0, 0
+        """Free what was unpinned and inputs that were kept. Events tell how much it is so far."""
+        store, said = self.daemon.store, _Saying(channel)
+        counts = {"blocks": 0, "bytes": 0}
         while (gone := await in_thread(lambda: block_pins.collect(store))) is not None:
-            blocks, freed = blocks + gone.blocks, freed + gone.size
+            counts["blocks"] += gone.blocks
+            counts["bytes"] += gone.size
+            await said.now_and_then(counts)
         with suppress(StoreFull, DiskFull):  # no room for the copies: what is left stays where it is
             for path in await in_thread(lambda: block_pins.sparse(store, MOST_COMPACTED)):
-                freed += await in_thread(lambda path=path: block_pins.compact(store, path))  # type: ignore[misc]
-        return {"blocks": blocks, "bytes": freed}
+                counts["bytes"] += await in_thread(
+                    lambda path=path: block_pins.compact(store, path))  # type: ignore[misc]
+                await said.now_and_then(counts)
+        return dict(counts)
 
     # -- the store
 
@@ -282,14 +300,12 @@ class Content:
         """Every block is read and checked. Events tell what is damaged, and how far it is."""
         steps = check(self.daemon.store)
         counts = {"blocks": 0, "bytes": 0, "total": self.daemon.store.stat()["blocks"], "damaged": 0}
-        loop, told = asyncio.get_running_loop(), 0.0
+        said = _Saying(channel)
         while (step := await in_thread(lambda: next(steps, None))) is not None:
             counts["blocks"] += step.blocks
             counts["bytes"] += step.bytes
             counts["damaged"] += len(step.damage)
             for damage in step.damage:
                 await channel.send({"damage": damage._asdict()})
-            if loop.time() - told > PROGRESS_PAUSE:
-                told = loop.time()
-                await channel.send(dict(counts))
+            await said.now_and_then(counts)
         return dict(counts)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..codec.cid import canonical
-from ..codec.unixfs import BadDirectory, directory_block, tree_size
+from ..codec.unixfs import tree_size
 from ..core.events import (
     DiscardResult,
     Event,
@@ -214,9 +214,11 @@ class Results:
         sync_directory(directory, job)
         sync_directory(self.jobs, job)
 
-    def _root(self, job: str, incoming: str, names: list[str]) -> str | None:
-        """The CID of the directory of the parts, as `ipfs add` would say it; None for more parts than one block has."""
-        entries = []
+    def _root(self, job: str, incoming: str, names: list[str]) -> str:
+        """The CID of the directory of the parts, as `ipfs add` would say it."""
+        from ..codec.directories import DirectoryBuilder  # rarely needed
+
+        parts = DirectoryBuilder()
         for name in names:
             path = os.path.join(incoming, name)
             cid = self.cids.get(job, {}).get(name)
@@ -225,11 +227,10 @@ class Results:
 
                 with open(path, "rb") as file:
                     cid = import_file(file)[0]
-            entries.append((name, canonical(cid), tree_size(os.path.getsize(path))))
-        try:
-            return directory_block(entries)[0]
-        except BadDirectory:
-            return None
+            parts.add(name, canonical(cid), tree_size(os.path.getsize(path)))
+        for _ in parts.blocks():
+            pass  # whoever wants them makes them again
+        return parts.cid
 
     def discard(self, effect: DiscardResult) -> None:
         """The job failed or was cancelled: keep what tells why, drop the rest."""

@@ -1,6 +1,6 @@
 """Walks through what a CID leads to: the entries of a directory, and all blocks below for who pins.
 
-Owns the order of the walks and their bounds. Never holds more than one node's links and the inner nodes that wait.
+Owns the order of the walks and their bounds. Never holds more than a few nodes' links and the inner nodes that wait.
 Every block was checked against its CID by the fetcher; that a sharded directory has each name where its hash puts it is
 checked here, so that no few blocks can lead to endlessly many entries.
 """
@@ -8,13 +8,16 @@ checked here, so that no few blocks can lead to endlessly many entries.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
 from ..codec import dag_cbor
 from ..codec.cid import DAG_CBOR, RAW, BadCid, parse_cid
+from ..codec.dag_pb import Link
 from ..codec.hamt import prefix_length, slot
-from ..codec.unixfs import DIRECTORY, FILE, BadNode, Link, Node, parse_node
+from ..codec.unixfs import DIRECTORY, FILE, BadNode, Node, parse_node
 from ..errors import IpdcError
 
 if TYPE_CHECKING:
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MOST_WAITING = 100_000  # inner nodes whose turn has not come
-AT_ONCE = 4  # leaves that are fetched together
+AT_ONCE = 4  # blocks that are fetched together
+MOST_AHEAD = 256  # entries that wait for one before them
 UNCOMMITTED = 32 << 20  # fetched bytes that become the node's own at once
 UNCOMMITTED_BLOCKS = 4096
 HELD_AT_ONCE = 512  # blocks
@@ -43,23 +47,78 @@ async def node_of(fetcher: Fetcher, cid: str, providers: Sequence[Provider]) -> 
 async def entries(
     fetcher: Fetcher, root: str, node: Node, providers: Sequence[Provider]
 ) -> AsyncIterator[dict[str, object]]:
-    """{"name", "cid", "kind", "size" in bytes of a file, "target" of a symlink} of every entry. `kind` is "other" for
-    what is no UnixFS and "missing" for what nobody gives; both have the size that the directory tells."""
-    stack: list[tuple[Iterator[Link], list[int]]] = [(_links(root, node, []), [])]
-    while stack:
-        links, path = stack[-1]
-        link = next(links, None)
-        if link is None:
-            stack.pop()
-        elif node.fanout and len(link.name) == prefix_length(node.fanout):
-            below = await node_of(fetcher, link.cid, providers)
-            deeper = [*path, int(link.name, 16)]
-            if below.kind != DIRECTORY or below.fanout != node.fanout or not below.links:
-                raise BadNode(cid=link.cid, reason=f"it is no node of the sharded directory {root}")
-            stack.append((_links(link.cid, below, deeper), deeper))
-        else:
-            name = link.name[prefix_length(node.fanout) :] if node.fanout else link.name
-            yield {"name": name, "cid": link.cid, **await _kind(fetcher, link, providers)}
+    """{"name", "cid", "kind", "size" in bytes of a file, "target" of a symlink} of every entry, in their order. `kind`
+    is "other" for what is no UnixFS and "missing" for what nobody gives; both have the size that the directory tells.
+
+    What an entry is stands in its own block, unless that is a raw leaf: those blocks are asked for AT_ONCE at a time.
+    """
+    ahead: deque[tuple[str, Link, asyncio.Task[dict[str, object]] | None]] = deque()
+    asked = 0
+    try:
+        async with aclosing(_named(fetcher, root, node, providers)) as named:
+            async for name, link in named:
+                task = None
+                if parse_cid(link.cid).codec != RAW:
+                    task = asyncio.ensure_future(_kind(fetcher, link, providers))
+                    asked += 1
+                ahead.append((name, link, task))
+                while ahead and (ahead[0][2] is None or asked == AT_ONCE or len(ahead) == MOST_AHEAD):
+                    asked -= ahead[0][2] is not None
+                    yield await _told(*ahead.popleft())
+        while ahead:
+            yield await _told(*ahead.popleft())
+    finally:
+        tasks = [task for _, _, task in ahead if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _told(name: str, link: Link, task: asyncio.Task[dict[str, object]] | None) -> dict[str, object]:
+    leaf = {"kind": FILE, "size": link.tsize, "target": None}
+    return {"name": name, "cid": link.cid, **(leaf if task is None else await task)}
+
+
+async def _named(
+    fetcher: Fetcher, root: str, node: Node, providers: Sequence[Provider]
+) -> AsyncIterator[tuple[str, Link]]:
+    """Every entry and its own name, through the nodes of a sharded directory; those of one level are asked for AT_ONCE
+    at a time too."""
+    stack = [_Level(root, node, [])]
+    try:
+        while stack:
+            level = stack[-1]
+            link = next(level.links, None)
+            if link is None:
+                stack.pop()
+            elif node.fanout and len(link.name) == prefix_length(node.fanout):
+                below = await level.next_shard(fetcher, providers)
+                if below.kind != DIRECTORY or below.fanout != node.fanout or not below.links:
+                    raise BadNode(cid=link.cid, reason=f"it is no node of the sharded directory {root}")
+                stack.append(_Level(link.cid, below, [*level.path, int(link.name, 16)]))
+            else:
+                yield (link.name[prefix_length(node.fanout) :] if node.fanout else link.name), link
+    finally:
+        tasks = [task for level in stack for task in level.asked]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Level:
+    """A node on the way, whose links are gone through, and the nodes below it that were asked for already."""
+
+    def __init__(self, cid: str, node: Node, path: list[int]) -> None:
+        self.links = _links(cid, node, path)
+        self.path = path
+        self.asked: deque[asyncio.Task[Node]] = deque()
+        self._shards = node.shards()
+
+    async def next_shard(self, fetcher: Fetcher, providers: Sequence[Provider]) -> Node:
+        """The node below it whose turn is now."""
+        while len(self.asked) < AT_ONCE and (shard := next(self._shards, None)) is not None:
+            self.asked.append(asyncio.ensure_future(node_of(fetcher, shard.cid, providers)))
+        return await self.asked.popleft()
 
 
 def _links(cid: str, node: Node, path: list[int]) -> Iterator[Link]:
@@ -83,8 +142,6 @@ def _links(cid: str, node: Node, path: list[int]) -> Iterator[Link]:
 async def _kind(fetcher: Fetcher, link: Link, providers: Sequence[Provider]) -> dict[str, object]:
     from ..drivers.fetcher import BlockUnavailable
 
-    if parse_cid(link.cid).codec == RAW:
-        return {"kind": FILE, "size": link.tsize, "target": None}
     try:
         node = await node_of(fetcher, link.cid, providers)
     except BadNode:

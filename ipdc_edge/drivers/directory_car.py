@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from ipdc_edge.codec.car import car_header, section_head
 from ipdc_edge.codec.cid import raw_cid
-from ipdc_edge.codec.unixfs import CHUNK, FileBuilder, directory_block
+from ipdc_edge.codec.directories import DirectoryBuilder
+from ipdc_edge.codec.unixfs import CHUNK, FileBuilder
 from ipdc_edge.drivers.importer import Importer
 from ipdc_edge.errors import IpdcError
 
@@ -25,19 +26,21 @@ class DirectoryCar:
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._files: list[tuple[str, str, list[tuple[str, bytes]]]] = []  # (path, root, interior blocks)
-        entries = []
+        directory = DirectoryBuilder()
         for path in paths:
             with open(path, "rb") as source:
                 importer = Importer(source)
                 interior = list(importer.blocks())
             self._files.append((path, importer.root, interior))
-            entries.append((os.path.basename(path), importer.root, importer.tsize))
-        self.root, self._block = directory_block(entries)
+            directory.add(os.path.basename(path), importer.root, importer.tsize)
+        self._directory = list(directory.blocks())
+        self.root = directory.cid
 
     def parts(self) -> Iterator[bytes]:
         """The CAR, piece by piece. FileChanged, when it is no longer that directory."""
         yield car_header(self.root)
-        yield from _section(self.root, self._block)
+        for cid, block in reversed(self._directory):
+            yield from _section(cid, block)
         for path, root, interior in self._files:
             for cid, block in interior:
                 yield from _section(cid, block)

@@ -2,6 +2,8 @@
 
 Made from the minimal root of tests/bare/debian.py, beside it, so that installing the package needs no network. The list
 of packages is debian/control's and EXTRA; a root that was made for another list is made anew.
+
+By hand: python3 -m tests.booted.roots
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.bare.debian import CHECKOUT, CannotMakeDebian, cache, root_of
+from tests.bare.debian import CHECKOUT, SUITES, CannotMakeDebian, cache, root_of
 
 # what makes a system of it, and what the tests type in there
 EXTRA = ["systemd", "systemd-sysv", "dbus", "procps", "iproute2", "mosquitto-clients"]
@@ -70,3 +72,8 @@ def booted_root_of(suite: str) -> Path:
         new.rename(root)
         stamp.write_text(wanted)
     return root
+
+
+if __name__ == "__main__":
+    for each in SUITES:
+        print(booted_root_of(each))

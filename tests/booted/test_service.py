@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.booted.containers import Containers
-from tests.booted.node import Node, counted
+from tests.booted.node import UNITS, Node, counted
 
 pytestmark = pytest.mark.booted
 Boot = Callable[..., Node]
@@ -100,6 +100,23 @@ def test_a_reload_takes_up_a_setting_and_says_so(node: Node) -> None:
     node.reload(slots=was["slots"] + 3)
     node.eventually(lambda: node.json("nodes")[0]["slots"] == was["slots"] + 3, "the new slots")
     assert "/etc/ipdc/ipdc.conf was read again; changed: slots" in node.journal("ipdc-edge")
+    node.reload(slots=None)
+    node.eventually(lambda: node.json("nodes")[0]["slots"] == was["slots"], "the old slots")
+    assert node.main_pid() == before
+
+
+def test_a_reload_with_a_mistake_fails_and_says_where_it_is(node: Node) -> None:
+    before, (was,) = node.main_pid(), node.json("nodes")
+    read = node.journal("ipdc-edge").count("was read again")
+    node.set(slots="many")
+    failed = node.run("systemctl reload ipdc-edge 2>&1", check=False)
+    assert failed.code == 1 and "ipdc-edge.service" in failed.stdout
+    said = node.journal("ipdc-edge")
+    assert re.search(r"ipdc.conf, line \d+: slots = 'many' is not allowed. Allowed: 1 to 256", said), said
+    assert said.count("was read again") == read and "Traceback" not in said
+    assert node.main_pid() == before and node.active() == ["active"] * len(UNITS)
+    node.reload(slots=was["slots"] + 1)
+    node.eventually(lambda: node.json("nodes")[0]["slots"] == was["slots"] + 1, "the new slots")
     node.reload(slots=None)
     node.eventually(lambda: node.json("nodes")[0]["slots"] == was["slots"], "the old slots")
     assert node.main_pid() == before

@@ -11,16 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipdc_edge.codec.cid import RAW, canonical, cid_to_bytes, encode_varint, make_cid, parse_cid, raw_cid, verify
+from ipdc_edge.codec.dag_pb import MAX_LINKS, Link
 from ipdc_edge.codec.unixfs import (
     CHUNK,
     LINKS,
     MAX_BLOCK,
     MAX_DIRECTORY,
-    MAX_LINKS,
     BadDirectory,
     BadNode,
     FileBuilder,
-    Link,
     Node,
     dag_pb_cid,
     directory_block,

@@ -221,3 +221,39 @@ def test_what_there_is_not_to_back_up(
     assert main(words) == 1
     assert "the key of domain one's authority is not on this node" in capsys.readouterr().err
     assert not os.path.exists(tmp_path / "b")
+
+
+def test_a_check_says_whether_anything_would_be_lost(
+    home: Home, secret: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def checked() -> tuple[int, str, str]:
+        code = main(["domain", "backup", "--check"])
+        return code, *capsys.readouterr()
+
+    code, said, complaint = checked()  # it was never started
+    assert (code, complaint) == (0, "") and "nothing to back up" in said
+    assert main(["domain", "create", "one"]) == 0
+    capsys.readouterr()
+    code, said, complaint = checked()
+    assert (code, said) == (1, "") and "The key of domain one's authority (1 node)" in complaint
+    assert "There is no backup" in complaint and "domain backup FILE" in complaint
+    assert main(["domain", "backup", str(tmp_path / "first"), "--passphrase-file", secret]) == 0
+    capsys.readouterr()
+    assert checked() == (0, "The last backup has the domain as it is now.\n", "")
+    with open(os.path.join(home.current, "last-backup"), "w") as file:
+        file.write("0\n")
+    code, said, complaint = checked()
+    assert (code, said) == (1, "") and "The last backup has version 0 of the list" in complaint
+    assert main(["domain", "backup", "--check", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {"needed": True, "saved": False, "version": 1, "backup": 0}
+    assert main(["leave", "--yes"]) == 0
+    assert "The backup of version 0 (now: 1)" in capsys.readouterr().err
+    assert checked()[0] == 0
+
+
+@pytest.mark.parametrize("words", [[], ["file", "--check"]])
+def test_a_backup_has_a_file_or_is_only_checked(
+    words: list[str], domain: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["domain", "backup", *words]) == 2
+    assert "name the FILE" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ipdc_edge.__main__ import main
 from ipdc_edge.commands.laboratory import free_ports
 from ipdc_edge.commands.run import serve
 from ipdc_edge.drivers import identity
@@ -38,6 +39,24 @@ def test_an_unreadable_conf_comes_before_anything_else(tmp_path: Path) -> None:
     (tmp_path / "ipdc.conf").write_text("slots = 0\n")
     with pytest.raises(BadSetting):
         serve(Home({"IPDC_HOME": str(tmp_path)}), lambda home, settings: 0, with_broker=True)
+    assert os.listdir(tmp_path) == ["ipdc.conf"]
+
+
+@pytest.mark.parametrize(("text", "code", "said"), [
+    ("", 0, "ipdc.conf has no mistake"), ("slots = 2\n", 0, "ipdc.conf has no mistake"),
+    ("\nslots = many\n", 1, "ipdc.conf, line 2: slots = 'many' is not allowed. Allowed: 1 to 256"),
+    ("slot = 2\n", 1, "ipdc.conf, line 1: "),
+])
+@pytest.mark.parametrize("words", [["--check"], ["--check", "--with-broker"]], ids=["usual", "parsed"])
+def test_a_check_reads_the_settings_and_makes_nothing(
+    words: list[str], text: str, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IPDC_HOME", str(tmp_path))
+    (tmp_path / "ipdc.conf").write_text(text)
+    assert main(["run", *words]) == code
+    told = capsys.readouterr()
+    assert said in (told.err if code else told.out) and not (told.out if code else told.err)
     assert os.listdir(tmp_path) == ["ipdc.conf"]
 
 

@@ -17,8 +17,8 @@ from ipdc_edge.__main__ import main
 from ipdc_edge.codec import frames
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.control import block_payload
-from ipdc_edge.codec.unixfs import directory_block, parse_node, symlink_block
-from ipdc_edge.commands import upload, upload_tree
+from ipdc_edge.codec.unixfs import parse_node, symlink_block
+from ipdc_edge.commands import upload
 from ipdc_edge.commands.client import Conversation
 from ipdc_edge.daemon.trees import in_thread
 from ipdc_edge.drivers.importer import Importer
@@ -164,34 +164,6 @@ def test_a_directory_of_thousands(node: ContentNode, tmp_path: Path, capsys: pyt
         (top / f"{number:05}").symlink_to("x")
     (top / "last").write_bytes(b"hello\n")
     assert add(capsys, str(top)) == [MANY]
-
-
-def test_a_directory_that_needs_a_hamt_is_told_before_anything_is_read(
-    node: ContentNode, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(upload, "Importer", lambda source: pytest.fail("a file was read"))
-    top = tmp_path / "all" / "too many"
-    top.mkdir(parents=True)
-    for number in range(1000):
-        (top / f"{number:0250}").write_bytes(b"")
-    assert main(["add", str(top.parent)]) == 2
-    said = capsys.readouterr().err
-    assert f"{top} has 1000 entries" in said and "sharded" in said
-
-
-def test_the_size_of_a_directory_is_known_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the first walk reckons is what the block has, for files of any size."""
-    names = {"a": 0, "b" * 200: 127, "c": 128, "d" * 81: 300_000, "e" * 82: 20_000}
-    entries = []
-    for name, size in names.items():
-        (tmp_path / name).write_bytes(bytes(size))
-        entries.append((name, raw_cid(bytes(size)), size))
-    length = len(directory_block(entries)[1])
-    monkeypatch.setattr(upload_tree, "MAX_DIRECTORY", length)
-    assert upload_tree.measure(str(tmp_path)) == sum(names.values())
-    monkeypatch.setattr(upload_tree, "MAX_DIRECTORY", length - 1)
-    with pytest.raises(upload_tree.DirectoryTooBig, match=f"take {length} bytes"):
-        upload_tree.measure(str(tmp_path))
 
 
 def test_a_client_that_goes_leaves_nothing(node: ContentNode, tree: Path) -> None:

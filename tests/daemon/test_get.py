@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from ipdc_edge.codec.cid import dag_pb_cid, encode_varint, raw_cid
 from ipdc_edge.codec.hamt import slot
 from ipdc_edge.codec.unixfs import directory_block, symlink_block
 from ipdc_edge.commands import get
+from ipdc_edge.commands.unfinished import clear
+from ipdc_edge.daemon import trees
 from ipdc_edge.errors import ControlBroken
 from tests.codec.test_unixfs import node_bytes
 from tests.daemon.content_node import ContentNode
@@ -220,6 +224,55 @@ def test_a_sharded_directory_with_names_elsewhere_is_refused(node: ContentNode, 
     assert "is not where its hash puts it" in capsys.readouterr().err
 
 
+def held_back(node: ContentNode, wanted: Collection[str]) -> Callable[[], int]:
+    """These blocks come after as many turns of the loop as others need to be asked for; gives how many at most were
+    asked for at once."""
+    get_block, held, most = node.daemon.fetcher.block, 0, 0
+
+    async def slow(asked: str, providers: object) -> bytes:
+        nonlocal held, most
+        if asked in wanted:
+            held += 1
+            most = max(most, held)
+            for _ in range(1000):
+                await asyncio.sleep(0)
+            held -= 1
+        return await get_block(asked, providers)  # type: ignore[arg-type]
+
+    node.daemon.fetcher.block = slow  # type: ignore[method-assign]
+    return lambda: most
+
+
+def test_the_nodes_of_a_sharded_directory_are_asked_several_at_a_time(node: ContentNode, capsys: Output) -> None:
+    names = {f"{number:03}": file_block(b"%d" % number) for number in range(400)}
+    *blocks, root = hamt(names, fanout=16)
+    put(node, *blocks, root)
+    most = held_back(node, {cid for cid, _ in blocks if cid not in dict(names.values())})
+    assert main(["ls", root[0], "--json"]) == 0
+    found = [json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()]
+    assert sorted(found) == sorted(names) and most() >= trees.AT_ONCE
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["sharded", "one block"])
+def test_what_entries_are_is_asked_several_at_a_time_and_told_in_their_order(
+    shared: bool, node: ContentNode, capsys: Output
+) -> None:
+    links = {f"{number:02}": symlink_block(b"%d" % number) for number in range(40)}
+    leaves = {f"{number:02}": file_block(b"%d" % number) for number in range(40, 400)}
+    names = {**links, **leaves}
+    blocks = hamt(names) if shared else [*names.values(), directory_block(
+        [(name, block[0], len(block[1])) for name, block in names.items()])]
+    cid = put(node, *blocks)
+    most = held_back(node, {block[0] for block in links.values()})
+    assert main(["ls", cid, "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert most() == trees.AT_ONCE
+    assert {entry["name"]: (entry["cid"], entry["kind"]) for entry in found} == {
+        name: (block[0], "symlink" if name in links else "file") for name, block in names.items()}
+    if not shared:
+        assert [entry["name"] for entry in found] == sorted(names, key=str.encode)
+
+
 def test_few_shards_cannot_lead_to_endlessly_many(node: ContentNode, capsys: Output) -> None:
     """Each of the nodes leads to the next in all its slots, and the last has nothing: 16 ** 12 ways."""
     kind = b"\x08\x05\x28\x22\x30" + encode_varint(16)
@@ -231,7 +284,7 @@ def test_few_shards_cannot_lead_to_endlessly_many(node: ContentNode, capsys: Out
     assert "is no node of the sharded directory" in capsys.readouterr().err
 
 
-def test_ls_shows_kinds_and_escapes_names(node: ContentNode, capsys: Output) -> None:
+def test_ls_shows_kinds_and_escapes_names(node: ContentNode, tmp_path: Path, capsys: Output) -> None:
     text, link = file_block(b"text"), symlink_block(b"to\x1b[2J")
     gone, odd = raw_cid(b"gone"), "bafyreigbtj4x7ip5legnfznufuopl4sg4knzc2cof6duas4b3q2fy6swua"  # dag-cbor
     missing = dag_pb_cid(b"gone")
@@ -245,8 +298,8 @@ def test_ls_shows_kinds_and_escapes_names(node: ContentNode, capsys: Output) -> 
         ["missing", "7", "m"], ["file", "4", "n"], ["missing", "3", "o"]]
     assert main(["ls", text[0]]) == 0
     assert capsys.readouterr().out.split() == [text[0], "file", "4"]
-    assert main(["get", cid, "-o", "/nonexistent/place"]) == 1
-    assert "Cannot write /nonexistent" in capsys.readouterr().err
+    assert main(["get", cid, "-o", str(tmp_path / "none" / "place")]) == 1
+    assert f"Cannot write {tmp_path / 'none' / 'place'}: No such file" in capsys.readouterr().err
 
 
 def test_what_nobody_has_is_named_and_nothing_stays(node: ContentNode, tmp_path: Path, capsys: Output) -> None:
@@ -257,30 +310,103 @@ def test_what_nobody_has_is_named_and_nothing_stays(node: ContentNode, tmp_path:
     assert sorted(os.listdir(tmp_path)) == ["home"]
 
 
+class Waiting:
+    """A get of a directory that waits in the middle, with some of the files written."""
+
+    def __init__(self, node: ContentNode, place: Path, *words: str) -> None:
+        text = file_block(b"text" * 1000)
+        cid = put(node, text, directory_block([(f"{number}", text[0], 4000) for number in range(9)]))
+        get_block, asked = node.daemon.store.get, 0
+
+        def slow(cid: str) -> bytes | None:
+            nonlocal asked
+            asked += cid == text[0]
+            return get_block(cid) if asked < 5 or cid != text[0] else self.process.wait(60) and None
+
+        node.daemon.store.get = slow  # type: ignore[method-assign]
+        self.process = subprocess.Popen([sys.executable, "-m", "ipdc_edge", "get", cid, "-o", str(place), *words])
+        eventually(lambda: asked == 5, "the fifth file")
+
+    def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+def left(directory: Path) -> list[str]:
+    return [name for name in os.listdir(directory) if name.startswith(".ipdc-get-")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("force", [False, True])
-def test_ctrl_c_leaves_nothing_half(force: bool, node: ContentNode, tmp_path: Path) -> None:
+def test_who_ends_it_early_finds_nothing_half(
+    force: bool, number: int, node: ContentNode, tmp_path: Path
+) -> None:
     """Some of the files are written when it comes: the node waits with the last."""
-    text = file_block(b"text" * 1000)
-    cid = put(node, text, directory_block([(f"{number}", text[0], 4000) for number in range(9)]))
     place = tmp_path / "got"
     if force:
         place.write_bytes(b"old")
-    get_block, asked = node.daemon.store.get, 0
-
-    def slow(cid: str) -> bytes | None:
-        nonlocal asked
-        asked += cid == text[0]
-        return get_block(cid) if asked < 5 or cid != text[0] else child.wait(60) and None
-
-    node.daemon.store.get = slow  # type: ignore[method-assign]
-    words = [sys.executable, "-m", "ipdc_edge", "get", cid, "-o", str(place), *(["--force"] if force else [])]
-    child = subprocess.Popen(words)
-    eventually(lambda: asked == 5, "the fifth file")
-    assert len([name for name in os.listdir(tmp_path) if name.startswith(".ipdc-get-")]) == 1
-    child.send_signal(signal.SIGINT)
-    assert child.wait(30) == 130
+    child = Waiting(node, place, *(["--force"] if force else []))
+    assert len(left(tmp_path)) == 1
+    assert child.end(number) == 130
     assert sorted(os.listdir(tmp_path)) == (["got", "home"] if force else ["home"])
     assert not force or place.read_bytes() == b"old"
+
+
+def test_what_a_killed_one_left_goes_with_the_next(node: ContentNode, tmp_path: Path, capsys: Output) -> None:
+    child = Waiting(node, tmp_path / "got")
+    assert child.end(signal.SIGKILL) == -signal.SIGKILL
+    (name,) = left(tmp_path)
+    assert main(["get", put(node, file_block(b"text")), "-o", str(tmp_path / "other")]) == 0
+    assert f"{tmp_path / name} was left by a get that was killed; it is removed" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["home", "other"]
+
+
+def test_one_that_works_is_left_alone(node: ContentNode, tmp_path: Path) -> None:
+    child = Waiting(node, tmp_path / "got")
+    before = left(tmp_path)
+    assert list(clear(str(tmp_path))) == [] and left(tmp_path) == before != []
+    assert child.end(signal.SIGTERM) == 130
+    assert sorted(os.listdir(tmp_path)) == ["home"]
+
+
+def test_what_is_not_surely_a_gets_own_stays(node: ContentNode, tmp_path: Path, capsys: Output) -> None:
+    names = [f".ipdc-get-{number:012x}" for number in range(4)] + [".ipdc-get-else"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    (tmp_path / names[0] / "new").write_bytes(b"came")
+    (tmp_path / names[0] / "old").write_bytes(b"the only copy of what stood there")
+    (tmp_path / names[1] / "mine").write_bytes(b"mine")
+    (tmp_path / names[2] / "old").write_bytes(b"it was replaced")
+    os.rmdir(tmp_path / names[3])
+    (tmp_path / names[3]).symlink_to(names[2])
+    assert main(["get", put(node, file_block(b"text")), "-o", str(tmp_path / "got")]) == 0
+    said = capsys.readouterr().err
+    assert f"{names[0]} was left by a get that was killed; its `old` is what stood" in said
+    assert f"{names[2]} was left by a get that was killed; it is removed" in said and len(said.splitlines()) == 2
+    assert sorted(os.listdir(tmp_path)) == sorted([*names[:2], *names[3:], "got", "home"])
+    assert (tmp_path / names[0] / "old").read_bytes() == b"the only copy of what stood there"
+
+
+def test_what_comes_while_it_is_put_in_its_place_waits(
+    node: ContentNode, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two renames that replace a directory."""
+    (tmp_path / "got").mkdir()
+    (tmp_path / "got" / "kept").write_bytes(b"old")
+    rename = os.rename
+
+    def renamed(before: str, after: str) -> None:
+        rename(before, after)
+        if str(tmp_path / "got") in (before, after):
+            signal.raise_signal(signal.SIGTERM)
+
+    cid = put(node, file_block(b"text"))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", renamed)
+        assert main(["get", cid, "-o", str(tmp_path / "got"), "--force"]) == 130
+    assert (tmp_path / "got").read_bytes() == b"text"
+    assert sorted(os.listdir(tmp_path)) == ["got", "home"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize("target", [b"", b"a\0b", b"x" * 5000])

@@ -40,8 +40,8 @@ HEAVY = (
 )
 OWN = {
     "apps": "mapreduce mapreduce.plan mapreduce.spec",
-    "codec": "answers bundle cid compression control frames hamt join_token member_list messages node_id open_file"
-             " records runs unixfs",
+    "codec": "answers bundle cid compression control dag_pb frames hamt join_token member_list messages node_id"
+             " open_file records runs unixfs",
     "core": "admission architecture counters events failures leases life locality machine master membership messages"
             " node orders pace participant parts placement queue saved story tasks timing turns values views worker",
     "daemon": "attempt_words background daemon domain invitations local_inputs main requests results service store"

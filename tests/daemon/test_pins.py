@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,21 @@ def test_pinned_again_before_it_is_collected(node: ContentNode, tree: Path, caps
     ask(capsys, "gc")
     assert node.daemon.store.get(cid) is None
     sound(capsys)
+
+
+def test_a_terminal_sees_how_much_is_freed_so_far(
+    node: ContentNode, tree: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cid = add(capsys, tree, "--copy")
+    ask(capsys, "unpin", cid)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["gc"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "8 blocks removed, 2.1 MB freed.\n"
+    first, *_, last = said.err.split("\r")
+    assert not first and last == "\x1b[J" and "\r8 blocks removed, 2.1 MB freed\x1b[J" in said.err
+    assert ask(capsys, "gc") == {"blocks": 0, "bytes": 0}
+    assert not capsys.readouterr().err
 
 
 def test_pinning_walks_shards_and_what_stands_in_a_cid(node: ContentNode, capsys: Output) -> None:

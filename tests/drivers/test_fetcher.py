@@ -14,18 +14,12 @@ from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.fetcher import BlockUnavailable, Fetcher, FileTooBig, NoFile
 from ipdc_edge.drivers.gateway import Gateway
 from ipdc_edge.drivers.importer import Importer, import_file
-from ipdc_edge.drivers.provider import Provider, ProviderFault, ProviderPool
+from ipdc_edge.drivers.provider import ProviderFault, ProviderPool
+from tests.drivers.providers import always_continuing, at, crumbs, dripping, endless, provider, put, put_file, silent
 from tests.waiting import eventually_async
 
 DATA = b"hello world"
 CID = raw_cid(DATA)
-
-
-def at(address):
-    """A provider that is asked plainly: who it is does not matter. test_tls.py is about that."""
-    return Provider("Qm", address)
-
-
 NOWHERE = at("127.0.0.1:1")
 
 
@@ -73,23 +67,6 @@ def test_a_page_of_a_gateway_and_what_is_wrong_with_it(stores):
         assert pool.unused
 
     run(stores, check, {"pages": {"/page": page}})
-
-
-def put(store, data):
-    store.put(raw_cid(data), data, "user")
-    return raw_cid(data)
-
-
-def put_file(store, data, chunk, links=3):
-    """Store a file of small chunks; its root."""
-    builder = FileBuilder(links)
-    blocks = []
-    for at in range(0, len(data), chunk):
-        blocks += builder.add(put(store, data[at : at + chunk]), len(data[at : at + chunk]))
-    root, _, last = builder.finish()
-    for cid, block in blocks + last:
-        store.put(cid, block, "user")
-    return root
 
 
 # --- blocks
@@ -166,58 +143,6 @@ def test_a_changed_reference_here_is_fetched_from_elsewhere_and_named_otherwise(
 
 
 # --- providers that mean no good
-
-
-@contextlib.asynccontextmanager
-async def provider(answer):
-    """A server that reads a request head and gives `answer`: bytes, then closing, or a coroutine function."""
-
-    async def accepted(reader, writer):
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            if callable(answer):
-                await answer(reader, writer)
-            else:
-                await reader.readuntil(b"\r\n\r\n")
-                writer.write(answer)
-                await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(accepted, "127.0.0.1", 0)
-    async with server:
-        yield at(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
-
-
-async def silent(reader, writer):
-    await reader.read()
-
-
-async def dripping(reader, writer):
-    await reader.readuntil(b"\r\n\r\n")
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n")  # whole after 8 s at the earliest
-    left = asyncio.ensure_future(reader.read())
-    while not (await asyncio.wait((left,), timeout=0.02))[0]:  # a byte each time, until the asker leaves
-        writer.write(b"h")
-    await left
-
-
-async def endless(reader, writer):
-    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    while True:
-        writer.write(b"10000\r\n" + bytes(65536) + b"\r\n")
-        await writer.drain()
-
-
-async def crumbs(reader, writer):
-    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    while True:
-        writer.write(b"1\r\nx\r\n" * 10_000)
-        await writer.drain()
-
-
-async def always_continuing(reader, writer):
-    while True:
-        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
-        await writer.drain()
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n"
@@ -413,8 +338,8 @@ def test_only_the_needed_blocks_are_fetched(stores):
     root = put_file(stores[1], data, 10)  # 81 leaves under 3 levels of 3 and a root
 
     async def check(fetcher, gateways, providers):
-        async for at, _ in fetcher.file_blocks(root, 405, 420, providers[:1]):
-            if at == 420:
+        async for offset, _ in fetcher.file_blocks(root, 405, 420, providers[:1]):
+            if offset == 420:
                 break
         # the root, two levels, the node over 390 to 420, leaves at 400 and 410, its neighbour, leaf 420
         assert gateways[0].counters["blocks"] == 1 + 2 + 1 + 2 + 1 + 1

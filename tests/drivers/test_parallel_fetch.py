@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 
@@ -14,19 +13,16 @@ from ipdc_edge.codec.unixfs import BadNode, FileBuilder, dag_pb_cid, directory_b
 from ipdc_edge.daemon.local_inputs import LocalInputs
 from ipdc_edge.daemon.streams import Inputs
 from ipdc_edge.drivers.blocks import BlockStore
-from ipdc_edge.drivers.fetcher import AHEAD, BlockUnavailable, Fetcher, NoFile
-from ipdc_edge.drivers.gateway import Gateway
+from ipdc_edge.drivers.fetcher import AHEAD, BlockUnavailable, NoFile
 from ipdc_edge.drivers.importer import import_file
 from ipdc_edge.drivers.parallel_fetch import MOST_BLOCKS, MOST_NODES
 from ipdc_edge.drivers.provider import Provider
 from ipdc_edge.drivers.speeds import MOST_SPEEDS
 from ipdc_edge.drivers.tls import client_context, server_context
 from tests.drivers.certificates import Domain
-from tests.drivers.links import Link
-from tests.drivers.test_fetcher import at, provider, put, put_file, silent
+from tests.drivers.providers import MB, at, fetching, lying, nodes, provider, put, put_file, read, silent
 from tests.waiting import eventually_async
 
-MB = 1 << 20
 CAP = 20e6 / 8  # bytes a second
 FAST = 1e9
 NEVER = 3600.0  # seconds: what a test with this would wait for does not come
@@ -39,41 +35,6 @@ def stores(tmp_path):
     yield stores
     for store in stores:
         store.close()
-
-
-@contextlib.asynccontextmanager
-async def nodes(*kinds, ssl=None):
-    """A gateway behind a link for each (store, rate, options): the links, and the providers at their ends."""
-    async with contextlib.AsyncExitStack() as stack:
-        links, providers = [], []
-        for store, rate, options in kinds:
-            gateway = Gateway(store, "127.0.0.1", 0, ssl, lambda node: True, lambda line: None)
-            await gateway.start()
-            stack.push_async_callback(gateway.close)
-            links.append(Link(gateway.port, rate, **options))
-            providers.append(at(f"127.0.0.1:{await links[-1].open()}"))
-            stack.push_async_callback(links[-1].close)
-        yield links, providers
-
-
-@contextlib.asynccontextmanager
-async def fetching(store, ssl=None, **options):
-    """A fetcher that gives back all that it took."""
-    fetcher = Fetcher(store, ssl, **options)
-    yield fetcher
-    assert fetcher.room == AHEAD
-    assert all(speed.left == 0 and not speed._under_way for speed in fetcher.speeds.values())
-    assert not any(pool.users or pool.places.locked() for pool in fetcher._pools.values())
-    await fetcher.close()
-
-
-async def read(fetcher, root, size, providers, start=0):
-    """The bytes from `start`, which come in order and without a gap."""
-    parts = []
-    async for offset, data in fetcher.file_blocks(root, start, size, providers):
-        assert not parts or offset == parts[-1][0] + len(parts[-1][1])
-        parts.append((offset, data))
-    return b"".join(data for _, data in parts)[start - parts[0][0] :] if parts else b""
 
 
 def run(main):
@@ -155,14 +116,6 @@ def test_small_answers_say_nothing_about_speed(stores):
 
 
 # --- bad providers
-
-
-async def lying(reader, writer):
-    with contextlib.suppress(asyncio.IncompleteReadError):
-        while True:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % MB + bytes(MB))
-            await writer.drain()
 
 
 @pytest.mark.parametrize("place", [0, 2], ids=["asked first", "asked last"])

@@ -19,6 +19,8 @@ import traceback
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
+from .forked import answer_of
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PYTHON = "/usr/bin/python3"
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # syncs that do not fail may be quick
@@ -166,25 +168,9 @@ def _look(work: object, root: str, report: Report, when: str) -> None:
 
 def forked(name: str, number: int, error: str, lasting: bool, root: str, quiet: object) -> Report:
     """`one_fault` in a fresh process."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            report, _ = one_fault(name, number, error, lasting, root, quiet)
-            with open(writing, "w") as file:
-                json.dump(asdict(report), file)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    os.close(writing)
-    with open(reading) as file:
-        text = file.read()
-    os.waitpid(child, 0)
+    found = answer_of(lambda: asdict(one_fault(name, number, error, lasting, root, quiet)[0]))
     shutil.rmtree(root)
-    return Report(**json.loads(text)) if text else Report(1, violations=[f"{name}, {error} at {number}: no report"])
+    return Report(**found) if found else Report(1, violations=[f"{name}, {error} at {number}: no report"])
 
 
 def under_the_shim(

@@ -15,7 +15,6 @@ import random
 import signal
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any
@@ -29,6 +28,7 @@ from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.importer import Importer
 from ipdc_edge.drivers.ledger import Ledger
 
+from .forked import answer_of, in_a_process
 from .power_disk import ALONE, PowerDisk
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -266,32 +266,10 @@ BROKEN = {"": lambda: None, "no fsync": _no_sync, "no fsync of directories": _no
 # -- cuts
 
 
-def in_a_process(work: Callable[[IO[str]], None]) -> tuple[int, IO[str]]:
-    """Begin it in a process of its own; its id, and what it writes."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.close(reading)
-            with open(writing, "w") as file:
-                work(file)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    os.close(writing)
-    return child, open(reading)
-
-
-def answer_of(call: Callable[[], list[str]]) -> list[str]:
-    """What it gives in a process of its own, which leaves nothing open here."""
-    child, answer = in_a_process(lambda file: json.dump(call(), file))
-    with answer:
-        text = answer.read()
-    os.waitpid(child, 0)
-    return list(json.loads(text)) if text else ["the process that looked for it ended without an answer"]
+def looked_for(look: Callable[[], list[str]]) -> list[str]:
+    """What it finds, in a process of its own."""
+    found = answer_of(look)
+    return ["the process that looked for it ended without an answer"] if found is None else list(found)
 
 
 def one_cut(disk: PowerDisk, seed: str, start: int, acts: int, broken: str, told: dict[str, list[Any]]) -> int:
@@ -356,10 +334,10 @@ def _power_cuts(seed: int, count: int, broken: str) -> Report:
         for cut in range(count):
             report.facts += one_cut(disk, f"{seed}.{cut}", cut * 100_000, chance.randint(1, MOST_ACTS), broken, told)
             report.cuts += 1
-            report.lost += [f"seed {seed}, cut {cut}: {what}" for what in answer_of(lambda: check(disk.mount, told))]
+            report.lost += [f"seed {seed}, cut {cut}: {what}" for what in looked_for(lambda: check(disk.mount, told))]
             if report.lost:
                 return report
-        report.lost += [f"seed {seed}: {what}" for what in answer_of(lambda: nothing_is_left(disk.mount))]
+        report.lost += [f"seed {seed}: {what}" for what in looked_for(lambda: nothing_is_left(disk.mount))]
     report.kinds = {kind: len(facts) for kind, facts in told.items()}
     return report
 

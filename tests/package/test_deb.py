@@ -75,11 +75,14 @@ def test_installs_and_is_purged_without_a_trace(guest: Guest) -> None:
         assert f"{unit} ->" in about, f"{unit} is not enabled:\n{about}"
     assert "ipdc-runner-net.socket ->" not in about
 
-    guest.run("""set -e
+    warned = guest.run("""set -e
+        install -d -o ipdc -g ipdc /var/lib/ipdc
+        ipdc-edge domain create home >/dev/null
         mkdir -p /var/lib/ipdc/jobs/1 && touch /var/lib/ipdc/jobs/1/part-00000
-        DEBIAN_FRONTEND=noninteractive apt-get -y -qq remove ipdc-edge
+        DEBIAN_FRONTEND=noninteractive apt-get -y -qq remove ipdc-edge 2>&1
         ls /var/lib/ipdc/jobs/1/part-00000 /etc/ipdc/ipdc.conf
-        DEBIAN_FRONTEND=noninteractive apt-get -y -qq purge ipdc-edge""").check()
+        DEBIAN_FRONTEND=noninteractive apt-get -y -qq purge ipdc-edge""").check().stdout
+    assert "The key of domain home's authority (1 node) is on this node" in warned and "There is no backup" in warned
     left = guest.run("""find / -xdev -path /proc -prune -o -path /sys -prune -o -path /root -prune -o -print | sort |
         comm -13 /root/before - | grep -i ipdc; getent passwd ipdc; getent group ipdc; true""").check().stdout
     assert left == "", left
