@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PATIENCE = 10.0  # seconds for which a Kubo that has gone is asked again before it counts as gone
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two tries
+LONGEST_CALL = 60.0  # seconds more for one that is not answered while others are
 MOST_LINKS = 8192  # of one list, which has about 340 KB then
 MOST_THREADS = 8
 MOST_DAMAGED = 1000  # blocks that are remembered
@@ -198,7 +199,7 @@ class InKubo:
     def _patiently(self, ask: Callable[[], T]) -> T:
         """What it says, asked again while nobody answers: until Kubo has been gone for as long as we have patience,
         whoever asked first."""
-        pause = FIRST_PAUSE
+        pause, began = FIRST_PAUSE, time.monotonic()
         while True:
             asked = time.monotonic()
             try:
@@ -208,6 +209,8 @@ class InKubo:
                     if self._gone_since is None:
                         self._gone_since = asked
                     over = time.monotonic() - self._gone_since > self._patience
+                # one thing may be answered never, and everything else at once
+                over = over or time.monotonic() - began > self._patience + LONGEST_CALL
                 if over or self._closing.wait(pause):
                     raise KuboGone(**error.details) from None
                 pause = min(2 * pause, LONGEST_PAUSE)

@@ -63,7 +63,7 @@ def check(store: BlockStore) -> Iterator[Step]:
         yield Step(blocks, size, damage)
     if changed is not None:
         yield Step(0, 0, [changed])
-    for damage_of_file in _files(store):
+    for damage_of_file in (*_files(store), *_pins(store)):
         yield Step(0, 0, [damage_of_file])
 
 
@@ -89,6 +89,14 @@ def _fault(store: BlockStore, row: Row) -> Damage | None:
     if now and now[0].cid == row.cid and now[0].location.place == LOST:
         return Damage(row.cid, path, "its bytes are not those that were stored, or gone")
     return None
+
+
+def _pins(store: BlockStore) -> Iterator[Damage]:
+    """What Kubo has for us and does not keep: somebody unpinned it. KuboFailed."""
+    if store.kubo is not None:
+        for name in store.kubo.missing(store.pins_in_kubo()):
+            if name in store.pins_in_kubo():  # else it went meanwhile
+                yield Damage("", name, "Kubo does not pin it, and may collect it: start this node again", 0)
 
 
 def _files(store: BlockStore) -> Iterator[Damage]:

@@ -207,6 +207,11 @@ class BlockStore(OwnedBlocks):
         with self._lock:
             return any(writer.name == name for writer in self._writers) or self._index.has_content_file(name)
 
+    def pins_in_kubo(self) -> list[str]:
+        """The names of what Kubo shall keep."""
+        with self._lock:
+            return self._index.content_files(KUBO)
+
     def has_block_file(self, cid: str) -> bool:
         """Whether that block lies in a file of its own."""
         with self._lock:

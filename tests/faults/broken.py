@@ -12,7 +12,7 @@ from ipdc_edge.core import events as e
 from ipdc_edge.core import leases, master, tasks
 from ipdc_edge.core import messages as m
 from ipdc_edge.daemon.daemon import Daemon
-from ipdc_edge.drivers import blocks, provider
+from ipdc_edge.drivers import block_disk, blocks, provider
 
 
 def no_attempt_number() -> None:
@@ -44,7 +44,7 @@ def commit_before_save() -> None:
 def blocks_unchecked() -> None:
     """Whatever lies where a block lay, or comes from where it was asked for, is taken for it."""
     blocks.verify = provider.verify = lambda cid, data: None  # type: ignore[attr-defined]
-    blocks.verify_digest = lambda cid, sha256, data: None  # type: ignore[attr-defined]
+    block_disk.verify_digest = lambda cid, sha256, data: None  # type: ignore[attr-defined]
 
 
 SABOTAGES: dict[str, Callable[[], None]] = {"no-attempt-number": no_attempt_number,

@@ -229,9 +229,9 @@ def _acknowledges_early() -> None:
 
 def _forgets_doubt() -> None:
     """A store that removes at once what was not told to be recorded, though the next start may find it recorded."""
-    from ipdc_edge.drivers import blocks
+    from ipdc_edge.drivers import block_disk, blocks
 
-    blocks.in_doubt = lambda error: False
+    blocks.in_doubt = block_disk.in_doubt = lambda error: False
 
 
 def _leaves_results() -> None:

@@ -23,7 +23,7 @@ from typing import IO, Any
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.core.events import Save
 from ipdc_edge.daemon.results import Results
-from ipdc_edge.drivers import block_files, block_index, blocks, identity
+from ipdc_edge.drivers import block_disk, block_index, identity
 from ipdc_edge.drivers import ledger as ledgers
 from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.importer import Importer
@@ -231,7 +231,7 @@ def nothing_is_left(mount: str) -> list[str]:
 
 
 def _no_directory_sync() -> None:
-    for module in (blocks, block_files, identity, sys.modules[Results.__module__]):
+    for module in (block_disk, identity, sys.modules[Results.__module__]):
         module.sync_directory = lambda path, *owners: None  # type: ignore[attr-defined]
 
 

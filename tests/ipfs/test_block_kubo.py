@@ -122,6 +122,9 @@ def test_what_an_unclean_end_left_pinned_goes_and_what_somebody_unpinned_is_pinn
     again = OfKubo(kubo).open(store.directory)
     again.kubo.begin()
     assert {cid for cid, _ in again.kubo.rpc.pins(again.kubo.name)} == pins and lost.rpartition("/")[2] not in pins
+    again.close()
+    again = OfKubo(kubo).open(store.directory)
+    again.kubo.begin()
     collect(kubo, again)
     assert again.get(kept) == b"kept" and again.kubo.get(raw_cid(b"lost")) is None
     again.close()
@@ -131,10 +134,18 @@ def test_what_kubo_lost_is_found_by_verify_and_may_come_again(kubo: Kubo, store:
     one, two = put(store, b"is lost", b"stays")
     kubo.run("pin", "rm", *(cid for cid, _ in store.kubo.rpc.pins(store.kubo.name)))
     kubo.run("block", "rm", one)
-    assert [damage.cid for step in check(store) for damage in step.damage] == [one]
+    assert [damage.cid for step in check(store) for damage in step.damage if damage.cid] == [one]
     assert not store.has(one) and store.get(two) == b"stays" and store.stat()["lost"] == 1
     put(store, b"is lost", owner=OTHER)
-    assert store.get(one) == b"is lost" and [damage for step in check(store) for damage in step.damage] == []
+    assert store.get(one) == b"is lost" and store.stat()["lost"] == 0
+    assert [damage.cid for step in check(store) for damage in step.damage if damage.cid] == []
+
+
+def test_verify_tells_what_kubo_would_collect(kubo: Kubo, store: BlockStore) -> None:
+    put(store, b"not pinned any more")
+    kubo.run("pin", "rm", *(cid for cid, _ in store.kubo.rpc.pins(store.kubo.name)))
+    (damage,) = [damage for step in check(store) for damage in step.damage]
+    assert damage.cid == "" and damage.path.startswith(f"{JOB}/b") and "pin" in damage.reason
 
 
 def test_a_store_that_changes_its_kind_keeps_what_it_has(kubo: Kubo, tmp_path: Path) -> None:
