@@ -64,6 +64,18 @@ def test_an_unclean_end_leaves_nothing_behind(directory):
     store.close()
 
 
+def test_owners_directories_go_with_their_last_file(store, directory):
+    for name in ("one", "two"):
+        writer = store.new_file(name)
+        writer.append(name.encode())
+        if name == "one":
+            writer.commit()
+    store.release("two")  # while it is written
+    assert os.listdir(os.path.join(directory, "files")) == ["one"]
+    store.release("one")
+    assert files(directory) == [] and os.listdir(os.path.join(directory, "files")) == []
+
+
 def test_two_processes_cannot_share_a_store(store, directory):
     with pytest.raises(StoreInUse, match="another process"):
         BlockStore(directory, QUOTA)

@@ -356,9 +356,9 @@ def test_it_is_one_block_ahead_up_to_the_end_and_goes_on_behind_it(stores):
     async def check(fetcher, gateways, providers):
         asked, block = [], fetcher.block
 
-        async def noted(cid, providers, keeper=None):
+        async def noted(cid, providers, keeper=None, swap=True):
             asked.append(cid)
-            return await block(cid, providers, keeper)
+            return await block(cid, providers, keeper, swap)
 
         fetcher.block = noted
         served = gateways[0].counters

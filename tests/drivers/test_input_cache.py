@@ -15,7 +15,8 @@ from ipdc_edge.drivers.block_verify import check
 from ipdc_edge.drivers.blocks import BlockStore, StoreFull
 from ipdc_edge.drivers.flash import FLASH
 from ipdc_edge.drivers.input_cache import InputCache
-from tests.drivers.test_blocks import files
+from tests.drivers.stores import files
+from tests.drivers.stores import kind as kind  # a fixture
 
 SIZE, QUOTA = 1000, 10_000
 TASK = input_cache.LEAST  # bytes of a task that is worth it
@@ -47,6 +48,15 @@ def keep(cache: InputCache, *numbers: int) -> None:
 
 def here(store: BlockStore, *numbers: int) -> list[int]:
     return [number for number in numbers if store.has(cid_of(number))]
+
+
+def test_it_lies_in_files_of_this_node_whatever_the_store(kind, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    store = kind.open(str(tmp_path / "other"))
+    keep(InputCache(store, 5000), 1, 2)
+    assert len(files(store.directory)) == 1 and here(store, 1, 2) == [1, 2] and store.get(cid_of(2)) == data_of(2)
+    assert collect(store) is not None
+    assert files(store.directory) == [] and here(store, 1, 2) == []
+    store.close()
 
 
 def test_what_a_task_fetched_is_here_for_the_next_one_without_an_fsync(store: BlockStore) -> None:
