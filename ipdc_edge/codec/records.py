@@ -397,7 +397,7 @@ def decode_ints(texts: Sequence[str], begins: Sequence[int], ends: Sequence[int]
     """The values of texts[begin:end] for each begin and end, which cover all of these parts of lines after NUL: if all
     are ints without a sign, and not very many; else None. One call of C code reads them all."""
     whole = ",".join(texts)
-    if len(whole) > MOST_INTS or not whole.replace(",", "").isdecimal():  # nothing in it can end a list
+    if len(whole) > MOST_INTS or not all(texts) or not whole.replace(",", "").isdecimal():  # so nothing can end a list
         return None
     listing = f"[[{'],['.join([','.join(texts[one:after]) for one, after in zip(begins, ends)])}]]"
     try:
