@@ -242,7 +242,7 @@ def main() -> int:
                     peaks[name] = peak
         text, missed = report(contest, times, peaks)
     except (NotMeasured, NoDictionary) as error:
-        print(f"not measured: {error}\n{lab.logs()}", file=sys.stderr)
+        print(f"not measured: {error}\n{lab.logs()[-3000:]}", file=sys.stderr)
         return 2
     finally:
         try:
