@@ -77,8 +77,8 @@ class Meter:
     """Processor time of processes that stay, and of all below them: looked at every few moments, because a runner that
     is killed in its sandbox leaves its time to nobody. What one used after the last look at it is missed."""
 
-    def __init__(self, pids: Iterable[int]) -> None:
-        self._pids = list(pids)
+    def __init__(self, pids: Iterable[int], every: float = INTERVAL / 2) -> None:
+        self._pids, self._every = list(pids), every
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._first: dict[int, int] = {}
@@ -99,7 +99,7 @@ class Meter:
         return sum(ticks - self._first.get(pid, 0) for pid, ticks in self._last.items()) / TICKS
 
     def _look(self) -> None:
-        while not self._over.wait(INTERVAL / 2):
+        while not self._over.wait(self._every):
             self._last.update(self._read())
 
     def _read(self) -> dict[int, int]:
