@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     Fold = Callable[[list[str], list[list[object]]], None]  # replaces the lists of these encoded keys, in place
 
 WRITE_LINES = 2048  # lines made at a time
+LOOK = 16 * 1024  # lines after which it shows whether combining them once more is worth it:
+GAIN = 3  # it is when it removes one line of so many
 FOLD_LINES = 256  # lines of one key beyond which merging does not try to combine them
 
 
@@ -33,15 +35,23 @@ class CombineChangedKey(IpdcError):
 def recombined(batches: Iterator[list[str]], fold: Fold, codec: Codec) -> Iterator[list[str]]:
     """The batches' lines, combined. A batch's last key waits for the next.
 
-    A key with very many lines passes as it is, and then all of it, or its lines would lose their order.
+    A key with very many lines passes as it is, and then all of it, or its lines would lose their order. And everything
+    passes from where combining once more shows to remove few lines: to look at each costs more than it saves a reduce.
     """
     held: list[str] = []
     passing = ""
+    seen = given = 0
     for batch in batches:
+        if seen > LOOK and (seen - given) * GAIN < seen:
+            yield held + batch
+            yield from batches
+            return
+        seen += len(batch)
         lines = held + batch
         if passing:
             end = bisect_left(lines, passing + "\x01")
             if end:
+                given += end
                 yield lines[:end]
                 lines = lines[end:]
             if not lines:
@@ -56,6 +66,7 @@ def recombined(batches: Iterator[list[str]], fold: Fold, codec: Codec) -> Iterat
             done += held
             held = []
         if done:
+            given += len(done)
             yield done
     done = _combined(held, fold, codec)
     if done:

@@ -128,3 +128,17 @@ def test_a_hot_key_alone_takes_no_memory() -> None:
         tracemalloc.stop()
     assert held < 200_000 and sorter.spills == 0 and sorter.pairs == 500_000
     assert decode_key("Sthe") == "the"
+
+
+def test_spills_are_combined_once_more_only_where_that_removes_much() -> None:
+    rare = [(f"rare{number * 7919 % 200_003}", 1) for number in range(150_000)]
+    often = [(f"word{number % 12_000}", 1) for number in range(150_000)]
+    for pairs, once_more in (rare + rare[:20_000], False), (often, True):
+        expected = Counter(encode_key(key) for key, _ in pairs)
+        found, sorter = sort(pairs, 1 << 20, 1, total)
+        counted: Counter = Counter()
+        for key, values in found[0]:
+            counted[key] += sum(values)
+        assert counted == expected and sorter.spills > 2
+        assert [key for key, _ in found[0]] == sorted(key for key, _ in found[0])
+        assert (len(found[0]) == len(expected)) == once_more
