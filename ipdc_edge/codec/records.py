@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 MAX_LINE = 1024 * 1024  # bytes of one record line; readers hold one line of each run
 MAX_KEY = 64 * 1024  # bytes of one encoded key
 LINE_TARGET = 8 * 1024  # bytes of values after which another line is begun
+MOST_INTS = 64 * 1024  # bytes of text that become lists of ints at once
 MAX_DEPTH = 50  # of tuples within tuples in a key, of containers within containers in a value
 
 _DOUBLE, _BITS = struct.Struct(">d"), struct.Struct(">Q")
@@ -174,6 +175,15 @@ def decode_key(encoded: str) -> object:
     except (ValueNotCarried, IndexError) as error:
         raise BadRecord(f"no key: {ascii(encoded)[:200]} ({error})") from None
     return key
+
+
+def decode_keys(names: list[str]) -> list[object]:
+    """decode_key of each of these, which are sorted; by C code for plain text."""
+    if names[0][:1] == names[-1][:1] == "S":
+        whole = "".join(names)
+        if whole.isascii() and whole.isprintable():
+            return [name[1:] for name in names]
+    return list(map(decode_key, names))
 
 
 def decode_item(encoded: str, depth: int) -> object:
@@ -381,6 +391,20 @@ def _revive(found: dict[str, object]) -> object:
 
 _scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _scan_bytes = json.JSONDecoder(object_hook=_revive).scan_once  # type: ignore[attr-defined]
+
+
+def decode_ints(texts: Sequence[str], begins: Sequence[int], ends: Sequence[int]) -> list[list[object]] | None:
+    """The values of texts[begin:end] for each begin and end, which cover all of these parts of lines after NUL: if all
+    are ints without a sign, and not very many; else None. One call of C code reads them all."""
+    whole = ",".join(texts)
+    if len(whole) > MOST_INTS or not all(texts) or not whole.replace(",", "").isdecimal():  # so nothing can end a list
+        return None
+    listing = f"[[{'],['.join([','.join(texts[one:after]) for one, after in zip(begins, ends)])}]]"
+    try:
+        values: list[list[object]] = _scan(listing, 0)[0]
+    except (ValueError, StopIteration):
+        return None
+    return values
 
 
 def decode_values(text: str) -> list[object]:

@@ -108,19 +108,23 @@ def _json_lines(pairs: Iterator[tuple[object, object]], size: int) -> tuple[int,
 
 
 def _raw_pieces(pairs: Iterator[tuple[object, object]], size: int) -> tuple[int, bytes]:
-    pieces, gathered = [], 0
+    pieces: list[object] = []
+    gathered, only_text = 0, True
     for key, value in islice(pairs, size):
-        if isinstance(value, str):
-            value = _encoded(value)
-        elif not isinstance(value, (bytes, bytearray)):
-            reason = "with the output format raw values are str or bytes; text and json write others"
-            kind = type(value).__name__
-            raise ValueNotCarried(role="a result", type=kind, where=f" (key {ascii(key)[:200]})", reason=reason)
+        if type(value) is not str:
+            if not isinstance(value, (str, bytes, bytearray)):
+                reason = "with the output format raw values are str or bytes; text and json write others"
+                kind = type(value).__name__
+                raise ValueNotCarried(role="a result", type=kind, where=f" (key {ascii(key)[:200]})", reason=reason)
+            only_text = False
         pieces.append(value)
         gathered += len(value)
         if gathered > _BATCH_BYTES:
             break
-    return len(pieces), b"".join(pieces)
+    if only_text:  # encoded at once
+        return len(pieces), _encoded("".join(pieces))  # type: ignore[arg-type]
+    data = [_encoded(piece) if isinstance(piece, str) else piece for piece in pieces]
+    return len(pieces), b"".join(data)  # type: ignore[arg-type]
 
 
 def _encoded(text: str) -> bytes:

@@ -2,7 +2,8 @@
 
 Owns the table of pairs, when it is folded by the user's combine, and when it is spilled as sorted runs. Never reads
 input. Pairs are kept as {key: [values]}: a list append for each pair is the least that Python can do, a key's bytes
-are encoded once for all its values, and only distinct keys are sorted. When the table has reached its budget, long
+are encoded once for all its values, and only distinct keys are sorted; values that are all 1 are only counted
+(ones.py). When the table has reached its budget, long
 lists are folded by combine; when that does not give back enough, everything is written to scratch as one sorted run
 for each partition. At the end all spills and the table are merged, once more through combine, into one run for each
 partition. The order of values within a key is fixed by the input and the budget, so attempts agree byte for byte.
@@ -10,14 +11,16 @@ partition. The order of values within a key is fixed by the input and the budget
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
-from itertools import chain, islice, repeat
+from itertools import chain, islice
 
 from ipdc_edge.apps.mapreduce.mapper import refuse_no_pair, without_none
-from ipdc_edge.apps.mapreduce.merge import group_end, key_of, merge_runs
-from ipdc_edge.apps.mapreduce.recombine import recombined, regrouped
+from ipdc_edge.apps.mapreduce.merge import merge_runs
+from ipdc_edge.apps.mapreduce.ones import Ones, all_plain, encoded, lines_of, long_ones, values_of
+from ipdc_edge.apps.mapreduce.recombine import WRITE_LINES, recombined, regrouped, through_command
 from ipdc_edge.apps.mapreduce.weights import text_length, weight_of
-from ipdc_edge.codec.records import MAX_KEY, decode_key, encode_key, partitions_of
+from ipdc_edge.codec.records import decode_key, encode_key, partitions_of
 from ipdc_edge.codec.runs import RunWriter
 from ipdc_edge.codec.value_lines import PLAIN
 from ipdc_edge.errors import IpdcError
@@ -40,7 +43,6 @@ FOLD_FROM = 8  # values of a key that make folding worth a call
 FOLD_GAIN = 0.7  # of the budget: what folding must come below, or the table is spilled
 ENTRY = 140  # bytes of a table's entry besides key and values: the list object, its first slots, the dict's slots
 LINE = 16  # bytes of memory of a line besides key and value, where each value has its own
-WRITE_LINES = 2048  # lines made at a time
 _TEXT_ONLY = frozenset((str,))
 
 
@@ -82,6 +84,7 @@ class Sorter:
         self._partitions = partitions
         self._combine = None if combine is None else without_none(combine)
         self._scratch = scratch
+        self._ones: Ones | None = None if codec.by_line else Ones(combine is not None)  # as long as it serves
         self._table: Table = {}
         # Only while keys that are no str occur. Python takes 1, 1.0 and True for one key: a table for each type.
         self._typed: dict[type, Table] | None = None
@@ -105,15 +108,40 @@ class Sorter:
         size = FIRST_BATCH
         while batch := list(islice(pairs, size)):
             try:
-                (self._take_text if self._typed is None else self._take_any)(batch)
+                counted = self._ones is not None and self._count(batch)
+                if not counted:
+                    (self._take_text if self._typed is None else self._take_any)(batch)
             except (TypeError, ValueError):
                 refuse_no_pair(batch)
                 raise
-            mean = self._weigh(batch)
+            mean = 0.0 if counted else self._weigh(batch)
             if self._used() > self._budget:
                 self._make_room()
             # Big values: look at the budget more often.
             size = max(1, min(MOST_BATCH, size * 2, int(self._budget // (16 * (mean + ENTRY)))))
+
+    def _count(self, batch: list[tuple[object, object]]) -> bool:
+        """Counts a batch of ones. False for any other, before which the table of ones becomes one of lists."""
+        ones = self._ones
+        assert ones is not None
+        if ones.take(batch):
+            if self._most is not None:
+                self._bound(len(batch), ones.text + 4)
+            return True
+        lists = ones.lists(self._budget)
+        if lists is None:
+            self._spill()
+        else:
+            self._table, self._value_bytes = lists, 8.0 * ones.given
+        self._ones = None
+        return False
+
+    def _bound(self, pairs: int, text: float) -> None:
+        """OutputTooBig when a map gives more than it may. text: bytes of a pair."""
+        assert self._most is not None
+        self._given += pairs * (PAIR + text)
+        if self._given > self._most():
+            raise OutputTooBig(megabytes=int(self._given) >> 20, limit=self._most() >> 20)
 
     def _weigh(self, batch: list[tuple[object, object]]) -> float:
         """Counts a batch by a sample spread over it: what a map yields may have a pattern. The mean of a value."""
@@ -126,10 +154,7 @@ class Sorter:
             weight += LINE + self._key_bytes
         self._value_bytes += len(batch) * weight
         if self._most is not None:
-            text = sum([text_length(key) + text_length(value) for key, value in sample]) / len(sample)
-            self._given += len(batch) * (PAIR + text)
-            if self._given > self._most():
-                raise OutputTooBig(megabytes=int(self._given) >> 20, limit=self._most() >> 20)
+            self._bound(len(batch), sum([text_length(key) + text_length(value) for key, value in sample]) / len(sample))
         return weight
 
     def _take_text(self, batch: list[tuple[object, object]]) -> None:
@@ -185,11 +210,13 @@ class Sorter:
         return [self._table] if self._typed is None else [*self._typed.values(), self._encoded]
 
     def _used(self) -> float:
+        if self._ones is not None:
+            return self._ones.used()
         total = self._value_bytes
         return total + sum(map(len, self._tables())) * (ENTRY + self._key_bytes)
 
     def _make_room(self) -> None:
-        if self._combine is None:
+        if self._combine is None or self._ones is not None:
             self._spill()
             return
         hot = self._fold()
@@ -250,14 +277,46 @@ class Sorter:
 
     # Order
 
-    def _drain(self) -> list[list[str]]:
-        """The sorted record lines of each partition; empties the tables.
+    def _drain(self, last: bool) -> list[list[str]]:
+        """The sorted record lines of each partition; empties the tables, but for what had better stay until the last.
 
         Names are taken in the order of their making, a few at a time from the end: neighbours in time are
         neighbours in memory, and what becomes a line is given back at once. Only lines are sorted.
         """
+        buckets: list[list[str]] = [[] for _ in range(self._partitions)]
+        if self._ones is not None:
+            self._drain_ones(self._ones, last, buckets)
+        else:
+            self._drain_lists(buckets)
+        for number, bucket in enumerate(buckets):
+            bucket.sort()
+            if self._combiner is not None and bucket:
+                buckets[number] = through_command(bucket, self._combiner, self._codec)
+        return buckets
+
+    def _drain_ones(self, ones: Ones, last: bool, buckets: list[list[str]]) -> None:
+        table: dict[str, int] = ones.leave(Counter() if last else ones.frequent())
+        plain = all_plain(table)
+        if not plain:
+            table = encoded(table)
+        names, counts = list(table), list(table.values())
+        table.clear()
+        while names:
+            some, often = names[-WRITE_LINES:], counts[-WRITE_LINES:]
+            del names[-WRITE_LINES:], counts[-WRITE_LINES:]
+            self.pairs += sum(often)
+            if self._combine is None:
+                long_ones(some, often)
+                self._deal(some, lines_of("S" if plain else "", some, often), plain, buckets)
+            else:
+                lists = values_of(often)
+                several = [number for number, count in enumerate(often) if count > 1]
+                self._combine_lists(several, some, lists, plain)
+                self._write(some, lists, plain, buckets)
+
+    def _drain_lists(self, buckets: list[list[str]]) -> None:
         table = self._table
-        plain = self._typed is None and _all_plain(table)
+        plain = self._typed is None and all_plain(table)
         if not plain:
             table = self._encoded
             for other in self._tables():
@@ -270,41 +329,50 @@ class Sorter:
         self._table, self._encoded, self._typed = {}, {}, None
         self._value_bytes = 0.0
         table.clear()
-        buckets: list[list[str]] = [[] for _ in range(self._partitions)]
         while names:
             self._move(names[-WRITE_LINES:], lists[-WRITE_LINES:], plain, buckets)
             del names[-WRITE_LINES:], lists[-WRITE_LINES:]
-        for number, bucket in enumerate(buckets):
-            bucket.sort()
-            if self._combiner is not None and bucket:
-                buckets[number] = self._through_command(bucket)
-        return buckets
 
     def _move(self, names: list[str], lists: list[list[object]], plain: bool, buckets: list[list[str]]) -> None:
         """Names and their values into the buckets, as lines. plain: "S" + name is the encoded key, else name is."""
-        tag = "S" if plain else ""
         lengths = list(map(len, lists))
         self.pairs += sum(lengths)
         if self._combine is not None and max(lengths) > 1:
-            self._combine_lists(names, lists, plain)
+            self._combine_several(names, lists, plain)
+        self._write(names, lists, plain, buckets)
+
+    def _write(self, names: list[str], lists: list[list[object]], plain: bool, buckets: list[list[str]]) -> None:
+        tag = "S" if plain else ""
         lines = self._codec.singles(tag, names, lists)
-        if len(buckets) == 1 and self._partition is None:
-            buckets[0] += lines or self._codec.many(tag, names, lists)
-            return
-        if self._partition is None:
-            partitions = partitions_of(tag, names, len(buckets))
-        else:
-            partitions = self._partitions_by_user([*names] if plain else list(map(decode_key, names)))
         if lines:
-            for line, partition in zip(lines, partitions):
-                buckets[partition].append(line)
+            self._deal(names, lines, plain, buckets)
+        elif len(buckets) == 1 and self._partition is None:
+            buckets[0] += self._codec.many(tag, names, lists)
         else:
-            for name, values, partition in zip(names, lists, partitions):
+            for name, values, partition in zip(names, lists, self._partitions_for(names, plain)):
                 buckets[partition] += self._codec.many(tag, (name,), (values,))
 
-    def _combine_lists(self, names: list[str], lists: list[list[object]], plain: bool) -> None:
+    def _deal(self, names: list[str], lines: list[str], plain: bool, buckets: list[list[str]]) -> None:
+        """One line of each name into its partition's bucket."""
+        if len(buckets) == 1 and self._partition is None:
+            buckets[0] += lines
+            return
+        puts = [bucket.append for bucket in buckets]
+        for line, partition in zip(lines, self._partitions_for(names, plain)):
+            puts[partition](line)
+
+    def _partitions_for(self, names: list[str], plain: bool) -> Iterator[int]:
+        if self._partition is None:
+            return partitions_of("S" if plain else "", names, self._partitions)
+        return self._partitions_by_user([*names] if plain else list(map(decode_key, names)))
+
+    def _combine_several(self, names: list[str], lists: list[list[object]], plain: bool) -> None:
         """Replaces, in place, lists of more than one value by what combine makes of them."""
         several = [number for number, values in enumerate(lists) if len(values) > 1]
+        self._combine_lists(several, names, lists, plain)
+
+    def _combine_lists(self, several: list[int], names: list[str], lists: list[list[object]], plain: bool) -> None:
+        """The same for those of these numbers."""
         keys: list[object] = [names[number] if plain else decode_key(names[number]) for number in several]
         for number, values in zip(several, self._combined(keys, [lists[number] for number in several])):
             lists[number] = values
@@ -323,36 +391,9 @@ class Sorter:
         self._role, self._keys, self._at = "combine", [], iter(())
         return iter(found)
 
-    def _through_command(self, lines: list[str]) -> list[str]:
-        """Sorted lines through the combiner command, and sorted again. They are given back on the way."""
-        assert self._combiner is not None
-        lines.reverse()
-
-        def pairs() -> Pairs:
-            while lines:
-                batch = lines[-WRITE_LINES:]
-                del lines[-WRITE_LINES:]
-                batch.reverse()
-                start, count = 0, len(batch)
-                while start < count:
-                    encoded = key_of(batch[start])
-                    end = group_end(batch, start, encoded)
-                    yield from zip(repeat(decode_key(encoded)), self._codec.decode(batch, start, end, encoded))
-                    start = end
-
-        made: list[str] = []
-        combined = self._combiner(pairs())
-        while several := list(islice(combined, WRITE_LINES)):
-            table: dict[str, list[object]] = {}
-            for key, value in several:
-                table.setdefault(encode_key(key), []).append(value)
-            made += self._codec.many("", list(table), list(table.values()))
-        made.sort()
-        return made
-
     def _spill(self) -> None:
         spill: list[list[Segment]] = []
-        for lines in self._drain():
+        for lines in self._drain(last=False):
             segments: list[Segment] = []
             spill.append(segments)
             if lines:
@@ -367,7 +408,7 @@ class Sorter:
     def finish(self, emit: Callable[[int, bytes], None]) -> list[dict[str, int]]:
         """Writes each partition's run by emit(partition, block), in the order of partitions; what each one holds."""
         written = []
-        for partition, lines in enumerate(self._drain()):
+        for partition, lines in enumerate(self._drain(last=True)):
             writer = RunWriter(partial(emit, partition))
             if not self._spills:
                 writer.feed_all(lines)
@@ -386,16 +427,7 @@ class Sorter:
         batches = merge_runs(runs, self._scratch, self._budget // 2, [lambda: next(pieces, [])])
         if self._combine is None:
             return batches
-        return recombined(batches, partial(self._combine_lists, plain=False), self._codec)
-
-
-def _all_plain(table: Table) -> bool:
-    """Whether all keys are short printable ASCII text, so that their encoding is "S" and themselves."""
-    return (
-        all(map(str.isascii, table))  # type: ignore[arg-type]
-        and all(map(str.isprintable, table))  # type: ignore[arg-type]
-        and max(map(len, table), default=0) < MAX_KEY  # type: ignore[arg-type]
-    )
+        return recombined(batches, partial(self._combine_several, plain=False), self._codec)
 
 
 def _is_number(values: list[object]) -> bool:
