@@ -1,5 +1,5 @@
-"""Virtual environments with the real TensorFlow, LiteRT and tflite-runtime, of the versions that are pinned here: made once
-by pip, and kept in the tests' cache.
+"""Virtual environments with the real TensorFlow, LiteRT and tflite-runtime, of the versions that are pinned here: made
+once by pip, and kept in the tests' cache.
 
 Owns the pins, and that two test runs make each only once. Nothing in them changes afterwards, so tests share them.
 usage: python3 -m tests.tensorflow.installed        makes all of them and prints where they are
@@ -44,8 +44,8 @@ def litert_venv() -> Path:
 
 
 def tflite_runtime_venv() -> Path:
-    """tflite-runtime with a numpy that it works with, as a board of 32 bits has it. CannotInstall where this Python has no
-    wheel of it (Debian 13)."""
+    """tflite-runtime with a numpy that it works with, as a board of 32 bits has it. CannotInstall where this Python has
+    no wheel of it (Debian 13)."""
     return _made("tflite-runtime", [[TFLITE_RUNTIME, OLD_NUMPY]])
 
 
