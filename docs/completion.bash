@@ -16,16 +16,17 @@ _ipdc_edge() {
         words=("${COMP_WORDS[@]}"); cword=$COMP_CWORD; cur=${words[cword]}; prev=${words[cword - 1]}
     }
     if ((cword == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "submit status jobs nodes result logs story cancel add cat get ls pin unpin gc store run-inline domain drain invite join leave expel doctor demo lab run broker --help --version" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "submit status jobs nodes result logs story cancel add cat get ls pin unpin gc store run-inline domain drain invite join leave expel tf doctor demo lab run broker --help --version" -- "$cur")
         return
     fi
     command=${words[1]}
     case $command in
-        store | domain | lab)
+        store | domain | tf | lab)
             if ((cword == 2)); then
                 case $command in
                     store) options="stat verify" ;;
                     domain) options="create show backup restore" ;;
+                    tf) options="install" ;;
                     lab) options="up down" ;;
                 esac
                 mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
@@ -62,6 +63,7 @@ _ipdc_edge() {
         "join") options="-h --help --json" operand="" ;;
         "leave") options="-h --help --yes --json" operand="" ;;
         "expel") options="-h --help --json" operand="NODE" ;;
+        "tf install") options="-h --help --again --json" operand="" ;;
         "doctor") options="-h --help --domain --json" operand="" ;;
         "demo") options="-h --help --dir --text --keep-running" operand="" ;;
         "lab up") options="-h --help --nodes --sandbox --timeout --dir --json" operand="" ;;

@@ -66,6 +66,11 @@ class Home:
         return os.path.join(self.state, "scratch")
 
     @property
+    def tensorflow(self) -> str:
+        """The virtual environment that `tf install` makes."""
+        return os.path.join(self.state, "tensorflow")
+
+    @property
     def ledger(self) -> str:
         """The SQLite file that holds the master's and the worker's truth."""
         return os.path.join(self.state, "ledger.db")

@@ -69,6 +69,7 @@ class Settings:
     keepalive: int
     stop_grace: int
     sandbox: str
+    tensorflow: str
     kubo_api: tuple[str, int]
 
     def bind(self, alone: bool) -> str:
@@ -197,6 +198,14 @@ def _sandbox(text: str) -> str:
     return text
 
 
+def _environment(text: str) -> str:
+    if text in ("auto", "no"):
+        return text
+    if not text.startswith("/") or ".." in text.split("/") or len(text) > 200:
+        raise ValueError(text)
+    return text.rstrip("/")
+
+
 def _runner_memory(text: str) -> int:
     found = size(text)
     if not 16 << 20 <= found <= 1 << 40:
@@ -256,6 +265,9 @@ TABLE = (
             "What holds the user's code. auto: systemd's units where they are, else bubblewrap where it works,\n"
             "else resource limits (rlimits), which hide nothing from the code: for jobs of people you trust.\n"
             "systemd, bubblewrap: the daemon does not start where that is not to be had."),
+    Setting("tensorflow", "auto", _environment, "auto, no, or the absolute directory of a virtual environment",
+            "The TensorFlow with which this node takes part in clusters.\n"
+            "auto: what `ipdc-edge tf install` made, else what Debian's Python finds; no: none."),
     Setting("kubo_api", "127.0.0.1:5001", _local_address, "127.0.0.1:port",
             "The RPC of an IPFS daemon (Kubo) on this machine, for `--to-kubo` of add and result.\n"
             "It asks for no password, so it is never on another machine."),

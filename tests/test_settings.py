@@ -80,6 +80,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
                 "keepalive": "2",
                 "stop_grace": "60",
                 "sandbox": "bubblewrap",
+                "tensorflow": "/srv/environment/",
                 "kubo_api": "127.0.0.1:5002",
             },
             ["a comment"],
@@ -102,6 +103,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         2,
         60,
         "bubblewrap",
+        "/srv/environment",
         ("127.0.0.1", 5002),
     )
 
@@ -124,6 +126,8 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         ("portals = a:1,b:1,c:1,d:1", "three different host:port"),
         ("portals = a:", "host:port"),
         ("portals = a b", "host:port"),
+        ("tensorflow = yes", "auto, no, or the absolute directory"),
+        ("tensorflow = /srv/../root/x", "the absolute directory"),
         ("slots = 0", "1 to 256, or auto"),
         ("slots = 2 # of four", "a comment stands on a line of its own"),
         ("runner_memory = 64X", "such as 24M"),

@@ -282,6 +282,8 @@ def _node(channel: str, f: Fields) -> Message:
         f.text("mqtt", 262, ADDRESS), f.text("gateway", 262, ADDRESS),
         f.text("version", 32, LINE), capabilities, f.number("slots", 1024), f.text("sandbox", 32, LINE), vitals,
         f.number("members"), f.text("architecture", 64, LINE) if "architecture" in f.value else "",
+        tuple(Fields({"u": u}, "unable").text("u", 256, LINE) for u in f.items("unable", 16))
+        if "unable" in f.value else (),
     ))
 
 

@@ -123,6 +123,7 @@ def details(node: Mapping[str, Any]) -> str:
         ("slots", str(node.get("slots"))),
         ("sandbox", f"{sandbox}: {WEAK}" if sandbox == "rlimits" else sandbox),
         ("can do", ", ".join(word for word in can if not word.startswith(LOCAL_INPUT))),
+        *(("cannot do", str(word)) for word in node.get("unable") or ()),
         ("local inputs", " ".join(directories)),
     ]
     return "\n".join(plain(line) for label, text in lines if text for line in _wrapped(label, text))

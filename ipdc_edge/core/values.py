@@ -69,6 +69,7 @@ class NodeRecord:
     vitals: Vitals
     members: int = 0  # version of the member list that it holds
     architecture: str = ""  # as drivers/vitals.py names it; "" from a node that does not say
+    unable: tuple[str, ...] = ()  # what could be asked of it and it cannot do, and why: "tensorflow: not installed"
 
 
 @dataclass(frozen=True, slots=True)

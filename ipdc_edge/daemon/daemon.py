@@ -38,6 +38,7 @@ from ..drivers.identity import Identity
 from ..drivers.ledger import Ledger, LedgerFull
 from ..drivers.mqtt import Mqtt
 from ..drivers.scratch import clear_leftovers
+from ..drivers.tensorflow import described, look
 from ..drivers.vitals import VitalsSampler, architecture
 from ..errors import IpdcError
 from ..home import Home
@@ -103,6 +104,7 @@ class Daemon:
         client = tls.client_context(identity)
         self.fetcher = Fetcher(self.store, client)
         self.vitals = VitalsSampler(home.state)
+        self.tensorflow = look(settings.tensorflow, home.tensorflow)
         self.architectures = architectures()
         self.sandbox = sandbox.choose(home, settings.sandbox, note)
         self.domain = Domain(identity, home, settings, self.store, self.fetcher, self.background, self.emit,
@@ -133,15 +135,24 @@ class Daemon:
         """What this node can do for others, by what is installed and what its owner allows."""
         network = self.settings.allow_network and self.sandbox.network
         can = [app.name for app in self.architectures.values() if network or not app.network]
-        return (*can, *([AUTHORITY] if self.domain.identity.has_authority else []),
+        return (*can, *described(self.tensorflow)[0], *([AUTHORITY] if self.domain.identity.has_authority else []),
                 *(LOCAL_INPUT + path for path in self.settings.local_inputs))
+
+    def unable(self) -> tuple[str, ...]:
+        """What this node could be asked for and cannot do, and why."""
+        return described(self.tensorflow)[1]
+
+    def look_at_packages(self) -> None:
+        """What is installed here for jobs, and what the settings say of it, may have changed: tell the others."""
+        self.tensorflow = look(self.settings.tensorflow, self.home.tensorflow)
+        self.ask(e.SettingsChanged(self.capabilities(), self.settings.slots, self.unable()))
 
     def _record(self) -> NodeRecord:
         """What this node says of itself at its start."""
         vitals = Vitals(0, 0, self.vitals.cpu_count, 1.0, 0.0, self.vitals.speed, 0)
         return NodeRecord(self.id, self.settings.name, "ready", self.whereabouts.mqtt, self.whereabouts.gateway,
                           __version__, self.capabilities(), self.settings.slots, self.sandbox.kind, vitals,
-                          architecture=architecture())
+                          architecture=architecture(), unable=self.unable())
 
     def leftovers(self) -> Leftovers:
         """What looks for what nobody needs here any more."""

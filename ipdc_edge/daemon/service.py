@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .daemon import Daemon
 
 TELL_EVERY = 5.0  # seconds between two looks at what STATUS should say
-LIVE = ("slots", "runner_memory", "store_quota", "local_inputs", "allow_network", "stop_grace")
+LIVE = ("slots", "runner_memory", "store_quota", "local_inputs", "allow_network", "stop_grace", "tensorflow")
 
 
 class Service:
@@ -114,7 +114,7 @@ class Service:
         daemon.tasks.slots, daemon.tasks.local = now.slots, LocalInputs(now.local_inputs)
         if now.store_quota != before.store_quota:
             daemon.store.quota = now.quota(daemon.home.state, daemon.store.stat()["bytes"])
-        daemon.ask(e.SettingsChanged(daemon.capabilities(), now.slots))
+        daemon.look_at_packages()
         told = f"changed: {', '.join(name for name in changed if name in LIVE) or 'nothing'}"
         if later:
             told += f"; not before a restart (systemctl restart ipdc-broker ipdc-edge): {', '.join(later)}"

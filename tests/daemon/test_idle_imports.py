@@ -49,7 +49,7 @@ OWN = {
     "drivers": "addresses architectures block_files block_index block_places block_reading block_rows blocks broker"
                " broker_client broker_files broker_log control durable fetcher flash gateway gateway_content"
                " gateway_door gateway_http identity lean_paho ledger mqtt mqtt_link prints provider refusals runner"
-               " runner_child sandbox scratch sessions sqlite_disk story tls vitals",
+               " runner_child sandbox scratch sessions sqlite_disk story tensorflow tls vitals",
 }
 
 
