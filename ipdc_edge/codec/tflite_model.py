@@ -1,15 +1,13 @@
 """What a .tflite file says of itself: the operators that it needs. Pure, and as careful as with any stranger's bytes.
 
-Owns the names of the operators and a reader of just that part of the file; weights are never looked at. Whatever the bytes
-say, it looks at no place outside them, and at no more than MOST_OPERATORS operators. Source: the FlatBuffers internals
-("flatbuffer_internals") and TensorFlow Lite's schema.fbs, version 3.
-"""
+Owns the names of the operators and a reader of just that part of the file; weights are never looked at. Whatever the
+bytes say, it looks at no place outside them, and at no more than MOST_OPERATORS operators. Source: the FlatBuffers
+internals ("flatbuffer_internals") and TensorFlow Lite's schema.fbs, version 3. """
 
 from __future__ import annotations
 
-import mmap
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..errors import IpdcError
 
@@ -52,8 +50,17 @@ class BadModel(IpdcError):
     """no TensorFlow Lite model that can be read: {reason}"""
 
 
+class Data(Protocol):
+    """Bytes, or a file that is mapped like them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: slice, /) -> bytes: ...
+
+
 class Operator(NamedTuple):
-    """A kind of operator that a model needs: BuiltinOperator and version; `custom` is the name of one that is CUSTOM."""
+    """A kind of operator that a model needs: BuiltinOperator and version; `custom` is the name of one that is
+    CUSTOM."""
 
     code: int
     version: int
@@ -65,7 +72,7 @@ class Operator(NamedTuple):
         return self.custom or f"{name} version {self.version}"
 
 
-def operators(data: bytes | memoryview | mmap.mmap) -> list[Operator]:
+def operators(data: Data) -> list[Operator]:
     """The kinds of operators of a model, each once, in its order. BadModel."""
     if len(data) < 16 or bytes(data[4:8]) != IDENTIFIER:
         raise BadModel(reason="a .tflite file has TFL3 as its bytes 5 to 8")
@@ -102,7 +109,7 @@ def _operator(file: _File, table: int) -> Operator:
 class _File:
     """Reads at places; BadModel for any that is outside."""
 
-    def __init__(self, data: bytes | memoryview | mmap.mmap) -> None:
+    def __init__(self, data: Data) -> None:
         self._data = data
 
     def number(self, form: str, place: int) -> int:

@@ -43,7 +43,7 @@ class Master:
         self.membership, self.timing = membership, timing
         self.life = Life(job, spec, now)
         self.tasks = Tasks(architecture.plan(spec))
-        self.participants = Participants(job, spec, membership, timing, now, engaged)
+        self.participants = Participants(job, spec, membership, timing, now, engaged, architecture.unfit)
         pace = Pace((task.task for task in self.tasks.states.values()), timing)
         self.leases = Leases(self.tasks, self.participants, pace, birth)
         self.parts = Parts(job, self.tasks, membership)

@@ -18,6 +18,7 @@ from random import SystemRandom
 from typing import TYPE_CHECKING
 
 from .. import __version__
+from ..apps.tflite.plan import TFLite
 from ..codec.messages import MessageCodec
 from ..core import events as e
 from ..core.admission import AUTHORITY
@@ -25,7 +26,7 @@ from ..core.master import FINAL
 from ..core.membership import CONNECTIONS
 from ..core.node import Node
 from ..core.values import NodeRecord, Vitals
-from ..drivers import sandbox, tls
+from ..drivers import sandbox, tflite_capability, tls
 from ..drivers.architectures import architectures, reserved
 from ..drivers.block_rows import outlives
 from ..drivers.blocks import BlockStore
@@ -105,6 +106,7 @@ class Daemon:
         self.fetcher = Fetcher(self.store, client)
         self.vitals = VitalsSampler(home.state)
         self.tensorflow = look(settings.tensorflow, home.tensorflow)
+        self.tflite = tflite_capability.look(home.venv)
         self.architectures = architectures()
         self.sandbox = sandbox.choose(home, settings.sandbox, note)
         self.domain = Domain(identity, home, settings, self.store, self.fetcher, self.background, self.emit,
@@ -134,17 +136,36 @@ class Daemon:
     def capabilities(self) -> tuple[str, ...]:
         """What this node can do for others, by what is installed and what its owner allows."""
         network = self.settings.allow_network and self.sandbox.network
-        can = [app.name for app in self.architectures.values() if network or not app.network]
-        return (*can, *described(self.tensorflow)[0], *([AUTHORITY] if self.domain.identity.has_authority else []),
+        can = [app.name for app in self.architectures.values()
+               if (network or not app.network) and (app.name != TFLite.name or not self.tflite.reason)]
+        packages = (*self.tflite.described()[0], *described(self.tensorflow)[0])
+        return (*can, *packages, *([AUTHORITY] if self.domain.identity.has_authority else []),
                 *(LOCAL_INPUT + path for path in self.settings.local_inputs))
 
     def unable(self) -> tuple[str, ...]:
         """What this node could be asked for and cannot do, and why."""
-        return described(self.tensorflow)[1]
+        return (*described(self.tensorflow)[1], *self.tflite.described()[1])
 
     def look_at_packages(self) -> None:
         """What is installed here for jobs, and what the settings say of it, may have changed: tell the others."""
         self.tensorflow = look(self.settings.tensorflow, self.home.tensorflow)
+        self.tflite = tflite_capability.look(self.home.venv)
+        self.background.start(self._prove())
+        self._tell_packages()
+
+    async def _prove(self) -> None:
+        """Whether the interpreter for inference works in a runner of this node; told when it is known."""
+        if self.tflite is not tflite_capability.UNKNOWN:
+            return
+        try:
+            found = await tflite_capability.prove(self.sandbox, self.home.venv)
+        except OSError as error:
+            found = tflite_capability.Found(str(error)[:200])
+        if self.tflite is tflite_capability.UNKNOWN:  # else somebody looked again meanwhile
+            self.tflite = found
+            self._tell_packages()
+
+    def _tell_packages(self) -> None:
         self.ask(e.SettingsChanged(self.capabilities(), self.settings.slots, self.unable()))
 
     def _record(self) -> NodeRecord:
@@ -370,7 +391,7 @@ class Daemon:
         self.background.start(self.domain.changed())  # by a command that found no daemon yet and told nobody
         self.mqtt.start()
         membership = self.node.membership
-        for work in (self._sample(), self.whereabouts.look(membership, self.mqtt.reconnect),
+        for work in (self._sample(), self._prove(), self.whereabouts.look(membership, self.mqtt.reconnect),
                      self.whereabouts.guess(membership, self.mqtt.context)):
             self.background.start(work)
         if self.domain.identity.restored:

@@ -17,10 +17,11 @@ from ..codec.cid import raw_cid
 from ..codec.compression import LONGEST, compression_of
 from ..core.architecture import BadSpec, spec_of
 from ..core.events import JobSubmitted, Save
-from ..core.placement import rank
+from ..core.placement import incapable, rank
 from ..core.values import JobSpec, NodeRecord
 from ..drivers.fetcher import BlockUnavailable
 from ..drivers.provider import Provider
+from ..drivers.tflite_capability import PROVING
 from ..errors import BadRequest, IpdcError, NotPlaced
 from .local_inputs import LOCAL_INPUT, opens
 from .tasks import MOST_JSON
@@ -42,14 +43,15 @@ class Submissions:
         self.daemon = daemon
 
     async def submit(self, wanted: object, owner: str) -> dict[str, object]:
-        """{"id": that of the job of this description, durable by now, "compressed": the inputs without a name that
-        are}. `owner` is whose the content is that waits for it; in the end it is the job's, or released. BadRequest,
-        BadSpec, ContentNowhere, NotPlaced."""
+        """{"id": that of the job of this description, durable by now, "compressed": the inputs without a name that are,
+        "left_out": which nodes cannot do it, and why}. `owner` is whose the content is that waits for it; in the end it
+        is the job's, or released. BadRequest, BadSpec, ContentNowhere, NotPlaced."""
         daemon = self.daemon
         try:
             if not isinstance(wanted, dict):
                 raise BadRequest(reason="submit without a job's description")
             spec, compressed = await self._stored_spec(wanted, owner)
+            left_out = await self._able(spec)
             effects = daemon.ask(JobSubmitted(time.strftime("%Y%m%d-%H%M%S", time.gmtime(daemon.now())), spec))
         except BaseException:
             daemon.store.release(owner)
@@ -57,18 +59,20 @@ class Submissions:
         job = next(effect.key for effect in effects if isinstance(effect, Save) and effect.kind == "job")
         daemon.store.transfer(owner, job)
         await daemon.durable()
-        return {"id": job, "compressed": compressed}
+        return {"id": job, "compressed": compressed, "left_out": left_out}
 
     async def _stored_spec(self, wanted: dict[str, Any], owner: str) -> tuple[JobSpec, list[str]]:
         """The job's description, completed, checked, and kept as content; and which CIDs are found to be compressed."""
         daemon = self.daemon
-        body = {"version": 1, "memory": daemon.settings.runner_memory, **wanted}
+        architecture = daemon.architectures.get(str(wanted.get("app")))
+        least = architecture.memory if architecture is not None else 0
+        body = {"version": 1, "memory": max(daemon.settings.runner_memory, least), **wanted}
         inputs = body.get("inputs")
         listed = inputs if isinstance(inputs, list) else []
         bare = [item for item in listed if isinstance(item, dict) and item.get("size") is None]
         for item in bare:
             providers = await self._locate(item)
-            if getattr(daemon.architectures.get(str(body.get("app"))), "decompresses", False):
+            if architecture is not None and architecture.decompresses:
                 await self._look_into(item, providers)
         if body.get("local"):
             self._choose_nodes(body, await self._records())
@@ -80,6 +84,27 @@ class Submissions:
         bundle_items(body)
         daemon.store.put(spec.cid, block, owner, durable=True)
         return spec, [str(item["cid"]) for item in bare if item.get("compression")]
+
+    async def _able(self, spec: JobSpec) -> list[str]:
+        """Of a kind of job that nodes find out about whether they can do it: those that cannot do this one, with their
+        reasons. NotPlaced where none can; what is only busy now can."""
+        architecture = self.daemon.architectures.get(spec.app)
+        if architecture is None or not architecture.proven:
+            return []
+        architecture.check(spec)
+        told, able, waiting = [], [], False
+        for record in await self._records():
+            cannot = incapable(record, spec.app)
+            reasons = (cannot,) if cannot else architecture.unfit(spec, record)
+            waiting = waiting or PROVING in record.unable
+            if reasons:
+                told.append(f"{record.name}: {'; '.join(reasons)}")
+            else:
+                able.append(record.name)
+        if not able and not waiting:
+            raise NotPlaced(reason=f"none of the {len(told)} nodes here can do it:"
+                            + "".join(f"\n  {line}" for line in told))
+        return [*told, f"{', '.join(able)} can"] if told and able else told
 
     async def _locate(self, item: dict[str, Any]) -> list[Provider]:
         """Completes an input that is named by its CID alone: its size, and who has it if this node has not."""

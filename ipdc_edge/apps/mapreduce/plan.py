@@ -10,7 +10,6 @@ reduce is map-only: its maps write the parts. With `local`, each of the job's no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from ...core.architecture import Architecture, BadSpec
@@ -113,8 +112,8 @@ class MapReduce(Architecture):
             maps = [
                 Task(_map(n), MAPS, do_map, report, n, final, sum(end - start for _, start, end in ranges),
                      {"ranges": ranges})
-                for n, ranges in enumerate(cut(spec.body["inputs"], self._split_size(spec), partial(self.whole, spec),
-                                              together))
+                for n, ranges in enumerate(cut(spec.body["inputs"], self._split_size(spec),
+                                               lambda item: self.whole(spec, item), together))
             ]
         reduces = []
         for stage in range(1, stages + 1):

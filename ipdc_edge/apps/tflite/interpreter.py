@@ -1,9 +1,8 @@
 """Which TFLite interpreter there is, and a model in it.
 
-Owns the order of choice (LiteRT, else tflite-runtime, else TensorFlow's own), the proof that one works, and how values get
-into a model's tensors and out of them. Lives in runners only: these libraries take tens of megabytes. One thread, no
-delegate but the one for the processor that comes with the library.
-"""
+Owns the order of choice (LiteRT, else tflite-runtime, else TensorFlow's own), the proof that one works, and how values
+get into a model's tensors and out of them. Lives in runners only: these libraries take tens of megabytes. One thread,
+no delegate but the one for the processor that comes with the library. """
 
 from __future__ import annotations
 
@@ -182,7 +181,8 @@ class Model:
             if set(given) != set(names):
                 self._wrong(str(list(map(str, given)))[:200], "Name each input once.")
             return [given[name] for name in names]
-        if len(names) == 1 and not (isinstance(given, (list, tuple)) and len(given) == 1 and hasattr(given[0], "shape")):
+        listed = isinstance(given, (list, tuple)) and len(given) == 1 and hasattr(given[0], "shape")
+        if len(names) == 1 and not listed:
             return [given]
         if not isinstance(given, (list, tuple)) or len(given) != len(names):
             self._wrong(f"{type(given).__name__} of {len(given) if hasattr(given, '__len__') else 1}",

@@ -1,7 +1,7 @@
 """How inference becomes tasks, and which nodes can do it. Pure; the core calls it.
 
-Owns what a description says beside Map-Reduce's, and what of a node's record speaks against it. A model is the `map` of the
-job's first step, so splits, stages and results are Map-Reduce's:
+Owns what a description says beside Map-Reduce's, and what of a node's record speaks against it. A model is the `map` of
+the job's first step, so splits, stages and results are Map-Reduce's:
 
     "options": {"steps": [{"map": "m.tflite", "pre"?: "Pre.py", "post"?: "Post.py", "reduce"?, ...}, ...],
                 "operators": [[code, version] | [code, version, name], ...], "images"?: true, "input_format"?, ...}
@@ -39,6 +39,7 @@ class TFLite(MapReduce):
     reports: tuple[str, ...] = ("inferred", "get-inferred")
     memory = 48 << 20
     mapped = 80 << 20
+    proven = True
 
     def check_description(self, spec: JobSpec) -> None:
         """BadSpec unless every field is as it must be."""
@@ -62,8 +63,8 @@ class TFLite(MapReduce):
         return format_of(item["name"], spec.body["options"].get("input_format", AUTO)) != "csv"
 
     def unfit(self, spec: JobSpec, record: NodeRecord) -> tuple[str, ...]:
-        """What of a node's record speaks against it: operators that its interpreter does not know, no Pillow for images,
-        too little memory for the interpreter."""
+        """What of a node's record speaks against it: operators that its interpreter does not know, no Pillow for
+        images, too little memory for the interpreter."""
         told = word_of(record.capabilities, INTERPRETER)
         if not told:
             return ()
@@ -106,8 +107,8 @@ def _operator(item: Any) -> Operator:
 
 
 def unknown(operators: Iterable[Operator], known: str) -> list[str]:
-    """Those that an interpreter does not know, in words. known: as in a record; custom operators are known to none of those
-    that Python has, but for the ones of TensorFlow Lite itself."""
+    """Those that an interpreter does not know, in words. known: as in a record; custom operators are known to none of
+    those that Python has, but for the ones of TensorFlow Lite itself."""
     found = []
     for operator in operators:
         if operator.custom:

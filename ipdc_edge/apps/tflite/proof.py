@@ -1,8 +1,7 @@
 """The proof that TFLite works on this node: a task that is run in a runner like those of jobs, at the node's start.
 
-Owns what is asked: an interpreter has built a model and run it, with which operators it knows, and whether images can be
-read. What it finds is JSON in the task's output; drivers/tflite_capability.py reads it.
-"""
+Owns what is asked: an interpreter has built a model and run it, with which operators it knows, and whether images can
+be read. What it finds is JSON in the task's output; drivers/tflite_capability.py reads it. """
 
 from __future__ import annotations
 
@@ -55,8 +54,8 @@ class Proof:
 
 
 def operators(found: Found) -> str:
-    """The highest version of each BuiltinOperator that it knows, a digit each: an interpreter resolves all operators of a
-    model before it looks at anything else, and says no to those that it does not know."""
+    """The highest version of each BuiltinOperator that it knows, a digit each: an interpreter resolves all operators of
+    a model before it looks at anything else, and says no to those that it does not know."""
     with quiet():
         digits = [DIGITS[_highest(found, code)] for code in range(MOST_CODE)]
     return "".join(digits).rstrip("0")

@@ -1,8 +1,7 @@
 """Inputs of inference as records, decoded one by one.
 
-Owns what becomes of a file's bytes, and the words for what cannot be decoded. Lines and splits are Map-Reduce's: a CSV file
-is cut like any text, everything else is one record a file and held in memory while it is worked on.
-"""
+Owns what becomes of a file's bytes, and the words for what cannot be decoded. Lines and splits are Map-Reduce's: a CSV
+file is cut like any text, everything else is one record a file and held in memory while it is worked on. """
 
 from __future__ import annotations
 
@@ -27,8 +26,8 @@ class Undecodable(InputUnreadable):
 
 
 class NoPillow(IpdcError):
-    """{input} is an image, and Pillow, which decodes those, {reason} on this node: `sudo apt install python3-pil`, or with
-    pip into /var/lib/ipdc/venv"""
+    """{input} is an image, and Pillow, which decodes those, {reason} on this node: `sudo apt install python3-pil`, or
+    with pip into /var/lib/ipdc/venv"""
 
 
 class File:
@@ -126,6 +125,6 @@ class InferenceSource(CsvSource):
             array = numpy.asarray(image)
         except MemoryError:
             raise
-        except Exception as error:  # Pillow has no family of errors: OSError, SyntaxError, ValueError, struct.error, ...
+        except Exception as error:  # Pillow has no family of errors: OSError, SyntaxError, ValueError, ...
             raise self._undecodable("PNG or JPEG image", error) from None
         return array[:, :, None] if array.ndim == 2 else array

@@ -1,15 +1,15 @@
 """Inference, as the runner does it: a model is the map of a Map-Reduce job's first step.
 
-Owns what happens between an input and the pairs that go on: Pre.py, the model, Post.py, and what stands for them where there
-are none. Reading, sorting, reducing, writing, and what is told of errors are Map-Reduce's (apps/mapreduce/task.py). The
-runner knows this module by `load` and `make_task`; a runner loads the model once, for all tasks that it does.
+Owns what happens between an input and the pairs that go on: Pre.py, the model, Post.py, and what stands for them where
+there are none. Reading, sorting, reducing, writing, and what is told of errors are Map-Reduce's
+(apps/mapreduce/task.py). The runner knows this module by `load` and `make_task`; a runner loads the model once, for all
+tasks that it does.
 
     pre(name, data)        yields the tensors of one inference, as often as it likes
     post(name, outputs)    yields pairs (key, value)
 
-`name` is the input's, or (name, place) where one file gives several: the byte offset of a CSV row, the number of an array's
-row or of what Pre.py yields. See formats.py for `data`, interpreter.py for `outputs`.
-"""
+`name` is the input's, or (name, place) where one file gives several: the byte offset of a CSV row, the number of an
+array's row or of what Pre.py yields. See formats.py for `data`, interpreter.py for `outputs`. """
 
 from __future__ import annotations
 
@@ -167,8 +167,8 @@ def _raw(tensor: Tensor, data: bytes) -> Iterator[object]:
 
 
 def _picture(tensor: Tensor, data: Any) -> object:
-    """An image: made as large as the input, with its channels; 0 to 255 are 0.0 to 1.0, which a quantized input has in its
-    own way. An input of plain bytes gets them as they are."""
+    """An image: made as large as the input, with its channels; 0 to 255 are 0.0 to 1.0, which a quantized input has in
+    its own way. An input of plain bytes gets them as they are."""
     import numpy
     from PIL import Image
 

@@ -1,9 +1,8 @@
-"""Models of a few hundred bytes, made byte by byte: what an interpreter is proven with, and asked with which operators it
-knows.
+"""Models of a few hundred bytes, made byte by byte: what an interpreter is proven with, and asked with which operators
+it knows.
 
-Owns just enough of a FlatBuffer writer for that. Source: the FlatBuffers internals ("flatbuffer_internals") and TensorFlow
-Lite's schema.fbs, version 3, whose field numbers stand here.
-"""
+Owns just enough of a FlatBuffer writer for that. Source: the FlatBuffers internals ("flatbuffer_internals") and
+TensorFlow Lite's schema.fbs, version 3, whose field numbers stand here. """
 
 from __future__ import annotations
 
