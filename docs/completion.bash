@@ -36,7 +36,7 @@ _ipdc_edge() {
             ;;
     esac
     case $command in
-        "submit") options="-h --help --mapper --reducer --combiner --step --file --args --input-format --output-format --sort-values --partition --skip-bad --sort-budget --output-limit --input --input-local -k --memory --priority --timeout --no-queue --app --wait --no-wait --id-only --json" operand="FILE" ;;
+        "submit") options="-h --help --mapper --reducer --combiner --step --file --args --input-format --output-format --sort-values --partition --skip-bad --sort-budget --output-limit --model --pre --post --input --input-local -k --memory --priority --timeout --no-queue --app --wait --no-wait --id-only --json" operand="FILE" ;;
         "status") options="-h --help --json" operand="ID" ;;
         "jobs") options="-h --help --json" operand="" ;;
         "nodes") options="-h --help -l --long --json" operand="NODE" ;;
@@ -78,12 +78,15 @@ _ipdc_edge() {
         "submit --step") kind="FILE" ;;
         "submit --file") kind="FILE" ;;
         "submit --args") kind="" ;;
-        "submit --input-format") kind="words lines json csv whole-file" ;;
+        "submit --input-format") kind="words lines json csv whole-file auto image npy raw" ;;
         "submit --output-format") kind="words text json raw" ;;
         "submit --partition") kind="FILE" ;;
         "submit --skip-bad") kind="" ;;
         "submit --sort-budget") kind="" ;;
         "submit --output-limit") kind="" ;;
+        "submit --model") kind="FILE" ;;
+        "submit --pre") kind="FILE" ;;
+        "submit --post") kind="FILE" ;;
         "submit --input") kind="FILE" ;;
         "submit --input-local") kind="" ;;
         "submit -k") kind="" ;;

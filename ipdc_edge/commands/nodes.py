@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ipdc_edge.apps.tflite.plan import OPERATORS
 from ipdc_edge.commands.client import call
 from ipdc_edge.commands.display import WIDTH, plain, print_json, size, table
 from ipdc_edge.errors import IpdcError
@@ -122,7 +123,7 @@ def details(node: Mapping[str, Any]) -> str:
         ("power", "; ".join(troubles_of({**node, "temperature": None})) or "no trouble is told"),
         ("slots", str(node.get("slots"))),
         ("sandbox", f"{sandbox}: {WEAK}" if sandbox == "rlimits" else sandbox),
-        ("can do", ", ".join(word for word in can if not word.startswith(LOCAL_INPUT))),
+        ("can do", ", ".join(word for word in can if not word.startswith((LOCAL_INPUT, OPERATORS)))),
         *(("cannot do", str(word)) for word in node.get("unable") or ()),
         ("local inputs", " ".join(directories)),
     ]

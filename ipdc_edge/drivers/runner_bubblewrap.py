@@ -57,10 +57,10 @@ class RunnerBubblewrap(RunnerProcess):
     kind = "bubblewrap"
 
     def __init__(
-        self, scratch: str, network: bool = False, spill_files: int = 2, file_size: int = 1 << 30, venv: str = VENV
+        self, scratch: str, network: bool = False, spill_files: int = 2, file_size: int = 1 << 30, venv: str = ""
     ) -> None:
         """network: whether it has this machine's network, loopback too, instead of none."""
-        super().__init__(scratch, spill_files, file_size, venv)
+        super().__init__(scratch, spill_files, file_size, venv or VENV)
         self._network = network
         self._filter = self._told = self._info = -1  # pipes: the filter, what bubblewrap tells, and its end of that
         self._first = -1  # a pidfd of the first process of the sandbox, with which all others end
@@ -144,10 +144,11 @@ class RunnerBubblewrap(RunnerProcess):
 
 
 def sandboxed(
-    program: list[str], filter_end: int, network: bool, more: tuple[str, ...] = (), venv: str = VENV
+    program: list[str], filter_end: int, network: bool, more: tuple[str, ...] = (), venv: str = ""
 ) -> list[str]:
     """The command that runs a program in the sandbox. filter_end: a descriptor to read the filter from; more: further
-    options for bwrap; venv: what is to be seen there as VENV."""
+    options for bwrap; venv: what is to be seen there as VENV, unless that
+    itself is."""
     root = _may_be_nobody()
     place = "size=4M,nr_inodes=1k,mode=700,noexec,nosuid,nodev"
     given = _directories()
@@ -172,7 +173,7 @@ def sandboxed(
             command += ["--ro-bind", path, path]
     for name in ETC + (ETC_OF_NETWORK if network else ()):
         command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    command += ["--ro-bind-try", venv, VENV]
+    command += ["--ro-bind-try", venv or VENV, VENV]
     for number, there in enumerate(given.values()):
         command += ["--ro-bind", f"/run/{number}", there]
     command += ["--proc", "/proc"]

@@ -52,6 +52,13 @@ def find() -> Found:
     """The first that works: it has built a small model and run it. NoInterpreter with what is wrong with each."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    try:
+        import numpy  # noqa: F401  (not in silence: its linear algebra ends the process where memory is too small)
+    except ModuleNotFoundError:
+        reason = "numpy is missing, which all of them need: `sudo apt install python3-numpy`"
+        raise NoInterpreter(reason=reason) from None
+    except Exception as error:
+        raise NoInterpreter(reason=f"numpy, which all of them need, cannot be imported: {_words(error)}") from None
     reasons = []
     for package, module, versioned in CANDIDATES:
         try:

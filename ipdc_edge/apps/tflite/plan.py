@@ -37,8 +37,8 @@ class TFLite(MapReduce):
     module = "ipdc_edge.apps.tflite.task"
     commands: tuple[str, ...] = ("do-infer", "do-summarise")
     reports: tuple[str, ...] = ("inferred", "get-inferred")
-    memory = 48 << 20
-    mapped = 80 << 20
+    memory = 48 << 20  # LiteRT and numpy take 30 of them (benchmarks/RESULTS.md)
+    mapped = 48 << 20  # numpy's linear algebra maps 32 MB at its start
     proven = True
 
     def check_description(self, spec: JobSpec) -> None:

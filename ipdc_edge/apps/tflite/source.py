@@ -112,7 +112,7 @@ class InferenceSource(CsvSource):
         import numpy
 
         try:
-            from PIL import Image
+            from PIL import Image, UnidentifiedImageError
         except ImportError as error:
             reason = "is missing" if isinstance(error, ModuleNotFoundError) else f"cannot be imported ({error})"
             raise NoPillow(input=self.name, reason=reason) from None
@@ -123,6 +123,8 @@ class InferenceSource(CsvSource):
             if image.mode not in ("L", "RGB"):
                 image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
             array = numpy.asarray(image)
+        except UnidentifiedImageError:  # its own words name an object in memory
+            raise self._undecodable("PNG or JPEG image", "it does not begin as one") from None
         except MemoryError:
             raise
         except Exception as error:  # Pillow has no family of errors: OSError, SyntaxError, ValueError, ...
