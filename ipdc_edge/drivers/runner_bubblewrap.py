@@ -152,6 +152,8 @@ def sandboxed(
     root = _may_be_nobody()
     place = "size=4M,nr_inodes=1k,mode=700,noexec,nosuid,nodev"
     given = _directories()
+    if os.path.isdir(venv or VENV):
+        given[venv or VENV] = VENV
     command = [SETPRIV, "--pdeathsig", "KILL", "--no-new-privs", "--", UNSHARE, "--mount"]
     if root:
         place += f",uid={NOBODY},gid={NOBODY}"
@@ -173,7 +175,6 @@ def sandboxed(
             command += ["--ro-bind", path, path]
     for name in ETC + (ETC_OF_NETWORK if network else ()):
         command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    command += ["--ro-bind-try", venv or VENV, VENV]
     for number, there in enumerate(given.values()):
         command += ["--ro-bind", f"/run/{number}", there]
     command += ["--proc", "/proc"]

@@ -7,8 +7,10 @@ Owns the models that TensorFlow makes for these tests, once in a session.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import json
+import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterable
@@ -30,6 +32,7 @@ PIECE = 1 << 20
 def models() -> Path:
     """The directory of models.py, made by the real TensorFlow."""
     directory = Path(tempfile.mkdtemp(prefix="ipdc-models-"))
+    atexit.register(shutil.rmtree, directory)
     subprocess.run([installed.python(), "-m", "tests.tensorflow.models", str(directory)], cwd=ROOT, check=True,
                    capture_output=True, timeout=600)
     return directory
