@@ -255,7 +255,10 @@ def _fields(message: Message) -> tuple[str, dict[str, object], tuple[tuple[str, 
         held = [[h.task, h.attempt, h.bytes_done, *([h.status] if h.status else [])] for h in message.held]
         return "renew", {"job": message.job, "held": held}, blocks
     if isinstance(message, Present):
-        return "node", asdict(message.record), blocks
+        record = asdict(message.record)
+        if not record["unable"]:
+            del record["unable"]  # a few bytes less for every node that has all
+        return "node", record, blocks
     return _CHANNELS[type(message)], asdict(message), blocks
 
 

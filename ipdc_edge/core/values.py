@@ -8,7 +8,7 @@ text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 Json = Mapping[str, Any]  # a JSON object as it came; only its owner looks inside
@@ -69,7 +69,8 @@ class NodeRecord:
     vitals: Vitals
     members: int = 0  # version of the member list that it holds
     architecture: str = ""  # as drivers/vitals.py names it; "" from a node that does not say
-    unable: tuple[str, ...] = ()  # what could be asked of it and it cannot do, and why: "tensorflow: not installed"
+    # What could be asked of it and it cannot do, and why: "tensorflow: not installed". For people, so in no trace.
+    unable: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
