@@ -43,6 +43,19 @@ def litert_venv() -> Path:
     return _made("litert", [[LITERT, NUMPY, PILLOW]])
 
 
+def litert_packages(version: str) -> Path:
+    """The site-packages of LiteRT and numpy for another Python of this machine's kind, such as "3.13" of Debian 13."""
+    directory = cache() / f"litert-packages-{version}"
+    with open(cache() / f"litert-packages-{version}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (directory / "installed").exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            _run([str(litert_venv() / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--target",
+                  str(directory), "--python-version", version, "--only-binary=:all:", LITERT, NUMPY, PILLOW])
+            (directory / "installed").touch()
+    return directory
+
+
 def tflite_runtime_venv() -> Path:
     """tflite-runtime with a numpy that it works with, as a board of 32 bits has it. CannotInstall where this Python has
     no wheel of it (Debian 13)."""
