@@ -163,6 +163,7 @@ class Daemon:
             found = tflite_capability.Found(str(error)[:200])
         if self.tflite is tflite_capability.UNKNOWN:  # else somebody looked again meanwhile
             self.tflite = found
+            note(f"inference: {found.reason or f'{found.interpreter} {found.version} works'}")
             self._tell_packages()
 
     def _tell_packages(self) -> None:

@@ -142,8 +142,10 @@ class Submissions:
         """The nodes whose own files a job maps: the best of those that open any."""
         spec = spec_of("", body)
         local = body["local"]
+        architecture = self.daemon.architectures.get(spec.app)
+        unfit = architecture.unfit if architecture is not None else None
         pattern = str(local.get("pattern")) if isinstance(local, dict) else ""
-        verdicts = rank([r for r in records if opens(r.capabilities, pattern)], spec, "", "")
+        verdicts = rank([r for r in records if opens(r.capabilities, pattern)], spec, "", "", unfit=unfit)
         body["nodes"] = [verdict.node for verdict in verdicts if verdict.suitable][: spec.workers]
         body["workers"] = max(1, len(body["nodes"]))
         if not body["nodes"]:

@@ -25,6 +25,7 @@ PROVED_WITHIN = 120.0  # seconds; a small board takes a few, more with TensorFlo
 MOST_REASON = 230  # characters; a record's word has 256
 NAME, VERSION = re.compile(r"[a-z_]{1,30}"), re.compile(r"[\w.+-]{1,40}", re.ASCII)
 DIGITS = re.compile(r"[0-9a-z]{1,230}")
+BITS = 64 if sys.maxsize > 1 << 32 else 32  # of this Python; a 64-bit kernel may be below it
 PROVING = "tflite: its interpreter is being tried"
 
 
@@ -65,16 +66,19 @@ def look(venv: str) -> Found:
     return UNKNOWN if installed(venv) else Found(absent(venv))
 
 
-def absent(venv: str, machine: str = "", version: tuple[int, int] = sys.version_info[:2]) -> str:
+def absent(
+    venv: str, machine: str = "", version: tuple[int, int] = sys.version_info[:2], bits: int = BITS
+) -> str:
     """Why there is no interpreter, and the way to one where there is any. Wheels as the package index has them."""
     machine = machine or os.uname().machine
     python = "{}.{}".format(*version)
-    wide = machine in ("x86_64", "aarch64") and sys.maxsize > 1 << 32
-    if wide:
-        return f"no interpreter is installed: `{venv}/bin/pip install ai-edge-litert` does it"
-    if machine in ("armv7l", "aarch64", "armv6l") and version < (3, 12):
-        return f"no interpreter is installed: `{venv}/bin/pip install tflite-runtime` does it"
-    return f"there is no interpreter for Python {python} on {machine} (tflite-runtime ends with Python 3.11)"
+    make = "" if os.path.isdir(venv) else f"python3 -m venv --system-site-packages {venv} && "
+    if machine in ("x86_64", "aarch64") and bits == 64:
+        return f"no interpreter is installed: `{make}{venv}/bin/pip install ai-edge-litert` does it"
+    if machine in ("armv7l", "aarch64") and version < (3, 12):
+        return f"no interpreter is installed: `{make}{venv}/bin/pip install tflite-runtime` does it"
+    return (f"there is no interpreter for Python {python} on {machine} with {bits} bits: tflite-runtime has wheels up "
+            "to Python 3.11, for x86_64, aarch64 and armv7l")
 
 
 async def prove(sandbox: Sandbox, venv: str) -> Found:

@@ -35,17 +35,21 @@ def test_what_is_installed_is_seen_in_the_order_of_choice(tmp_path: Path) -> Non
     assert capability.UNKNOWN.described() == ((), (capability.PROVING,))
 
 
-@pytest.mark.parametrize("machine, version, wanted", [
-    ("x86_64", (3, 11), "pip install ai-edge-litert"),
-    ("aarch64", (3, 13), "pip install ai-edge-litert"),
-    ("armv7l", (3, 11), "pip install tflite-runtime"),
-    ("armv7l", (3, 13), "there is no interpreter for Python 3.13 on armv7l"),
-    ("riscv64", (3, 11), "there is no interpreter for Python 3.11 on riscv64"),
+@pytest.mark.parametrize("machine, version, bits, wanted", [
+    ("x86_64", (3, 11), 64, "pip install ai-edge-litert"),
+    ("aarch64", (3, 13), 64, "pip install ai-edge-litert"),
+    ("armv7l", (3, 11), 32, "pip install tflite-runtime"),
+    ("aarch64", (3, 11), 32, "pip install tflite-runtime"),
+    ("armv7l", (3, 13), 32, "there is no interpreter for Python 3.13 on armv7l with 32 bits"),
+    ("aarch64", (3, 13), 32, "there is no interpreter for Python 3.13 on aarch64 with 32 bits"),
+    ("riscv64", (3, 11), 64, "there is no interpreter for Python 3.11 on riscv64"),
 ])
 def test_a_node_without_one_says_the_way_to_one_or_that_there_is_none(
-    machine: str, version: tuple[int, int], wanted: str
+    machine: str, version: tuple[int, int], bits: int, wanted: str
 ) -> None:
-    assert wanted in capability.absent("/var/lib/ipdc/venv", machine, version)
+    told = capability.absent("/nowhere/venv", machine, version, bits)
+    assert wanted in told and len(told) < capability.MOST_REASON
+    assert ("install" in told) == ("python3 -m venv --system-site-packages /nowhere/venv &&" in told)
 
 
 def test_the_record_names_it_within_what_a_record_may_say() -> None:

@@ -68,7 +68,9 @@ class TFLite(MapReduce):
         told = word_of(record.capabilities, INTERPRETER)
         if not told:
             return ()
-        options, reasons = spec.body["options"], []
+        options, reasons = spec.body.get("options"), []
+        if not isinstance(options, dict):
+            raise BadSpec(reason="'options' must be an object")
         if lacking := unknown(operators_of(options), word_of(record.capabilities, OPERATORS)):
             named = ", ".join(lacking[:MOST_NAMED]) + (f" and {len(lacking) - MOST_NAMED} more"
                                                        if len(lacking) > MOST_NAMED else "")

@@ -40,6 +40,7 @@ class File:
 class InferenceSource(CsvSource):
     """All inputs of a task. Keys are the names of files; (name, byte offset) of rows."""
 
+    skips_blank = True
     wanted = AUTO  # a subclass says what the job says
 
     def chunks(self) -> Iterator[tuple[Iterator[Any], Iterator[Any]]]:
