@@ -13,7 +13,10 @@ from ipdc_edge.drivers.tflite_capability import PACKAGES
 from tests.lab.conftest import Lab
 
 
-@pytest.mark.skipif(any(map(importlib.util.find_spec, PACKAGES)), reason="does not apply: this Python has an interpreter")
+INSTALLED = any(map(importlib.util.find_spec, PACKAGES))
+
+
+@pytest.mark.skipif(INSTALLED, reason="does not apply: this Python has an interpreter")
 def test_a_model_that_no_node_can_run_is_exit_code_4_with_each_nodes_reason(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "m.tflite").write_bytes(tiny.model(tiny.RELU))
     (tmp_path / "rows.csv").write_text("1,2,3,4\n")
