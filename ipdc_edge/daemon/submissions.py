@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .daemon import Daemon
 
 MOST_PROVIDERS = 16  # peers asked for content that is not here
+MOST_REASONS, MOST_NAMES = 20, 8  # told of the nodes that cannot do a job
 
 
 class ContentNowhere(IpdcError):
@@ -92,19 +93,19 @@ class Submissions:
         if architecture is None or not architecture.proven:
             return []
         architecture.check(spec)
-        told, able, waiting = [], [], False
-        for record in await self._records():
+        records = await self._records()
+        able: list[str] = []
+        against: dict[str, list[str]] = {}  # what several lack is said once
+        for record in records:
             cannot = incapable(record, spec.app)
             reasons = (cannot,) if cannot else architecture.unfit(spec, record)
-            waiting = waiting or PROVING in record.unable
-            if reasons:
-                told.append(f"{record.name}: {'; '.join(reasons)}")
-            else:
-                able.append(record.name)
-        if not able and not waiting:
-            raise NotPlaced(reason=f"none of the {len(told)} nodes here can do it:"
+            (against.setdefault("; ".join(reasons), []) if reasons else able).append(record.name)
+        told = [f"{_several(names)}: {reason}" for reason, names in against.items()]
+        told[MOST_REASONS:] = [f"and {len(told) - MOST_REASONS} more reasons"] if len(told) > MOST_REASONS else []
+        if not able and not any(PROVING in record.unable for record in records):
+            raise NotPlaced(reason=f"none of the {len(records)} nodes here can do it:"
                             + "".join(f"\n  {line}" for line in told))
-        return [*told, f"{', '.join(able)} can"] if told and able else told
+        return [*told, f"{_several(able)} can"] if told and able else told
 
     async def _locate(self, item: dict[str, Any]) -> list[Provider]:
         """Completes an input that is named by its CID alone: its size, and who has it if this node has not."""
@@ -158,3 +159,8 @@ class Submissions:
             if any(opens(record.capabilities, files) for record in records):
                 told.append(f"It means files, not directories: --input-local '{files}'")
             raise NotPlaced(reason=f"no node opens {pattern} to jobs:" + "".join(f"\n  {line}" for line in told))
+
+
+def _several(names: list[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")

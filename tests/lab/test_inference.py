@@ -12,7 +12,6 @@ from ipdc_edge.apps.tflite import tiny
 from ipdc_edge.drivers.tflite_capability import PACKAGES
 from tests.lab.conftest import Lab
 
-
 INSTALLED = any(map(importlib.util.find_spec, PACKAGES))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import subprocess
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,47 @@ def test_the_real_operators_of_a_dynamic_range_model_are_more_than_tflite_runtim
     assert [9, 12] in inference.operators("dynamic.tflite"), "FULLY_CONNECTED version 12"
     assert [9, 1] in inference.operators("float32.tflite")
     assert [32, 1, "FlexSinh"] in inference.operators("flex.tflite")
+
+
+def test_images_of_every_kind_are_bytes_of_one_or_three_channels(litert: Path) -> None:
+    post = "def post(name, outputs):\n    yield name, 1\n"
+    pre = """
+def pre(name, data):
+    print(name, data.dtype, *data.shape, data[0, 0].tolist())
+    yield [0.0] * 4
+"""
+    job = Inference(litert, RELU, code={"Pre.py": pre, "Post.py": post})
+    kinds = {"L": 7, "RGB": (1, 2, 3), "RGBA": (1, 2, 3, 4), "LA": (7, 9), "1": 1, "P": 0}
+    files = {f"{mode}.png": picture(mode, color) for mode, color in kinds.items()}
+    files["c.jpg"] = picture("CMYK", (0, 0, 0, 0), "JPEG")
+    job.run(files)
+    assert job.printed.decode().splitlines() == [
+        "L.png uint8 2 3 1 [7]", "RGB.png uint8 2 3 3 [1, 2, 3]", "RGBA.png uint8 2 3 3 [1, 2, 3]",
+        "LA.png uint8 2 3 1 [7]", "1.png uint8 2 3 1 [255]", "P.png uint8 2 3 3 [0, 0, 0]",
+        "c.jpg uint8 2 3 3 [255, 255, 255]"]
+    with pytest.raises(TaskFailed, match="deep is no PNG or JPEG image that can be decoded: its pixels are no bytes"):
+        Inference(litert, RELU).run({"deep": picture("I;16", 300)})
+
+
+def picture(mode: str, color: object, kind: str = "PNG") -> bytes:
+    script = (f"import io, sys; from PIL import Image; file = io.BytesIO(); "
+              f"Image.new({mode!r}, (3, 2), {color!r}).save(file, {kind!r}); sys.stdout.buffer.write(file.getvalue())")
+    return subprocess.run([installed.litert_venv() / "bin" / "python", "-c", script], check=True,
+                          capture_output=True).stdout
+
+
+def test_an_image_that_says_it_is_huge_is_not_decoded(litert: Path) -> None:
+    small = bytearray(picture("L", 1))
+    small[16:24] = struct.pack(">II", 60_000, 60_000)  # IHDR's width and height
+    small[29:33] = struct.pack(">I", zlib.crc32(small[12:29]))
+    with pytest.raises(TaskFailed, match="bomb.png is no PNG or JPEG image that can be decoded"):
+        Inference(litert, RELU).run({"bomb.png": bytes(small)})
+
+
+def test_a_model_that_crashes_the_library_ends_its_runner_and_says_how(litert: Path) -> None:
+    """This operator reads options that the model does not have."""
+    with pytest.raises(RunnerDied, match="SIGSEGV"):
+        Inference(litert, tiny.model(32, 1, "TFLite_Detection_PostProcess")).run()
 
 
 class Measured(Inference):

@@ -121,6 +121,8 @@ class InferenceSource(CsvSource):
             image = Image.open(BytesIO(content), formats=("PNG", "JPEG"))
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"it has {image.width} times {image.height} pixels, more than {MOST_PIXELS}")
+            if image.mode[0] in "IF":  # made bytes of, nearly all of it would be white
+                raise ValueError(f"its pixels are no bytes (mode {image.mode}); with --input-format raw Pre.py has it")
             if image.mode not in ("L", "RGB"):
                 image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
             array = numpy.asarray(image)
