@@ -73,6 +73,31 @@ def test_images_are_the_same_as_their_pixels(litert: Path, kind: str) -> None:
     assert furthest(found, inference.expected()[kind]) <= FROM_INTERPRETER[kind]
 
 
+QUANTIZED = """
+import json, numpy
+from ipdc_edge.apps.tflite.interpreter import Model, Tensor, WrongTensor
+def typed(kind, scale, values):
+    tensor = Tensor("x", {"index": 0, "dtype": kind, "shape": [5], "quantization": (scale, 3)})
+    try:
+        return Model._typed(None, tensor, numpy.array(values), "given").tolist()
+    except WrongTensor as error:
+        return str(error)
+print(json.dumps([typed(numpy.int8, 0.5, [0.24, 0.25, -0.25, 100.0, -100.0]),
+                  typed(numpy.uint8, 0.5, [0.25, -1.5, -2.0, 126.0, 127.0]), typed(numpy.int32, 0.0, [1.5]),
+                  typed(numpy.int8, 0.5, [-128, 127, 0]), typed(numpy.int8, 0.5, [128])]))
+"""
+
+
+def test_real_values_are_quantized_as_tensorflow_does_it(litert: Path) -> None:
+    """The nearest step, halves away from zero, and the ends of the type for what is beyond; whole numbers as they
+    are."""
+    command = [litert / "bin" / "python", "-c", QUANTIZED]
+    done = subprocess.run(command, cwd=inference.ROOT, capture_output=True, check=True)
+    signed, unsigned, no_scale, whole, too_big = json.loads(done.stdout)
+    assert signed == [3, 4, 2, 127, -128] and unsigned == [4, 0, 0, 255, 255] and whole == [-128, 127, 0]
+    assert "Give whole numbers" in no_scale and "from -128 to 127" in too_big
+
+
 def array(text: str) -> bytes:
     """The .npy file of an expression."""
     script = f"import numpy, sys; numpy.save(sys.stdout.buffer, {text})"
