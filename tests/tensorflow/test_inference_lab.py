@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,6 +174,22 @@ def test_content_by_its_cid_is_what_the_option_says(lab: Lab) -> None:
     ((key, value),) = results(lab, job)
     assert key == cid
     assert furthest({"x": value[0]}, {"x": inference.expected()["float32"]["images/03.png"]}) <= 1e-5
+
+
+def test_images_that_lie_on_a_node_are_worked_on_there_if_it_can(lab: Lab) -> None:
+    directory = inference.models() / "images"
+    open_to_jobs = [node for node in (LITERT, RUNTIME) if node <= lab.nodes]  # the latter has no Pillow
+    for node in open_to_jobs:
+        with open(os.path.join(lab.home(node), "ipdc.conf"), "a") as file:
+            file.write(f"local_inputs = {directory}\n")
+        os.kill(int(Path(lab.home(node), "run/daemon.pid").read_text().split()[0]), signal.SIGHUP)
+    eventually(lambda: sum(f"input-local:{directory}" in node["capabilities"] and "tflite" in node["capabilities"]
+                           for node in lab.json(1, "nodes")) == len(open_to_jobs), "they open it", 60)
+    model = str(inference.models() / "float32.tflite")
+    job, status = submit(lab, "--model", model, "--input-local", f"{directory}/*.png")
+    assert [node["name"] for node in status["nodes"]] == ["node2"]
+    found = {f"images/{Path(key).name}": value[0] for key, value in results(lab, job)}
+    assert furthest(found, inference.expected()["float32"]) <= FROM_INTERPRETER["float32"]
 
 
 def test_a_big_model_travels_as_content_and_is_gone_after_the_job(lab: Lab, tmp_path: Path) -> None:
