@@ -26,7 +26,7 @@ _ipdc_edge() {
                 case $command in
                     store) options="stat verify" ;;
                     domain) options="create show backup restore" ;;
-                    tf) options="install" ;;
+                    tf) options="install plan" ;;
                     lab) options="up down" ;;
                 esac
                 mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
@@ -64,6 +64,7 @@ _ipdc_edge() {
         "leave") options="-h --help --yes --json" operand="" ;;
         "expel") options="-h --help --json" operand="NODE" ;;
         "tf install") options="-h --help --again --json" operand="" ;;
+        "tf plan") options="-h --help --memory --share --nodes --tensorflow --output --force --json" operand="FILE" ;;
         "doctor") options="-h --help --domain --json" operand="" ;;
         "demo") options="-h --help --dir --text --keep-running" operand="" ;;
         "lab up") options="-h --help --nodes --sandbox --timeout --dir --json" operand="" ;;
@@ -112,6 +113,10 @@ _ipdc_edge() {
         "domain backup --passphrase-file") kind="FILE" ;;
         "domain restore --passphrase-file") kind="FILE" ;;
         "invite --address") kind="" ;;
+        "tf plan --memory") kind="" ;;
+        "tf plan --nodes") kind="NODE" ;;
+        "tf plan --tensorflow") kind="" ;;
+        "tf plan --output") kind="DIRECTORY" ;;
         "demo --dir") kind="DIRECTORY" ;;
         "demo --text") kind="FILE" ;;
         "lab up --nodes") kind="" ;;

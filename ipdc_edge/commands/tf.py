@@ -11,9 +11,9 @@ import importlib
 EXAMPLES = """\
 examples:
   sudo ipdc-edge tf install              TensorFlow for this node, in a virtual environment of its own
-  ipdc-edge tf install --json
+  ipdc-edge tf plan ClusterSpec.conf     which nodes get which roles of a cluster
 """
-ACTIONS = ("install",)
+ACTIONS = ("install", "plan")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
