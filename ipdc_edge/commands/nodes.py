@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ipdc_edge.apps.tflite.plan import OPERATORS
 from ipdc_edge.commands.client import call
 from ipdc_edge.commands.display import WIDTH, plain, print_json, size, table
 from ipdc_edge.errors import IpdcError
@@ -15,6 +14,7 @@ from ipdc_edge.home import Home
 
 HEADING = ("NAME", "ROLE", "STATE", "SLOTS", "IDLE", "SPEED", "MEMORY", "DISK", "TEMP")
 LOCAL_INPUT = "input-local:"  # begins a capability that is a directory; daemon/local_inputs.py's word
+OPERATORS = "tflite-operators="  # begins one that is for programs only; apps/tflite/plan.py's word
 WEAK = "user code is held by resource limits only"
 LABEL = 12  # columns of a label in the long form
 HOT = 80.0  # degrees Celsius; boards slow themselves down from here on
