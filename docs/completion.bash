@@ -16,16 +16,17 @@ _ipdc_edge() {
         words=("${COMP_WORDS[@]}"); cword=$COMP_CWORD; cur=${words[cword]}; prev=${words[cword - 1]}
     }
     if ((cword == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "submit status jobs nodes result logs story cancel add cat get ls pin unpin gc store run-inline domain drain invite join leave expel doctor demo lab run broker kubo --help --version" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "submit status jobs nodes result logs story cancel add cat get ls pin unpin gc store run-inline domain drain invite join leave expel tf doctor demo lab run broker kubo --help --version" -- "$cur")
         return
     fi
     command=${words[1]}
     case $command in
-        store | domain | lab)
+        store | domain | tf | lab)
             if ((cword == 2)); then
                 case $command in
                     store) options="stat verify" ;;
                     domain) options="create show backup restore" ;;
+                    tf) options="install plan" ;;
                     lab) options="up down" ;;
                 esac
                 mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
@@ -35,7 +36,7 @@ _ipdc_edge() {
             ;;
     esac
     case $command in
-        "submit") options="-h --help --mapper --reducer --combiner --step --file --args --input-format --output-format --sort-values --partition --skip-bad --sort-budget --output-limit --input --input-local -k --memory --priority --timeout --no-queue --app --wait --no-wait --id-only --json" operand="FILE" ;;
+        "submit") options="-h --help --mapper --reducer --combiner --step --file --args --input-format --output-format --sort-values --partition --skip-bad --sort-budget --output-limit --model --pre --post --input --input-local -k --memory --priority --timeout --no-queue --app --wait --no-wait --id-only --json" operand="FILE" ;;
         "status") options="-h --help --json" operand="ID" ;;
         "jobs") options="-h --help --json" operand="" ;;
         "nodes") options="-h --help -l --long --json" operand="NODE" ;;
@@ -62,6 +63,8 @@ _ipdc_edge() {
         "join") options="-h --help --json" operand="" ;;
         "leave") options="-h --help --yes --json" operand="" ;;
         "expel") options="-h --help --json" operand="NODE" ;;
+        "tf install") options="-h --help --again --json" operand="" ;;
+        "tf plan") options="-h --help --memory --share --nodes --tensorflow --output --force --json" operand="FILE" ;;
         "doctor") options="-h --help --domain --json" operand="" ;;
         "demo") options="-h --help --dir --text --keep-running" operand="" ;;
         "lab up") options="-h --help --nodes --sandbox --timeout --dir --json" operand="" ;;
@@ -77,12 +80,15 @@ _ipdc_edge() {
         "submit --step") kind="FILE" ;;
         "submit --file") kind="FILE" ;;
         "submit --args") kind="" ;;
-        "submit --input-format") kind="words lines json csv whole-file" ;;
+        "submit --input-format") kind="words lines json csv whole-file auto image npy raw" ;;
         "submit --output-format") kind="words text json raw" ;;
         "submit --partition") kind="FILE" ;;
         "submit --skip-bad") kind="" ;;
         "submit --sort-budget") kind="" ;;
         "submit --output-limit") kind="" ;;
+        "submit --model") kind="FILE" ;;
+        "submit --pre") kind="FILE" ;;
+        "submit --post") kind="FILE" ;;
         "submit --input") kind="FILE" ;;
         "submit --input-local") kind="" ;;
         "submit -k") kind="" ;;
@@ -108,6 +114,10 @@ _ipdc_edge() {
         "domain backup --passphrase-file") kind="FILE" ;;
         "domain restore --passphrase-file") kind="FILE" ;;
         "invite --address") kind="" ;;
+        "tf plan --memory") kind="" ;;
+        "tf plan --nodes") kind="NODE" ;;
+        "tf plan --tensorflow") kind="" ;;
+        "tf plan --output") kind="DIRECTORY" ;;
         "demo --dir") kind="DIRECTORY" ;;
         "demo --text") kind="FILE" ;;
         "lab up --nodes") kind="" ;;

@@ -66,6 +66,16 @@ class Home:
         return os.path.join(self.state, "scratch")
 
     @property
+    def venv(self) -> str:
+        """The virtual environment from which the code of jobs may import, where the owner made one."""
+        return os.path.join(self.state, "venv")
+
+    @property
+    def tensorflow(self) -> str:
+        """The virtual environment that `tf install` makes."""
+        return os.path.join(self.state, "tensorflow")
+
+    @property
     def ledger(self) -> str:
         """The SQLite file that holds the master's and the worker's truth."""
         return os.path.join(self.state, "ledger.db")

@@ -72,6 +72,7 @@ class Settings:
     stop_grace: int
     sandbox: str
     store: str
+    tensorflow: str
     kubo_api: tuple[str, int]
     kubo_swarm_port: int
 
@@ -211,6 +212,14 @@ def _store(text: str) -> str:
     return text
 
 
+def _environment(text: str) -> str:
+    if text in ("auto", "no"):
+        return text
+    if not text.startswith("/") or ".." in text.split("/") or len(text) > 200:
+        raise ValueError(text)
+    return text.rstrip("/")
+
+
 def _runner_memory(text: str) -> int:
     found = size(text)
     if not 16 << 20 <= found <= 1 << 40:
@@ -282,6 +291,9 @@ TABLE = (
     Setting("store", "embedded", _store, "embedded or kubo",
             "Where this node keeps content. embedded: in its own files. kubo: in the IPFS daemon of this machine\n"
             "(see kubo_api), which takes some hundred MB of memory. What is kept already stays where it is."),
+    Setting("tensorflow", "auto", _environment, "auto, no, or the absolute directory of a virtual environment",
+            "The TensorFlow with which this node takes part in clusters.\n"
+            "auto: what `ipdc-edge tf install` made, else what Debian's Python finds; no: none."),
     Setting("kubo_api", "127.0.0.1:5001", _local_address, "127.0.0.1:port",
             "The RPC of an IPFS daemon (Kubo) on this machine, for `store = kubo`, `--to-kubo` of add and result, and\n"
             "content that no node of the domain has. It asks for no password, so it is never on another machine."),

@@ -31,6 +31,7 @@ EXTRA = {
     "board": "boot an emulated board with 128 MB, need root",
     "fuzz": "take a minute for each parser",
     "kubo": "build Kubo with Go, from the Go module proxy",
+    "tensorflow": "install TensorFlow, 300 MB, from the package index",
     "faults": "break real nodes, brokers, networks and disks under running jobs, need root",
 }
 PROCESS = set("subprocess.Popen os.fork os.forkpty os.posix_spawn os.spawn os.exec os.system".split())

@@ -11,5 +11,6 @@ if TYPE_CHECKING:
 def built_in() -> list[Architecture]:
     """The architectures that every node has."""
     from .mapreduce.plan import MapReduce
+    from .tflite.plan import TFLite
 
-    return [MapReduce()]
+    return [MapReduce(), TFLite()]

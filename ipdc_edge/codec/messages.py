@@ -256,7 +256,10 @@ def _fields(message: Message) -> tuple[str, dict[str, object], tuple[tuple[str, 
         held = [[h.task, h.attempt, h.bytes_done, *([h.status] if h.status else [])] for h in message.held]
         return "renew", {"job": message.job, "held": held}, blocks
     if isinstance(message, Present):
-        return "node", asdict(message.record), blocks
+        record = asdict(message.record)
+        if not record["unable"]:
+            del record["unable"]  # a few bytes less for every node that has all
+        return "node", record, blocks
     return _CHANNELS[type(message)], asdict(message), blocks
 
 
@@ -283,6 +286,8 @@ def _node(channel: str, f: Fields) -> Message:
         f.text("mqtt", 262, ADDRESS), f.text("gateway", 262, ADDRESS),
         f.text("version", 32, LINE), capabilities, f.number("slots", 1024), f.text("sandbox", 32, LINE), vitals,
         f.number("members"), f.text("architecture", 64, LINE) if "architecture" in f.value else "",
+        tuple(Fields({"u": u}, "unable").text("u", 256, LINE) for u in f.items("unable", 16))
+        if "unable" in f.value else (),
     ))
 
 

@@ -42,8 +42,8 @@ class Job(NamedTuple):
         return str(self.options.get("input_format", INPUT_FORMATS[0]))
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The flags."""
+def configure(parser: argparse.ArgumentParser, more_formats: tuple[str, ...] = ()) -> None:
+    """The flags. more_formats: of inputs, beside Map-Reduce's."""
     program = parser.add_argument_group("program")
     program.add_argument("map", metavar="MAP", nargs="?",
                          help="Python file with map, or FILE:FUNCTION; or a file with a list `steps`")
@@ -58,7 +58,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     program.add_argument("--args", dest="arguments", metavar="JSON", default="{}",
                          help="a JSON object for the program's setup(args)")
     order = parser.add_argument_group("formats and order")
-    order.add_argument("--input-format", choices=INPUT_FORMATS, help="what one record is (default: lines)")
+    order.add_argument("--input-format", choices=(*INPUT_FORMATS, *more_formats),
+                       help="what one record is (default: lines)")
     order.add_argument("--output-format", choices=OUTPUT_FORMATS, help="how results are written (default: text)")
     order.add_argument("--sort-values", action="store_true", default=None,
                        help="values reach reduce in their order too")
@@ -78,6 +79,8 @@ def read(args: argparse.Namespace) -> Job:
     files = Files()
     for path in args.file:
         files.ship_all(path)
+    if args.input_format is not None and args.input_format not in INPUT_FORMATS:
+        raise WrongUsage(reason=f"--input-format {args.input_format} is for --model.")
     options: dict[str, Any] = {"steps": _steps(args, files)}
     for name in FORMAT_FLAGS:
         value = getattr(args, name)

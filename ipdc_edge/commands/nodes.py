@@ -16,6 +16,7 @@ HEADING = ("NAME", "ROLE", "STATE", "SLOTS", "IDLE", "SPEED", "MEMORY", "DISK", 
 LOCAL_INPUT = "input-local:"  # begins a capability that is a directory; daemon/local_inputs.py's word
 KUBO = "kubo:"  # begins one that names its Kubo in the domain's private network; daemon/kubo_network.py's word
 STORE = "store:"  # begins one that names its block store; daemon/store.py's word
+OPERATORS = "tflite-operators="  # begins one that is for programs only; apps/tflite/plan.py's word
 WEAK = "user code is held by resource limits only"
 LABEL = 12  # columns of a label in the long form
 HOT = 80.0  # degrees Celsius; boards slow themselves down from here on
@@ -126,7 +127,8 @@ def details(node: Mapping[str, Any]) -> str:
         ("sandbox", f"{sandbox}: {WEAK}" if sandbox == "rlimits" else sandbox),
         ("store", str(node.get("store") or "")),
         ("kubo", " ".join(word.removeprefix(KUBO).partition(":")[0] for word in can if word.startswith(KUBO))),
-        ("can do", ", ".join(word for word in can if not word.startswith((LOCAL_INPUT, STORE, KUBO)))),
+        ("can do", ", ".join(word for word in can if not word.startswith((LOCAL_INPUT, STORE, KUBO, OPERATORS)))),
+        *(("cannot do", str(word)) for word in node.get("unable") or ()),
         ("local inputs", " ".join(directories)),
     ]
     return "\n".join(plain(line) for label, text in lines if text for line in _wrapped(label, text))

@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Collection, Iterator
 
-from ipdc_edge.codec.bundle import MOST_BYTES, MOST_FILES, MOST_PYTHON_BYTES, NAME, most_bytes
+from ipdc_edge.codec.bundle import MODEL, MOST_BYTES, MOST_FILES, MOST_PYTHON_BYTES, NAME, most_bytes
 from ipdc_edge.errors import IpdcError
 
 NAMES_SHOWN = 10
@@ -132,7 +132,7 @@ class Files:
             raise unreadable(path, error) from error
         if not stat.S_ISREG(status.st_mode):
             raise CannotTravel(path=path, reason="it is not a regular file")
-        self.bytes += status.st_size
+        self.bytes += 0 if path.endswith(MODEL) else status.st_size
         if self.bytes > MOST_BYTES:
             raise CannotTravel(path=path, reason=f"with it the program's files have more than {MOST_BYTES} bytes; "
                                "give big data as --input, or install it on the nodes")

@@ -15,7 +15,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ipdc_edge.commands import job_options
+from ipdc_edge.apps.tflite.formats import FORMATS
+from ipdc_edge.commands import inference, job_options
 from ipdc_edge.commands.client import call, events
 from ipdc_edge.commands.content_inputs import expanded
 from ipdc_edge.commands.display import counted, plain, print_json, size
@@ -44,6 +45,8 @@ examples:
   zcat old/*.gz | ipdc-edge submit --mapper ./parse --file parse tables/ --input -
   ipdc-edge submit Map.py Reduce.py --input-local '/var/log/sensors/*.csv' --input-format csv
   ipdc-edge submit --app search --args '{"header": "0100...", "last": 1000000}' -k 4     (examples/app-search)
+  ipdc-edge submit --model flowers.tflite --input photos/           (inference; results are JSON lines)
+  ipdc-edge submit --model m.tflite --pre Pre.py --post Post.py Count.py --input rows.csv
   ID=$(ipdc-edge submit Map.py Reduce.py --input book.txt --id-only); ipdc-edge status $ID
 
 Map.py defines map(key, line) or map_lines(lines), and may define combine(key, values) and setup(args).
@@ -51,6 +54,10 @@ Reduce.py defines reduce(key, values). Without reduce the job is map-only. Modul
 imports travel with it. A file with steps = [{"map": words, "reduce": total}, (swap, top)] at its end is a job of
 several steps. In a command, the first word and relative paths that are files here travel with the job.
 Try it on a small file first: ipdc-edge run-inline Map.py Reduce.py --input FILE
+With --model the map is a TensorFlow Lite model. pre(name, data) yields the model's input: data is a numpy array (of
+an image, height by width by channels; of .npy), a list of text (a CSV row) or bytes. post(name, outputs) yields pairs
+(key, value): outputs["name"] and outputs[0] are numpy arrays. Without them images are scaled to the input's size and
+0 to 1, and outputs are written as lists. name is the input's, or (name, place) where one file gives several.
 Ctrl-C while it waits leaves the job running.
 """
 
@@ -62,9 +69,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = "Run a job on the nodes of the domain."
     parser.usage = ("%(prog)s MAP [REDUCE] --input PATH... [options]\n"
                     "       %(prog)s --mapper COMMAND [--reducer COMMAND] --input PATH... [options]\n"
+                    "       %(prog)s --model FILE [REDUCE] --input PATH... [options]\n"
                     "       %(prog)s --app NAME [--args JSON] [options]")
     parser.epilog = EXAMPLES
-    job_options.configure(parser)
+    job_options.configure(parser, tuple(name for name in FORMATS if name != "csv"))
+    inference.configure(parser)
     data = parser.add_argument_group("inputs")
     data.add_argument("--input", metavar="PATH|CID", nargs="+", action="extend", default=[],
                       help="files, directories, quoted patterns, - for standard input, or content by its CID")
@@ -95,13 +104,18 @@ def run(args: argparse.Namespace) -> int:
     """0 when the job succeeded, or was handed in where nobody waits."""
     home = Home(os.environ)
     _check(args)
-    job = job_options.read(args) if args.app == MAPREDUCE else job_options.read_other(args)
-    if args.app == MAPREDUCE and not args.input and args.input_local is None:
+    if args.model is not None:
+        job, args.app = inference.read(args), inference.NAME
+    else:
+        job = job_options.read(args) if args.app == MAPREDUCE else job_options.read_other(args)
+    if args.app in (MAPREDUCE, inference.NAME) and not args.input and args.input_local is None:
         raise WrongUsage(reason="which input? Give --input PATH... (- is standard input), or --input-local GLOB.")
     progress = Progress(args.json)
     local = local_pattern(args.input_local) if args.input_local is not None else None
     inputs = expanded(home, find_inputs(args.input, progress.line))
     progress.end()
+    if args.model is not None and inference.has_images(inputs, args.input_format or "auto", local):
+        job.options["images"] = True
     if compressed := compressed_text(inputs):
         _tell(compressed)
     spec: dict[str, Any] = {"app": args.app, "workers": _workers(home, args)}
@@ -142,11 +156,14 @@ def hand_in(home: Home, job: Job, inputs: list[Input], spec: dict[str, Any], pro
     progress.end()
     for cid in answer.get("compressed") or ():  # type: ignore[attr-defined]
         _tell(f"{cid} is compressed: one task reads all of it")
+    for line in answer.get("left_out") or ():  # type: ignore[attr-defined]
+        _tell(line)
     return str(answer["id"])
 
 
 def _check(args: argparse.Namespace) -> None:
     """WrongUsage for flags that make no sense, before anything is read."""
+    inference.check(args, MAPREDUCE)
     if args.workers is not None and not 1 <= args.workers <= WORKERS_LIMIT:
         raise WrongUsage(reason=f"-k {args.workers}: give 1 to {WORKERS_LIMIT} workers.")
     if args.memory is not None and args.memory < LEAST_MEMORY:

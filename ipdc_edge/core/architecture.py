@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..errors import IpdcError
-from .values import MOST_PRIORITY, MOST_TIMEOUT, JobSpec, Json, Result, Task
+from .values import MOST_PRIORITY, MOST_TIMEOUT, JobSpec, Json, NodeRecord, Result, Task
 
 MOST_HOLDERS = 64  # nodes of which a description says how much of its input they hold
 
@@ -29,6 +29,9 @@ class Architecture:
     reports: tuple[str, ...]  # the channels its workers answer on
     decompresses = False  # whether its inputs' "compression" means something to it
     network = False  # whether its tasks need one: then only nodes offer it whose owner allows that
+    memory = 0  # bytes that a runner of a job has at least where nobody says how many
+    mapped = 0  # bytes that its libraries map and hardly use: of a runner's limits, not of the node's memory
+    proven = False  # whether nodes find out whether they can do it: a job that none can do is refused then, not queued
 
     def check(self, spec: JobSpec) -> None:
         """BadSpec unless the description is valid and within bounds; costs little, whatever it says."""
@@ -65,6 +68,10 @@ class Architecture:
         """Whether the job has what it wants although tasks are left: those are skipped then. Asked after every
         commit, so it costs little; it may not take back what it said."""
         return False
+
+    def unfit(self, spec: JobSpec, record: NodeRecord) -> tuple[str, ...]:
+        """Why a node that can do this kind of job cannot do this one, from its record; nothing where it can."""
+        return ()
 
     def hopeless(self, spec: JobSpec, counters: Mapping[str, int]) -> str:
         """Why the job cannot succeed any more, from what its committed tasks counted, summed; "" while it can."""

@@ -122,10 +122,11 @@ class ResumeRequested:
 
 @dataclass(frozen=True, slots=True)
 class SettingsChanged:
-    """The owner changed what this node offers."""
+    """The owner changed what this node offers; `unable` is what it cannot do, and why."""
 
     capabilities: tuple[str, ...]
     slots: int
+    unable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

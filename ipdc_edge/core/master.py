@@ -44,7 +44,7 @@ class Master:
         self.membership, self.timing = membership, timing
         self.life = Life(job, spec, now)
         self.tasks = Tasks(architecture.plan(spec))
-        self.participants = Participants(job, spec, membership, timing, now, engaged)
+        self.participants = Participants(job, spec, membership, timing, now, engaged, architecture.unfit)
         pace = Pace((task.task for task in self.tasks.states.values()), timing)
         self.locality = Locality(architecture.reads, self.tasks)
         self.leases = Leases(self.tasks, self.participants, pace, self.locality, birth)

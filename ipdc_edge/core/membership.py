@@ -79,9 +79,9 @@ class Membership:
         self.own = replace(self.own, state=state)
         self._publish(now)
 
-    def offer(self, capabilities: tuple[str, ...], slots: int, now: float) -> None:
-        """What this node can do, and how much at once; told to the portals at once."""
-        self.own = replace(self.own, capabilities=capabilities, slots=slots)
+    def offer(self, capabilities: tuple[str, ...], slots: int, unable: tuple[str, ...], now: float) -> None:
+        """What this node can do, how much at once, and what not; told to the portals at once."""
+        self.own = replace(self.own, capabilities=capabilities, slots=slots, unable=unable)
         self._publish(now)
 
     def publish_if_due(self, now: float) -> None:

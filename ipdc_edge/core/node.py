@@ -325,7 +325,7 @@ class Node:
             worker.tell_slots()
 
     def _settings_changed(self, event: e.SettingsChanged, now: float) -> None:
-        self.membership.offer(event.capabilities, event.slots, now)
+        self.membership.offer(event.capabilities, event.slots, event.unable, now)
         for worker in self.workers.values():
             worker.tell_slots()
 

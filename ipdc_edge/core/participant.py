@@ -6,7 +6,7 @@ out. Sends nothing and knows no task beyond the attempts that a worker holds; `m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .machine import BrokenInvariant, Transitions, follow
@@ -15,7 +15,7 @@ from .pace import SLOW, Pace
 from .placement import Verdict, rank
 from .tasks import TaskState
 from .timing import Timing
-from .values import MOST_UNASKED, Attempt, JobSpec, Json
+from .values import MOST_UNASKED, Attempt, JobSpec, Json, NodeRecord
 
 PARTICIPANT: Transitions = {
     ("offered", "accept"): "working",
@@ -82,9 +82,11 @@ class Participants:
     def __init__(
         self, job: str, spec: JobSpec, membership: Membership, timing: Timing, now: float,
         engaged: Callable[[int], Mapping[str, int]],
+        unfit: Callable[[JobSpec, NodeRecord], Iterable[str]] | None = None,
     ) -> None:
         """engaged(least): how many tasks of the master's other jobs nodes have, by node; at least so many for each job
-        that they have a part in."""
+        that they have a part in. unfit: the job's `Architecture.unfit`."""
+        self.unfit = unfit
         self.job, self.spec, self.membership, self.timing, self.engaged = job, spec, membership, timing, engaged
         self.by_node: dict[str, Participant] = {}
         self.verdicts: list[Verdict] = []
@@ -131,7 +133,8 @@ class Participants:
         if not self.membership.knows_the_domain(now):
             return []  # the portals' lists wake us
         own = self.membership.own.id
-        self.verdicts = rank(self.membership.candidates(), self.spec, self.job, own, self.engaged(1))
+        self.verdicts = rank(self.membership.candidates(), self.spec, self.job, own, self.engaged(1),
+                             self.unfit)
         chosen = []
         for verdict in self.verdicts:
             known = self.by_node.get(verdict.node)

@@ -7,7 +7,7 @@ statistics and broke ties by hash distance; so do we.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from .values import JobSpec, NodeRecord
@@ -35,17 +35,31 @@ def hash_distance(node: str, job: str) -> int:
     return a ^ b
 
 
-def judge(record: NodeRecord, spec: JobSpec, holder: str, engaged: int = 0) -> Verdict:
+def incapable(record: NodeRecord, app: str) -> str:
+    """Why a node does not offer a kind of job, as far as it says; "" where it does."""
+    if app in record.capabilities:
+        return ""
+    reason = next((word for word in record.unable if word.startswith(f"{app}: ")), "")
+    if reason:
+        return f"cannot do {reason}"
+    return f"cannot do {app} (can do {', '.join(w for w in record.capabilities if '=' not in w) or 'nothing'})"
+
+
+def judge(
+    record: NodeRecord, spec: JobSpec, holder: str, engaged: int = 0, unfit: Iterable[str] = ()
+) -> Verdict:
     """Score one node for a job; `holder` is the node that holds the job's input, `engaged` how many tasks of the
-    master's other jobs the node has: its vitals tell of those only later."""
+    master's other jobs the node has: its vitals tell of those only later; `unfit` is what the job's architecture has
+    against it."""
     vitals = record.vitals
     against = []
     if spec.nodes and record.id not in spec.nodes:
         against.append("is not among the nodes that were chosen for the job")
     if record.state != "ready":
         against.append(f"is {record.state}")
-    if spec.app not in record.capabilities:
-        against.append(f"cannot do {spec.app} (can do {', '.join(record.capabilities) or 'nothing'})")
+    if cannot := incapable(record, spec.app):
+        against.append(cannot)
+    against += unfit
     if vitals.memory_available < spec.memory:
         against.append(f"memory: {vitals.memory_available // MB} MB available, the job needs {spec.memory // MB} MB")
     if against:
@@ -71,9 +85,12 @@ def judge(record: NodeRecord, spec: JobSpec, holder: str, engaged: int = 0) -> V
 
 
 def rank(
-    records: Iterable[NodeRecord], spec: JobSpec, job: str, holder: str, engaged: Mapping[str, int] | None = None
+    records: Iterable[NodeRecord], spec: JobSpec, job: str, holder: str, engaged: Mapping[str, int] | None = None,
+    unfit: Callable[[JobSpec, NodeRecord], Iterable[str]] | None = None,
 ) -> list[Verdict]:
-    """All nodes, the best first, unsuitable ones last; equal scores by hash distance of node and job."""
+    """All nodes, the best first, unsuitable ones last; equal scores by hash distance of node and job. unfit: the job's
+    `Architecture.unfit`."""
     tasks = engaged or {}
-    verdicts = [judge(record, spec, holder, tasks.get(record.id, 0)) for record in records]
+    verdicts = [judge(record, spec, holder, tasks.get(record.id, 0), unfit(spec, record) if unfit else ())
+                for record in records]
     return sorted(verdicts, key=lambda v: (not v.suitable, -v.score, hash_distance(v.node, job)))

@@ -78,6 +78,8 @@ class NodeRecord:
     vitals: Vitals
     members: int = 0  # version of the member list that it holds
     architecture: str = ""  # as drivers/vitals.py names it; "" from a node that does not say
+    # What could be asked of it and it cannot do, and why: "tensorflow: not installed". For people, so in no trace.
+    unable: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from random import SystemRandom
 from typing import TYPE_CHECKING
 
 from .. import __version__
+from ..apps.tflite.plan import TFLite
 from ..codec.messages import MessageCodec
 from ..core import events as e
 from ..core.admission import AUTHORITY
@@ -26,7 +27,7 @@ from ..core.master import FINAL
 from ..core.membership import CONNECTIONS
 from ..core.node import Node
 from ..core.values import NodeRecord, Vitals
-from ..drivers import sandbox, tls
+from ..drivers import sandbox, tflite_capability, tls
 from ..drivers.architectures import architectures, reserved
 from ..drivers.block_rows import outlives
 from ..drivers.broker_files import credentials
@@ -39,6 +40,7 @@ from ..drivers.input_cache import InputCache
 from ..drivers.ledger import Ledger, LedgerFull
 from ..drivers.mqtt import Mqtt
 from ..drivers.scratch import clear_leftovers
+from ..drivers.tensorflow import described, look
 from ..drivers.vitals import VitalsSampler, architecture
 from ..errors import IpdcError
 from ..home import Home
@@ -109,6 +111,8 @@ class Daemon:
         client = tls.client_context(identity)
         self.fetcher = Fetcher(self.store, client)
         self.vitals = VitalsSampler(home.state)
+        self.tensorflow = look(settings.tensorflow, home.tensorflow)
+        self.tflite = tflite_capability.look(home.venv)
         self.architectures = architectures()
         self.sandbox = sandbox.choose(home, settings.sandbox, note)
         self.domain = Domain(identity, home, settings, self.store, self.fetcher, self.background, self.emit,
@@ -143,18 +147,48 @@ class Daemon:
     def capabilities(self) -> tuple[str, ...]:
         """What this node can do for others, by what is installed and what its owner allows."""
         network = self.settings.allow_network and self.sandbox.network
-        can = [app.name for app in self.architectures.values() if network or not app.network]
-        return (*can, *([AUTHORITY] if self.domain.identity.has_authority else []),
+        can = [app.name for app in self.architectures.values()
+               if (network or not app.network) and (app.name != TFLite.name or not self.tflite.reason)]
+        packages = (*self.tflite.described()[0], *described(self.tensorflow)[0])
+        return (*can, *packages, *([AUTHORITY] if self.domain.identity.has_authority else []),
                 *([IN_KUBO] if self.store.keeps_in == "kubo" else []),
                 *(LOCAL_INPUT + path for path in self.settings.local_inputs),
                 *(self._kubo.capability() if self._kubo is not None else ()))
+
+    def unable(self) -> tuple[str, ...]:
+        """What this node could be asked for and cannot do, and why."""
+        return (*described(self.tensorflow)[1], *self.tflite.described()[1])
+
+    def look_at_packages(self) -> None:
+        """What is installed here for jobs, and what the settings say of it, may have changed: tell the others."""
+        self.tensorflow = look(self.settings.tensorflow, self.home.tensorflow)
+        self.tflite = tflite_capability.look(self.home.venv)
+        self.background.start(self._prove())
+        self.tell_capabilities()
+
+    async def _prove(self) -> None:
+        """Whether the interpreter for inference works in a runner of this node; told when it is known."""
+        if self.tflite is not tflite_capability.UNKNOWN:
+            return
+        try:
+            found = await tflite_capability.prove(self.sandbox, self.home.venv)
+        except OSError as error:
+            found = tflite_capability.Found(str(error)[:200])
+        if self.tflite is tflite_capability.UNKNOWN:  # else somebody looked again meanwhile
+            self.tflite = found
+            note(f"inference: {found.reason or f'{found.interpreter} {found.version} works'}")
+            self.tell_capabilities()
+
+    def tell_capabilities(self) -> None:
+        """What this node can do, and cannot, has changed."""
+        self.ask(e.SettingsChanged(self.capabilities(), self.settings.slots, self.unable()))
 
     def _record(self) -> NodeRecord:
         """What this node says of itself at its start."""
         vitals = Vitals(0, 0, self.vitals.cpu_count, 1.0, 0.0, self.vitals.speed, 0)
         return NodeRecord(self.id, self.settings.name, "ready", self.whereabouts.mqtt, self.whereabouts.gateway,
                           __version__, self.capabilities(), self.settings.slots, self.sandbox.kind, vitals,
-                          architecture=architecture())
+                          architecture=architecture(), unable=self.unable())
 
     def leftovers(self) -> Leftovers:
         """What looks for what nobody needs here any more."""
@@ -388,7 +422,8 @@ class Daemon:
         self.background.start(self.domain.changed())  # by a command that found no daemon yet and told nobody
         self.mqtt.start()
         membership = self.node.membership
-        for work in (begin(self.store), self._sample(), self.whereabouts.look(membership, self.mqtt.reconnect),
+        for work in (begin(self.store), self._sample(), self._prove(),
+                     self.whereabouts.look(membership, self.mqtt.reconnect),
                      self.whereabouts.guess(membership, self.mqtt.context)):
             self.background.start(work)
         if self.domain.identity.restored:

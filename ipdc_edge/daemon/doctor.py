@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import __version__
 from ..core.values import Member
+from ..drivers import tflite_capability
 from ..drivers.flash import FLASH, HOUR, LONG_ENOUGH, Flash
 from ..drivers.tls import peer_id
 
@@ -63,6 +64,18 @@ ADVICE = {
 }
 
 
+def _tflite(daemon: Daemon, check: Say) -> None:
+    """The interpreter of inference, where one is installed; a node without one is as well as any other."""
+    found = daemon.tflite
+    if not found.reason:
+        pillow = f", images by Pillow {found.pillow}" if found.pillow else ", no images (no Pillow)"
+        check("tflite", True, f"{found.interpreter} {found.version} has built a model and run it{pillow}", "")
+    elif names := tflite_capability.installed(daemon.home.venv):
+        ok = None if found is tflite_capability.UNKNOWN else False
+        check("tflite", ok, found.reason, f"take {' and '.join(names)} away, or install what it needs into "
+              f"{daemon.home.venv}; then start the daemon anew")
+
+
 async def checks(daemon: Daemon) -> Answer:
     """{"checks", "version"}: what is well and what is not."""
     found: list[Answer] = []
@@ -75,6 +88,7 @@ async def checks(daemon: Daemon) -> Answer:
           "start it: ipdc-edge broker (or ipdc-edge run --with-broker)")
     if daemon.node.membership.own.state == "draining":
         check("work", None, "this node takes none: it was drained", "to take work again: ipdc-edge drain --off")
+    _tflite(daemon, check)
     stat = daemon.store.stat()
     check("store", stat["lost"] == 0, f"{stat['bytes'] >> 20} of {stat['quota'] >> 20} MB taken",
           f"{stat['lost']} blocks were found damaged: is the disk failing? Add what was lost again")

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..codec import swarm_key
 from ..codec.swarm_key import BadSwarmKey
-from ..core import events as e
 from ..core.admission import AUTHORITY
 from ..core.values import NodeRecord
 from ..drivers import identity, kubo_node
@@ -83,7 +82,7 @@ class KuboNetwork:
             self.found, self._round_at, self._see_at = found, 0.0, 0.0
             in_kubo = found is not None and daemon.store.keeps_in == "kubo"
             daemon.fetcher.bitswap = self.block if in_kubo else None
-            daemon.ask(e.SettingsChanged(daemon.capabilities(), daemon.settings.slots))
+            daemon.tell_capabilities()
         if found is None or self._busy:
             return
         renew = daemon.domain.members.version != self._renewed and now >= self._renew_at

@@ -162,9 +162,16 @@ class Requests:
             "temperature": vitals.temperature, "throttled": vitals.throttled, "undervoltage": vitals.undervoltage,
             "throttled_before": vitals.throttled_before, "undervoltage_before": vitals.undervoltage_before,
             "architecture": record.architecture, "store": "kubo" if IN_KUBO in record.capabilities else "embedded",
+            "unable": list(record.unable),
             "slots": record.slots, "sandbox": record.sandbox, "version": record.version,
             "portal": record.id in self.daemon.node.membership.portals, "self": record.id == self.daemon.id,
         }
+
+    async def _do_packages(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """Something was installed for jobs, or taken away: looks anew, and says what there is now."""
+        _owner(channel)
+        self.daemon.look_at_packages()
+        return {"capabilities": list(self.daemon.capabilities()), "unable": list(self.daemon.unable())}
 
     async def _do_drain(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """This node takes no more work, or with `off` takes it again: what is so then. With `wait` once more when

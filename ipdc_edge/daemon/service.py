@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from .daemon import Daemon
 
 TELL_EVERY = 5.0  # seconds between two looks at what STATUS should say
-LIVE = ("slots", "runner_memory", "store_quota", "input_cache", "local_inputs", "allow_network", "stop_grace")
+LIVE = ("slots", "runner_memory", "store_quota", "input_cache", "local_inputs", "allow_network", "stop_grace",
+        "tensorflow")
 
 
 class Service:
@@ -116,7 +117,7 @@ class Service:
             daemon.store.quota = now.quota(daemon.home.state, daemon.store.stat()["bytes"])
         daemon.inputs.limit = now.cache_limit(daemon.store.quota)
         daemon.inputs.shrink()
-        daemon.ask(e.SettingsChanged(daemon.capabilities(), now.slots))
+        daemon.look_at_packages()
         told = f"changed: {', '.join(name for name in changed if name in LIVE) or 'nothing'}"
         if later:
             told += f"; not before a restart (systemctl restart ipdc-broker ipdc-edge): {', '.join(later)}"

@@ -18,11 +18,12 @@ from ..codec.cid import raw_cid
 from ..codec.compression import LONGEST, compression_of
 from ..core.architecture import BadSpec, spec_of
 from ..core.events import JobSubmitted, Save
-from ..core.placement import rank
+from ..core.placement import incapable, rank
 from ..core.values import JobSpec, NodeRecord
 from ..drivers.block_reading import in_store
 from ..drivers.fetcher import BlockUnavailable
 from ..drivers.provider import Provider
+from ..drivers.tflite_capability import PROVING
 from ..errors import BadRequest, IpdcError, NotPlaced
 from .local_inputs import LOCAL_INPUT, opens
 from .tasks import LARGE, MOST_JSON, size_of
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 3.0  # seconds that a job waits to hear of that
 MOST_PROVIDERS = 16  # peers asked for content that is not here
+MOST_REASONS, MOST_NAMES = 20, 8  # told of the nodes that cannot do a job
 
 
 class ContentNowhere(IpdcError):
@@ -50,14 +52,16 @@ class Submissions:
         self.daemon = daemon
 
     async def submit(self, wanted: object, owner: str, tell: Tell = _nobody) -> dict[str, object]:
-        """{"id": that of the job of this description, durable by now, "compressed": the inputs without a name that
-        are}. `owner` is whose the content is that waits for it; in the end it is the job's, or released. `tell` is
-        told how far content is that comes from Kubo. BadRequest, BadSpec, ContentNowhere, NotPlaced."""
+        """{"id": that of the job of this description, durable by now, "compressed": the inputs without a name that are,
+        "left_out": which nodes cannot do it, and why}. `owner` is whose the content is that waits for it; in the end it
+        is the job's, or released. `tell` is told how far content is that comes from Kubo. BadRequest, BadSpec,
+        ContentNowhere, NotPlaced."""
         daemon = self.daemon
         try:
             if not isinstance(wanted, dict):
                 raise BadRequest(reason="submit without a job's description")
             spec, compressed = await self._stored_spec(wanted, owner, tell)
+            left_out = await self._able(spec)
             effects = daemon.ask(JobSubmitted(time.strftime("%Y%m%d-%H%M%S", time.gmtime(daemon.now())), spec))
         except BaseException:
             daemon.store.release(owner)
@@ -65,18 +69,20 @@ class Submissions:
         job = next(effect.key for effect in effects if isinstance(effect, Save) and effect.kind == "job")
         daemon.store.transfer(owner, job)
         await daemon.durable()
-        return {"id": job, "compressed": compressed}
+        return {"id": job, "compressed": compressed, "left_out": left_out}
 
     async def _stored_spec(self, wanted: dict[str, Any], owner: str, tell: Tell) -> tuple[JobSpec, list[str]]:
         """The job's description, completed, checked, and kept as content; and which CIDs are found to be compressed."""
         daemon = self.daemon
-        body = {"version": 1, "memory": daemon.settings.runner_memory, **wanted}
+        architecture = daemon.architectures.get(str(wanted.get("app")))
+        least = architecture.memory if architecture is not None else 0
+        body = {"version": 1, "memory": max(daemon.settings.runner_memory, least), **wanted}
         inputs = body.get("inputs")
         listed = inputs if isinstance(inputs, list) else []
         bare = [item for item in listed if isinstance(item, dict) and item.get("size") is None]
         for item in bare:
             providers = await self._locate(item, owner, tell)
-            if getattr(daemon.architectures.get(str(body.get("app"))), "decompresses", False):
+            if architecture is not None and architecture.decompresses:
                 await self._look_into(item, providers)
         await self._find_holders(body, listed)
         if body.get("local"):
@@ -89,6 +95,27 @@ class Submissions:
         bundle_items(body)
         await in_store(daemon.store, lambda: daemon.store.put(spec.cid, block, owner, durable=True))
         return spec, [str(item["cid"]) for item in bare if item.get("compression")]
+
+    async def _able(self, spec: JobSpec) -> list[str]:
+        """Of a kind of job that nodes find out about whether they can do it: those that cannot do this one, with their
+        reasons. NotPlaced where none can; what is only busy now can."""
+        architecture = self.daemon.architectures.get(spec.app)
+        if architecture is None or not architecture.proven:
+            return []
+        architecture.check(spec)
+        records = await self._records()
+        able: list[str] = []
+        against: dict[str, list[str]] = {}  # what several lack is said once
+        for record in records:
+            cannot = incapable(record, spec.app)
+            reasons = (cannot,) if cannot else architecture.unfit(spec, record)
+            (against.setdefault("; ".join(reasons), []) if reasons else able).append(record.name)
+        told = [f"{_several(names)}: {reason}" for reason, names in against.items()]
+        told[MOST_REASONS:] = [f"and {len(told) - MOST_REASONS} more reasons"] if len(told) > MOST_REASONS else []
+        if not able and not any(PROVING in record.unable for record in records):
+            raise NotPlaced(reason=f"none of the {len(records)} nodes here can do it:"
+                            + "".join(f"\n  {line}" for line in told))
+        return [*told, f"{_several(able)} can"] if told and able else told
 
     async def _locate(self, item: dict[str, Any], owner: str, tell: Tell) -> list[Provider]:
         """Completes an input that is named by its CID alone: its size, and who has it if this node has not. What only
@@ -162,8 +189,10 @@ class Submissions:
         """The nodes whose own files a job maps: the best of those that open any."""
         spec = spec_of("", body)
         local = body["local"]
+        architecture = self.daemon.architectures.get(spec.app)
+        unfit = architecture.unfit if architecture is not None else None
         pattern = str(local.get("pattern")) if isinstance(local, dict) else ""
-        verdicts = rank([r for r in records if opens(r.capabilities, pattern)], spec, "", "")
+        verdicts = rank([r for r in records if opens(r.capabilities, pattern)], spec, "", "", unfit=unfit)
         body["nodes"] = [verdict.node for verdict in verdicts if verdict.suitable][: spec.workers]
         body["workers"] = max(1, len(body["nodes"]))
         if not body["nodes"]:
@@ -176,3 +205,8 @@ class Submissions:
             if any(opens(record.capabilities, files) for record in records):
                 told.append(f"It means files, not directories: --input-local '{files}'")
             raise NotPlaced(reason=f"no node opens {pattern} to jobs:" + "".join(f"\n  {line}" for line in told))
+
+
+def _several(names: list[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")

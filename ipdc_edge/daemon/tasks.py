@@ -346,7 +346,8 @@ class TaskRunner:
         architecture = self.architectures[held.spec.app]
         runner = self.sandbox.runner(architecture.network)
         try:
-            await runner.start(dict(held.spec.body), code, architecture.module, key.job)
+            await runner.start(dict(held.spec.body), code, architecture.module, key.job,
+                               architecture.mapped)
         except BaseException as error:
             if isinstance(error, RunnerTaskFailed):
                 error.details["output"] = runner.take_output().decode("utf-8", "replace")

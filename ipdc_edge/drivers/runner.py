@@ -118,9 +118,10 @@ class Runner:
         text, self._output = self._output.text(), Output()
         return text
 
-    async def start(self, spec: dict[str, Any], code: Code, module: str, job: str) -> None:
+    async def start(self, spec: dict[str, Any], code: Code, module: str, job: str, mapped: int = 0) -> None:
         """Starts the process and loads the user's code. spec: the job's, with "memory" in bytes; code: (name, bytes,
-        its pieces) of each file; module: the runner's side of its architecture; job: its id.
+        its pieces) of each file; module: the runner's side of its architecture; job: its id; mapped: bytes that its
+        libraries may map beyond that memory.
 
         TaskFailed (where: "load" or "setup") for the user's own errors; RunnerDied, RunnerBroken; OSError.
         After any of these, or what the pieces of code raise, close() is still due.
@@ -133,7 +134,8 @@ class Runner:
                 "module": module,
                 "spec": spec,
                 "code": [{"name": name, "size": size} for name, size, _ in code],
-                "limits": {"memory": int(spec["memory"]), "file_size": file_size(self._scratch, self._file_size)},
+                "limits": {"memory": int(spec["memory"]), "mapped": mapped,
+                           "file_size": file_size(self._scratch, self._file_size)},
                 "prints": bool(given),
             }
             for _ in range(self._spill_files):

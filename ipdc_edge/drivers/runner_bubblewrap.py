@@ -57,17 +57,17 @@ class RunnerBubblewrap(RunnerProcess):
     kind = "bubblewrap"
 
     def __init__(
-        self, scratch: str, network: bool = False, spill_files: int = 2, file_size: int = 1 << 30
+        self, scratch: str, network: bool = False, spill_files: int = 2, file_size: int = 1 << 30, venv: str = ""
     ) -> None:
         """network: whether it has this machine's network, loopback too, instead of none."""
-        super().__init__(scratch, spill_files, file_size)
+        super().__init__(scratch, spill_files, file_size, venv or VENV)
         self._network = network
         self._filter = self._told = self._info = -1  # pipes: the filter, what bubblewrap tells, and its end of that
         self._first = -1  # a pidfd of the first process of the sandbox, with which all others end
 
     def _command(self, descriptor: int) -> list[str]:
         program = [sys.executable, "-P", "-s", "-m", "ipdc_edge.runner", str(descriptor)]
-        return sandboxed(program, self._filter, self._network, ("--info-fd", str(self._info)))
+        return sandboxed(program, self._filter, self._network, ("--info-fd", str(self._info)), self._venv)
 
     def _environment(self) -> dict[str, str]:
         return ENVIRONMENT_THERE
@@ -143,12 +143,17 @@ class RunnerBubblewrap(RunnerProcess):
         self._told = self._first = -1
 
 
-def sandboxed(program: list[str], filter_end: int, network: bool, more: tuple[str, ...] = ()) -> list[str]:
+def sandboxed(
+    program: list[str], filter_end: int, network: bool, more: tuple[str, ...] = (), venv: str = ""
+) -> list[str]:
     """The command that runs a program in the sandbox. filter_end: a descriptor to read the filter from; more: further
-    options for bwrap."""
+    options for bwrap; venv: what is to be seen there as VENV, unless that
+    itself is."""
     root = _may_be_nobody()
     place = "size=4M,nr_inodes=1k,mode=700,noexec,nosuid,nodev"
     given = _directories()
+    if os.path.isdir(venv or VENV):
+        given[venv or VENV] = VENV
     command = [SETPRIV, "--pdeathsig", "KILL", "--no-new-privs", "--", UNSHARE, "--mount"]
     if root:
         place += f",uid={NOBODY},gid={NOBODY}"
@@ -170,7 +175,6 @@ def sandboxed(program: list[str], filter_end: int, network: bool, more: tuple[st
             command += ["--ro-bind", path, path]
     for name in ETC + (ETC_OF_NETWORK if network else ()):
         command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    command += ["--ro-bind-try", VENV, VENV]
     for number, there in enumerate(given.values()):
         command += ["--ro-bind", f"/run/{number}", there]
     command += ["--proc", "/proc"]

@@ -27,8 +27,12 @@ class RunnerProcess(Runner):
 
     kind = "rlimits"
 
-    def __init__(self, scratch: str, spill_files: int = 2, file_size: int = 1 << 30) -> None:
+    def __init__(
+        self, scratch: str, spill_files: int = 2, file_size: int = 1 << 30, venv: str = "/var/lib/ipdc/venv"
+    ) -> None:
+        """venv: the environment from which the code of jobs may import too."""
         super().__init__(scratch, spill_files, file_size)
+        self._venv = venv
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -48,7 +52,7 @@ class RunnerProcess(Runner):
         return command
 
     def _environment(self) -> dict[str, str]:
-        return {"PYTHONPATH": package_root(), **ENVIRONMENT}
+        return {"PYTHONPATH": package_root(), "IPDC_VENV": self._venv, **ENVIRONMENT}
 
     def _also_passed(self) -> tuple[int, ...]:
         """Descriptors that the command needs beside the runner's socket."""

@@ -60,13 +60,14 @@ def choose(home: Home, wanted: str, note: Callable[[str], None]) -> Sandbox:
         reason = why_not()
         if not reason:
             compile_ahead()
-            return Sandbox(RunnerBubblewrap.kind, lambda with_network: RunnerBubblewrap(home.scratch, with_network),
+            return Sandbox(RunnerBubblewrap.kind, lambda with_network: RunnerBubblewrap(home.scratch, with_network,
+                                                                                         venv=home.venv),
                            True)
         if wanted == "bubblewrap":
             raise NoBubblewrap(reason=reason)
         why = f"bubblewrap does not work here: {reason}"
         note(f"the code of jobs is held by resource limits only; {why}")
-    return Sandbox(RunnerProcess.kind, lambda with_network: RunnerProcess(home.scratch), True, why)
+    return Sandbox(RunnerProcess.kind, lambda with_network: RunnerProcess(home.scratch, venv=home.venv), True, why)
 
 
 def memory_limits_hold(controllers: str = CONTROLLERS) -> bool:

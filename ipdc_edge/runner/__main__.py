@@ -117,7 +117,8 @@ def _print_to(pipe: int) -> None:
 
 def _find_more_packages() -> None:
     """What the node's owner installed for jobs, in a virtual environment that the sandbox shows, before Debian's."""
-    packages = f"{VENV}/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+    venv = os.environ.get("IPDC_VENV", VENV)
+    packages = f"{venv}/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
     if os.path.isdir(packages):
         distribution = (at for at, path in enumerate(sys.path) if path.endswith("/dist-packages"))
         sys.path.insert(next(distribution, len(sys.path)), packages)
@@ -147,7 +148,8 @@ def main(descriptor: int) -> int:
     job, code, spills = received
     if job["prints"]:
         _print_to(spills.pop(0))
-    limits.apply_limits(int(job["limits"]["memory"]), int(job["limits"]["file_size"]))
+    most = job["limits"]
+    limits.apply_limits(int(most["memory"]) + int(most.get("mapped", 0)), int(most["file_size"]))
     _find_more_packages()
     sys.set_int_max_str_digits(0)  # that guard is for servers; ints of any size may travel here
     # The table of a sorter is lists upon lists: the default threshold would look through them a thousand

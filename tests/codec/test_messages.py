@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -86,6 +87,24 @@ def test_a_record_of_the_version_before_is_still_read() -> None:
     _, message = CODEC.decode("node", json.dumps(told).encode())
     assert isinstance(message, Present) and message.record.architecture == ""
     assert message.record.vitals == Vitals(1 << 30, 1 << 29, 4, 0.5, 1.25, 0.9, 1 << 33, 48.5, True)
+
+
+def test_what_a_node_is_unable_to_do_comes_along_and_an_older_one_says_nothing_of_it() -> None:
+    record = MESSAGES[0]
+    assert isinstance(record, Present)
+    more = replace(record.record, unable=("tensorflow: not installed",))
+    assert CODEC.decode("node", CODEC.encode(Present(more), 42).payload) == (42, Present(more))
+    told = json.loads(CODEC.encode(MESSAGES[0], 42).payload)
+    assert "unable" not in told
+    _, message = CODEC.decode("node", json.dumps(told).encode())
+    assert isinstance(message, Present) and message.record.unable == ()
+
+
+@pytest.mark.parametrize("said", [7, None, "x", [7], ["a\x1b[2J"], ["x" * 257], ["two\nlines"], ["x"] * 17], ids=ascii)
+def test_what_a_node_is_unable_to_do_are_a_few_short_lines(said: object) -> None:
+    told = json.loads(CODEC.encode(MESSAGES[0], 42).payload)
+    with pytest.raises(codec.BadMessage, match="unable|u "):
+        CODEC.decode("node", json.dumps({**told, "unable": said}).encode())
 
 
 @pytest.mark.parametrize("said", [7, None, [], "a\x1b[2J", "x" * 65, "two\nlines"], ids=ascii)

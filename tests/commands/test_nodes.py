@@ -41,6 +41,12 @@ def test_a_line_each_this_one_first(three: Any, capsys: pytest.CaptureFixture[st
     assert [node["name"] for node in json.loads(capsys.readouterr().out)] == ["z", "attic", "kitchen"]
 
 
+def test_what_one_cannot_do_and_why_is_said() -> None:
+    shown = nodes.details({**BOARD, "unable": ["tensorflow: there is none for systems of 32 bits (armv7l)"]})
+    assert "cannot do    tensorflow: there is none for systems of 32 bits (armv7l)" in shown.splitlines()
+    assert "cannot do" not in nodes.details(BOARD)
+
+
 @pytest.mark.outside("unix socket")
 def test_all_about_one_by_its_name_or_id(three: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nodes", "kitchen"]) == 0

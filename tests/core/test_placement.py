@@ -80,3 +80,13 @@ def test_equal_scores_go_by_hash_distance_so_that_jobs_spread() -> None:
     distances = [hash_distance(verdict.node, "job") for verdict in order]
     assert distances == sorted(distances)
     assert order == rank(records[::-1], SPEC, "job", ""), "the order of meeting says nothing"
+
+
+def test_what_an_architecture_has_against_a_node_counts_and_is_told() -> None:
+    def unfit(spec: object, node: NodeRecord) -> tuple[str, ...]:
+        return ("has no Pillow",) if node.name == "bare" else ()
+
+    good, last = rank([with_vitals("bare"), with_vitals("good", speed=0.001)], SPEC, "job", "", unfit=unfit)
+    assert good.suitable and good.name == "good" and (last.suitable, last.reasons) == (False, ("has no Pillow",))
+    unable = replace(with_vitals("a"), capabilities=("x=1",), unable=("other: no", "mapreduce: it is broken"))
+    assert judge(unable, SPEC, "").reasons == ("cannot do mapreduce: it is broken",)

@@ -35,13 +35,13 @@ print(*sys.modules)
 HEAVY = (
     "argparse", "configparser", "cryptography", "ctypes", "email", "gzip", "http.client", "importlib.metadata",
     "ipaddress", "lzma.tools", "multiprocessing", "numpy", "pathlib", "pickle", "pip", "pkg_resources", "psutil",
-    "requests", "setuptools", "tensorflow", "tflite_runtime", "unittest", "urllib.parse", "urllib.request", "xml",
-    "zipfile",
+    "requests", "setuptools", "tensorflow", "ai_edge_litert", "tflite_runtime", "unittest",
+    "urllib.parse", "urllib.request", "xml", "zipfile",
 )
 OWN = {
-    "apps": "mapreduce mapreduce.plan mapreduce.spec",
+    "apps": "mapreduce mapreduce.plan mapreduce.spec tflite tflite.formats tflite.plan",
     "codec": "answers bundle cid compression control dag_pb frames hamt join_token member_list messages node_id"
-             " open_file records runs unixfs",
+             " open_file records runs tflite_model unixfs",
     "core": "admission architecture counters events failures leases life locality machine master membership messages"
             " node orders pace participant parts placement queue saved story tasks timing turns values views worker",
     "daemon": "attempt_words background daemon domain invitations local_inputs main requests results service store"
@@ -49,8 +49,8 @@ OWN = {
     "drivers": "addresses architectures block_disk block_files block_index block_owners block_places block_questions"
                " block_reading block_rows blocks broker broker_client broker_files broker_log control durable fetcher"
                " flash gateway gateway_content gateway_door gateway_http identity input_cache lean_paho ledger mqtt"
-               " mqtt_link prints provider refusals runner runner_child sandbox scratch sessions sqlite_disk story tls"
-               " vitals",
+               " mqtt_link prints provider refusals runner runner_child sandbox scratch sessions sqlite_disk story"
+               " tensorflow tflite_capability tls vitals",
 }
 
 

@@ -9,8 +9,11 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 
 from ipdc_edge.apps.mapreduce.plan import MapReduce
+from ipdc_edge.apps.tflite import tiny
+from ipdc_edge.apps.tflite.plan import TFLite, unknown
 from ipdc_edge.codec import (
     answers,
     bundle,
@@ -25,6 +28,7 @@ from ipdc_edge.codec import (
     runs,
     sorted_values,
     swarm_key,
+    tflite_model,
     unixfs,
 )
 from ipdc_edge.codec import messages as mqtt
@@ -196,19 +200,34 @@ LOCAL = dump({
     "version": 1, "app": "mapreduce", "workers": 1, "memory": 24 << 20, "inputs": [], "local": {"pattern": "/var/*"},
     "nodes": [NODE], "code": {}, "options": {"steps": [{"mapper": ["awk", "1"], "reducer": ["uniq", "-c"]}]},
 })
+MODEL = dump({
+    "version": 1, "app": "tflite", "workers": 2, "memory": 48 << 20,
+    "code": {name: {"cid": LEAF, "size": 4} for name in ("m.tflite", "Pre.py", "Post.py")},
+    "inputs": [{"cid": LEAF, "name": "a.png", "size": 5 << 20}, {"cid": LEAF, "name": "b.csv", "size": 9 << 20}],
+    "options": {"steps": [{"map": "m.tflite", "pre": "Pre.py:f", "post": "Post.py", "reduce": "Post.py"}],
+                "operators": [[9, 12], [32, 1, "FlexErf"]], "images": True, "input_format": "auto"},
+})
+ABLE = replace(RECORD, capabilities=("tflite", "tflite=ai_edge_litert 2.3.0", "tflite-operators=637e", "pillow=12"))
 
 
 def job(data: bytes) -> None:
     spec = spec_of(LEAF, json_block(data))
-    if spec.app == MapReduce.name:
-        app = MapReduce()
+    if spec.app in (MapReduce.name, TFLite.name):
+        app = MapReduce() if spec.app == MapReduce.name else TFLite()
         app.check(spec)
+        app.unfit(spec, ABLE)
         if spec.workers < 100 and sum(item["size"] for item in spec.body["inputs"]) < 1 << 32:
             tasks = app.plan(spec)
             done = {task.id: Result(NODE, LEAF, 1, {}) for task in tasks}
             for task in tasks[:50]:
                 dump(app.params(spec, task, done, NODE))
     bundle.bundle_items(spec.body)
+
+
+def model(data: bytes) -> None:
+    found = tflite_model.operators(data)
+    "".join(map(str, found)).encode("ascii")
+    unknown(found, "637872951e")
 
 
 # -- frames: of a runner, and of the control socket
@@ -442,8 +461,11 @@ TARGETS: tuple[Target, ...] = (
     Target("runs", run, (runs.BadRun,), (_run(LINES[:4]), _run([f"S{n:06d}\x001" for n in range(3000)])),
            ("codec/runs.py",), unpack=unpacked, pack=packed),
     Target("manifest", manifest, (runs.BadRun,), (MANIFEST,), ("codec/runs.py",)),
-    Target("job", job, (BadSpec,), (SPEC, STEPS, LOCAL),
-           ("core/architecture.py", "apps/mapreduce/plan.py", "apps/mapreduce/spec.py", "codec/bundle.py")),
+    Target("job", job, (BadSpec,), (SPEC, STEPS, LOCAL, MODEL),
+           ("core/architecture.py", "apps/mapreduce/plan.py", "apps/mapreduce/spec.py", "apps/tflite/plan.py",
+            "codec/bundle.py")),
+    Target("tflite-model", model, (tflite_model.BadModel,), (tiny.model(9, 12), tiny.model(32, 1, "FlexErf")),
+           ("codec/tflite_model.py",), (b"TFL3",)),
     Target("params", params, (IpdcError, cid.BadCid), PARAMS, ("daemon/streams.py", "daemon/local_inputs.py")),
     Target("runner", runner_frames, (frames.BadFrame, answers.RunnerBroken), FRAMES,
            ("codec/frames.py", "codec/answers.py"), unpack=first_payload, pack=runner_answer),

@@ -9,7 +9,7 @@ reduce is map-only: its maps write the parts. With `local`, each of the job's no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...core.architecture import Architecture, BadSpec
@@ -33,19 +33,20 @@ def split_size(total: int, workers: int) -> int:
 
 
 def cut(
-    inputs: Sequence[Json], size: int, whole: bool = False, most_together: int = MOST_TOGETHER
+    inputs: Sequence[Json], size: int, whole: bool | Callable[[Json], bool] = False, most_together: int = MOST_TOGETHER
 ) -> Iterator[list[tuple[int, int, int]]]:
     """Splits, each a list of (input's number, start, end), of about `size` bytes at most where that can be: small files
-    that stand side by side go together. An empty file has no range, but for `whole` files; a job without any has one
-    split without a byte."""
+    that stand side by side go together. An empty file has no range, but for `whole` files (all, or which are); a job
+    without any has one split without a byte."""
+    is_whole = whole if callable(whole) else lambda item: bool(whole)
     together: list[tuple[int, int, int]] = []
     gathered = none = 0
     for number, item in enumerate(inputs):
         length = item["size"]
-        if not length and not whole:
+        if not length and not is_whole(item):
             continue
         none += 1
-        if length < size or whole or item.get("compression"):
+        if length < size or item.get("compression") or is_whole(item):
             if together and (gathered + length > size or len(together) == most_together):
                 yield together
                 together, gathered = [], 0
@@ -75,18 +76,25 @@ class MapReduce(Architecture):
 
     def check(self, spec: JobSpec) -> None:
         """BadSpec unless the description is valid and its splits are not too many; counts, and makes none."""
-        description.check(spec)
+        self.check_description(spec)
         size = self._split_size(spec)
-        whole = spec.body["options"].get("input_format") == "whole-file"
         splits = small = 0
         for item in spec.body["inputs"]:
             if item["size"] < size:
                 small += item["size"]
             else:
-                splits += 1 if whole or item.get("compression") else -(-item["size"] // size)
+                splits += 1 if item.get("compression") or self.whole(spec, item) else -(-item["size"] // size)
         splits += 2 * small // size
         if splits > MOST_SPLITS:
             raise BadSpec(reason=f"{splits} splits, more than {MOST_SPLITS}: give fewer or smaller inputs")
+
+    def check_description(self, spec: JobSpec) -> None:
+        """BadSpec unless every field is as it must be."""
+        description.check(spec)
+
+    def whole(self, spec: JobSpec, item: Json) -> bool:
+        """Whether an input is one record, and so not cut."""
+        return bool(spec.body["options"].get("input_format") == "whole-file")
 
     def _split_size(self, spec: JobSpec) -> int:
         return split_size(sum(item["size"] for item in spec.body["inputs"]), spec.workers)
@@ -94,23 +102,24 @@ class MapReduce(Architecture):
     def plan(self, spec: JobSpec) -> tuple[Task, ...]:
         """The maps by split (or by node), then a reduce for each worker that was asked for, and so for each stage."""
         stages = len(self._reducing(spec))
-        report, final = ("buffer", False) if stages else ("get-result", True)
+        (do_map, do_reduce), (buffer, get_result) = self.commands, self.reports
+        report, final = (buffer, False) if stages else (get_result, True)
         if spec.body.get("local"):
-            maps = [Task(_map(n), MAPS, "do-map", report, n, final, node=node) for n, node in enumerate(spec.nodes)]
+            maps = [Task(_map(n), MAPS, do_map, report, n, final, node=node) for n, node in enumerate(spec.nodes)]
         else:
-            whole = spec.body["options"].get("input_format") == "whole-file"
             files = len(spec.body["inputs"])
             together = min(MOST_TOGETHER, max(1, -(-files // (spec.workers * FILES_FOR_EACH_WORKER))))
             maps = [
-                Task(_map(n), MAPS, "do-map", report, n, final, sum(end - start for _, start, end in ranges),
+                Task(_map(n), MAPS, do_map, report, n, final, sum(end - start for _, start, end in ranges),
                      {"ranges": ranges})
-                for n, ranges in enumerate(cut(spec.body["inputs"], self._split_size(spec), whole, together))
+                for n, ranges in enumerate(cut(spec.body["inputs"], self._split_size(spec),
+                                               lambda item: self.whole(spec, item), together))
             ]
         reduces = []
         for stage in range(1, stages + 1):
             final = stage == stages
-            report = "get-result" if final else "buffer"
-            reduces += [Task(_reduce(stage, n), stage, "do-reduce", report, n, final) for n in range(spec.workers)]
+            report = get_result if final else buffer
+            reduces += [Task(_reduce(stage, n), stage, do_reduce, report, n, final) for n in range(spec.workers)]
         return (*maps, *reduces)
 
     def _reducing(self, spec: JobSpec) -> list[int]:

@@ -25,14 +25,18 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from ipdc_edge.apps.mapreduce.source import Source
+
 MEGABYTE = 1024 * 1024
 # Where the job's options do not say: what a runner's memory leaves beside interpreter, blocks and user's own,
 # halved, because lines are made beside the table that they come from. 6 MB of 24.
 FIXED_MEMORY = 12 * MEGABYTE
 LEAST_BUDGET = 1 * MEGABYTE
 MOST_NAMES = 10  # that an error lists
+ROLES = ("map", "combine", "reduce", "partition", "pre", "post")  # in which modules are imported and set up
 CONVENTION = {"map": "map(key, line) or map_lines(lines)", "reduce": "reduce(key, values)",
-              "combine": "combine(key, values)", "partition": "partition(key, count)"}  # fmt: skip
+              "combine": "combine(key, values)", "partition": "partition(key, count)",
+              "pre": "pre(name, data)", "post": "post(name, outputs)"}  # fmt: skip
 
 
 class FunctionMissing(IpdcError):
@@ -57,6 +61,8 @@ class Step:
         self.combine: Callable[..., Any] | None = None
         self.reduce: Callable[..., Any] | None = None
         self.partition: Callable[..., Any] | None = None
+        self.pre: Callable[..., Any] | None = None  # around a model, which is the map then
+        self.post: Callable[..., Any] | None = None
         self.mapper: list[str] | None = None
         self.combiner: list[str] | None = None
         self.reducer: list[str] | None = None
@@ -82,6 +88,7 @@ class Program:
         self.sort_values = bool(options.get("sort_values"))
         self.skip_bad = int(options.get("skip_bad") or 0)
         self.arguments: dict[str, Any] = spec.get("arguments") or {}
+        self.source: type[Source] | None = None  # what reads the inputs, where that is none of Map-Reduce's formats
         self.now = Now()
         self.steps: list[Step] = []
         self.modules: dict[str, ModuleType] = {}  # by file, in the order of their import
@@ -152,7 +159,7 @@ def _step(program: Program, number: int, entry: dict[str, Any], paths: dict[str,
     step = Step(number)
     context = Context(program.now, number, program.arguments)
     files: dict[str, str] = {}
-    for role in ("map", "combine", "reduce", "partition"):
+    for role in ROLES:
         if not entry.get(role):
             continue
         file, name = split_entry(entry[role])

@@ -37,8 +37,9 @@ def has_reduce(step: Json) -> bool:
     return bool(step.get("reduce") or step.get("reducer"))
 
 
-def check(spec: JobSpec) -> None:
-    """BadSpec unless the job's description has what this architecture needs, within its bounds."""
+def check(spec: JobSpec, input_formats: tuple[str, ...] = INPUT_FORMATS) -> None:
+    """BadSpec unless the job's description has what this architecture needs, within its bounds. An architecture that is
+    built on this one may have formats of its own."""
     inputs, code, options = (spec.body.get(name) for name in ("inputs", "code", "options"))
     local = spec.body.get("local")
     if not isinstance(inputs, list) or bool(inputs) == bool(local):
@@ -54,7 +55,7 @@ def check(spec: JobSpec) -> None:
         raise BadSpec(reason=f"'steps' is not a list of 1 to {MOST_STEPS} steps")
     for number, step in enumerate(steps, 1):
         _check_step(step, f"step {number}", code)
-    _choice(options, "input_format", INPUT_FORMATS)
+    _choice(options, "input_format", input_formats)
     _choice(options, "output_format", OUTPUT_FORMATS)
     if not isinstance(options.get("sort_values", False), bool):
         raise BadSpec(reason=f"sort_values {options['sort_values']!r} is not true or false")

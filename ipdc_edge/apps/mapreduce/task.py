@@ -227,8 +227,8 @@ class Task:
     def _read(self, step: Step, check: Callable[[object, object], object] | None) -> Flow:
         """The map of step 0 over the task's inputs."""
         ranges = [entry["range"] for entry in self._params["inputs"]]
-        kind = Source
-        if self._program.input_format != "lines":
+        kind = self._program.source or Source
+        if self._program.source is None and self._program.input_format != "lines":
             from ipdc_edge.apps.mapreduce.formats import source_of
 
             kind = source_of(self._program.input_format)
@@ -237,8 +237,9 @@ class Task:
         if step.mapper:
             return Flow(chunks=self._mapped_files(step, source))
         function = step.map
-        if function is not None:
-            self._name(function, "map", step)
+        for role, part in (("post", step.post), ("pre", step.pre), ("map", function)):
+            if part is not None:
+                self._name(part, role, step)
         if self._skipper is not None:
             from ipdc_edge.apps.mapreduce import skipping
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from ipdc_edge import settings
 from ipdc_edge.commands.display import plain, print_json
-from ipdc_edge.commands.doctor import board, identity, programs, service
+from ipdc_edge.commands.doctor import board, identity, programs, service, tensorflow
 from ipdc_edge.commands.doctor.check import LIMIT, Check, Look, together
+from ipdc_edge.drivers.tensorflow import PROVED_WITHIN
 from ipdc_edge.drivers.vitals import Sensors
 from ipdc_edge.errors import IpdcError
 from ipdc_edge.home import Home
@@ -71,7 +72,8 @@ def _domain(home: Home, as_json: bool) -> int:
 
 
 def examine(home: Home, seconds: float = LIMIT) -> list[Check]:
-    """Every check, what runs here last. Takes at most about twice `seconds`."""
+    """Every check, what runs here last. Takes at most about twice `seconds`, and where there is a TensorFlow as long as
+    its own proof may take."""
     conf, read = _conf(home)
     heard: dict[str, Any] = {}
     need = read.runner_memory if read is not None else settings.size("24M")
@@ -88,8 +90,15 @@ def examine(home: Home, seconds: float = LIMIT) -> list[Check]:
     ]
     if read is None:
         return together(looks, seconds)
-    checks = together([*looks, Look("kubo", lambda: programs.kubo(read)),
-                       Look("broker", lambda: service.broker(home, read))], seconds)
+    looks.append(Look("kubo", lambda: programs.kubo(read)))
+    looks.append(Look("tensorflow", lambda: tensorflow.there(home, read)))
+    checks = _examine(home, read, looks, heard, seconds)
+    return checks + together([Look("tensorflow", lambda: tensorflow.proof(home, read))], 2 * PROVED_WITHIN)
+
+
+def _examine(home: Home, read: Settings, looks: list[Look], heard: dict[str, Any], seconds: float) -> list[Check]:
+    """What is looked at, and of what stands in the way of a daemon only what a running one does not hold itself."""
+    checks = together([*looks, Look("broker", lambda: service.broker(home, read))], seconds)
     brokers = [check for check in checks if check.check == "broker"]
     told, seen = brokers[0] if len(brokers) > 1 else None, brokers[-1]  # by the daemon, and from here
     running = any(check.check == "daemon" and check.ok is not None for check in checks) or bool(heard)
