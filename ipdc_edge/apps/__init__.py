@@ -11,5 +11,6 @@ if TYPE_CHECKING:
 def built_in() -> list[Architecture]:
     """The architectures that every node has."""
     from .mapreduce.plan import MapReduce
+    from .tensorflow.plan import Roles
 
-    return [MapReduce()]
+    return [MapReduce(), Roles()]

@@ -26,6 +26,7 @@ class Architecture:
     commands: tuple[str, ...]  # the channels its masters speak on
     reports: tuple[str, ...]  # the channels its workers answer on
     decompresses = False  # whether its inputs' "compression" means something to it
+    cluster = False  # whether its tasks last, take no slots, and speak with each other (daemon/tunnels.py)
     network = False  # whether its tasks need one: then only nodes offer it whose owner allows that
 
     def check(self, spec: JobSpec) -> None:
@@ -57,6 +58,10 @@ class Architecture:
     def enough(self, spec: JobSpec, results: Mapping[str, Result]) -> bool:
         """Whether the job has what it wants although tasks are left: those are skipped then. Asked after every
         commit, so it costs little; it may not take back what it said."""
+        return False
+
+    def brittle(self, spec: JobSpec) -> bool:
+        """Whether the job is over as soon as an attempt fails or is lost, because the others are of no use then."""
         return False
 
     def hopeless(self, spec: JobSpec, counters: Mapping[str, int]) -> str:

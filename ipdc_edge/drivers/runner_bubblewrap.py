@@ -47,6 +47,7 @@ ETC_OF_NETWORK = ("gai.conf", "hosts", "nsswitch.conf", "protocols", "resolv.con
 DEVICES = ("full", "null", "random", "urandom", "zero")
 ENVIRONMENT_THERE = {**ENVIRONMENT, "PYTHONPATH": PACKAGE, "HOME": PLACE, "TMPDIR": PLACE,
                      "IPDC_RUNNER": "unit"}  # whatever is started there ends with it, nobody else need see to it
+SMALL, LARGER = "size=4M,nr_inodes=1k", "size=256M,nr_inodes=16k"  # of the writable place
 TRIED_WITHIN = 60.0  # seconds until it counts as not working: a small board under load
 TOLD_WITHIN = 10.0  # seconds from the end of a runner to bubblewrap's own, which says how
 
@@ -57,17 +58,20 @@ class RunnerBubblewrap(RunnerProcess):
     kind = "bubblewrap"
 
     def __init__(
-        self, scratch: str, network: bool = False, spill_files: int = 2, file_size: int = 1 << 30
+        self, scratch: str, network: bool = False, spill_files: int = 2, file_size: int = 1 << 30, alone: bool = False,
+        place: str = "",
     ) -> None:
-        """network: whether it has this machine's network, loopback too, instead of none."""
+        """network: whether it has this machine's network, loopback too, instead of none; alone: whether it has one of
+        its own, with nothing but a loopback, and a writable place that is larger; place: a directory that it sees."""
         super().__init__(scratch, spill_files, file_size)
-        self._network = network
+        self._network, self._alone, self._place = network, alone, place
         self._filter = self._told = self._info = -1  # pipes: the filter, what bubblewrap tells, and its end of that
         self._first = -1  # a pidfd of the first process of the sandbox, with which all others end
 
     def _command(self, descriptor: int) -> list[str]:
         program = [sys.executable, "-P", "-s", "-m", "ipdc_edge.runner", str(descriptor)]
-        return sandboxed(program, self._filter, self._network, ("--info-fd", str(self._info)))
+        more = ("--info-fd", str(self._info))
+        return sandboxed(program, self._filter, self._network, more, self._place, LARGER if self._alone else SMALL)
 
     def _environment(self) -> dict[str, str]:
         return ENVIRONMENT_THERE
@@ -79,7 +83,7 @@ class RunnerBubblewrap(RunnerProcess):
         return ""  # PLACE is in no one else's sight
 
     def _open(self) -> list[int]:
-        self._filter = filter_to_read(self._network)
+        self._filter = filter_to_read(self._network or self._alone)
         try:
             self._told, self._info = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             try:
@@ -143,12 +147,14 @@ class RunnerBubblewrap(RunnerProcess):
         self._told = self._first = -1
 
 
-def sandboxed(program: list[str], filter_end: int, network: bool, more: tuple[str, ...] = ()) -> list[str]:
+def sandboxed(
+    program: list[str], filter_end: int, network: bool, more: tuple[str, ...] = (), seen: str = "", room: str = SMALL
+) -> list[str]:
     """The command that runs a program in the sandbox. filter_end: a descriptor to read the filter from; more: further
-    options for bwrap."""
+    options for bwrap; seen: a directory that is to be seen, if it is not below /usr; room: of the writable place."""
     root = _may_be_nobody()
-    place = "size=4M,nr_inodes=1k,mode=700,noexec,nosuid,nodev"
-    given = _directories()
+    place = f"{room},mode=700,noexec,nosuid,nodev"
+    given = _directories() | ({seen: seen} if seen and not f"{seen}/".startswith("/usr/") else {})
     command = [SETPRIV, "--pdeathsig", "KILL", "--no-new-privs", "--", UNSHARE, "--mount"]
     if root:
         place += f",uid={NOBODY},gid={NOBODY}"

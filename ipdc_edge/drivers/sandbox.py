@@ -37,6 +37,8 @@ class Sandbox:
     runner: Callable[[bool], Runner]
     network: bool  # whether there are runners with a network
     why: str = ""
+    role: Callable[[str], Runner] | None = None  # makes one that has a network of its own, where it is alone; "" or a
+    # directory that is to be seen in it. None where this kind has no such
 
 
 def choose(home: Home, wanted: str, note: Callable[[str], None]) -> Sandbox:
@@ -61,7 +63,7 @@ def choose(home: Home, wanted: str, note: Callable[[str], None]) -> Sandbox:
         if not reason:
             compile_ahead()
             return Sandbox(RunnerBubblewrap.kind, lambda with_network: RunnerBubblewrap(home.scratch, with_network),
-                           True)
+                           True, role=lambda place: RunnerBubblewrap(home.scratch, alone=True, place=place))
         if wanted == "bubblewrap":
             raise NoBubblewrap(reason=reason)
         why = f"bubblewrap does not work here: {reason}"
