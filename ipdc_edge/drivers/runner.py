@@ -142,7 +142,8 @@ class Runner:
                 "module": module,
                 "spec": spec,
                 "code": [{"name": name, "size": size} for name, size, _ in code],
-                "limits": {"memory": memory or int(spec["memory"]), "file_size": file_size(self._scratch, self._file_size)},
+                "limits": {"memory": memory or int(spec["memory"]),
+                           "file_size": file_size(self._scratch, self._file_size)},
                 "prints": prints, "tunnels": tunnels,
             }
             for _ in range(self._spill_files):

@@ -39,7 +39,7 @@ HEAVY = (
     "zipfile",
 )
 OWN = {
-    "apps": "mapreduce mapreduce.plan mapreduce.spec",
+    "apps": "mapreduce mapreduce.plan mapreduce.spec tensorflow tensorflow.cluster tensorflow.plan",
     "codec": "answers bundle cid compression control frames hamt join_token member_list messages node_id open_file"
              " records runs unixfs",
     "core": "admission architecture counters events failures leases life machine master membership messages node orders"

@@ -3,10 +3,10 @@
 Owns what a description may say, and who may speak with whom. Pure; the core calls it. `run-cluster` orders a role, and
 is answered by `cluster-ended` when its program has ended by itself; `cancel` closes the cluster.
 
-A job's arguments: `cluster` is the object of ClusterSpec.json; `program` the name of a file among its code; `words` what
-it is given; `roles` the roles that this job starts, all where it is left out; `client` whether the program runs once
-more, on the one node of the job, as no role; `of` the job whose roles it speaks with, where they are not its own. So
-`tf run` is a job beside that of `tf up`.
+A job's arguments: `cluster` is the object of ClusterSpec.json; `program` the name of a file among its code; `words`
+what it is given; `roles` the roles that this job starts, all where it is left out; `client` whether the program runs
+once more, on the one node of the job, as no role; `of` the job whose roles it speaks with, where they are not its own.
+So `tf run` is a job beside that of `tf up`.
 """
 
 from __future__ import annotations
