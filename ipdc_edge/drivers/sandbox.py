@@ -15,7 +15,8 @@ from .runner import Runner
 from .runner_child import RunnerProcess
 
 CONTROLLERS = "/sys/fs/cgroup"
-SOCKET, NETWORK_SOCKET = "runner.sock", "runner-net.sock"  # below home.run; systemd listens there
+# below home.run; systemd listens there
+SOCKET, NETWORK_SOCKET, ROLE_SOCKET = "runner.sock", "runner-net.sock", "runner-role.sock"
 
 
 class NoSandbox(IpdcError):
@@ -54,7 +55,9 @@ def choose(home: Home, wanted: str, note: Callable[[str], None]) -> Sandbox:
         kind = RunnerUnit.kind if memory_limits_hold() else f"{RunnerUnit.kind} without memory cgroup"
         network = os.path.exists(os.path.join(home.run, NETWORK_SOCKET))
         return Sandbox(kind, lambda with_network: RunnerUnit(
-            home.scratch, home.run, NETWORK_SOCKET if with_network else SOCKET, note), network)
+            home.scratch, home.run, NETWORK_SOCKET if with_network else SOCKET, note), network,
+            role=(lambda place: RunnerUnit(home.scratch, home.run, ROLE_SOCKET, note)) if os.path.exists(
+                os.path.join(home.run, ROLE_SOCKET)) else None)
     why = "ipdc.conf says `sandbox = rlimits`"
     if wanted != "rlimits":
         from .runner_bubblewrap import RunnerBubblewrap, compile_ahead, why_not
