@@ -1,5 +1,5 @@
-"""Roles of a cluster as systemd's units, on Debian 12 and 13: plain Python servers stand for TensorFlow (tests/lab has the
-same ones under bubblewrap). Two roles on one node, which speak through its gateway."""
+"""Roles of a cluster as systemd's units, on Debian 12 and 13: plain Python servers stand for TensorFlow (tests/lab has
+the same ones under bubblewrap). Two roles on one node, which speak through its gateway."""
 
 from __future__ import annotations
 
