@@ -62,7 +62,8 @@ class RunnerBubblewrap(RunnerProcess):
         place: str = "",
     ) -> None:
         """network: whether it has this machine's network, loopback too, instead of none; alone: whether it has one of
-        its own, with nothing but a loopback, and a writable place that is larger; place: a directory that it sees."""
+        its own, with nothing but a loopback, a writable place that is larger, and the right to make code while it runs;
+        place: a directory that it sees."""
         super().__init__(scratch, spill_files, file_size)
         self._network, self._alone, self._place = network, alone, place
         self._filter = self._told = self._info = -1  # pipes: the filter, what bubblewrap tells, and its end of that
@@ -83,7 +84,7 @@ class RunnerBubblewrap(RunnerProcess):
         return ""  # PLACE is in no one else's sight
 
     def _open(self) -> list[int]:
-        self._filter = filter_to_read(self._network or self._alone)
+        self._filter = filter_to_read(self._network or self._alone, self._alone)
         try:
             self._told, self._info = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             try:
@@ -209,11 +210,11 @@ def _directories() -> dict[str, str]:
     return found
 
 
-def filter_to_read(network: bool) -> int:
+def filter_to_read(network: bool, code: bool = False) -> int:
     """A descriptor from which bubblewrap reads the system call filter; a pipe has room for all of it."""
     from ipdc_edge.drivers import system_calls
 
-    program = system_calls.filter_program(system_calls.machine_of(), network)
+    program = system_calls.filter_program(system_calls.machine_of(), network, code)
     reader, writer = os.pipe2(os.O_CLOEXEC)
     with open(writer, "wb") as file:
         file.write(program)

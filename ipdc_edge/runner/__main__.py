@@ -150,7 +150,8 @@ def main(descriptor: int) -> int:
     if job["prints"]:
         _print_to(spills.pop(0))
     tunnels = spills.pop(0) if job.get("tunnels") else -1
-    limits.apply_limits(int(job["limits"]["memory"]), int(job["limits"]["file_size"]))
+    processes = limits.PROCESSES if tunnels < 0 else limits.MANY_PROCESSES
+    limits.apply_limits(int(job["limits"]["memory"]), int(job["limits"]["file_size"]), processes)
     _find_more_packages()
     sys.set_int_max_str_digits(0)  # that guard is for servers; ints of any size may travel here
     # The table of a sorter is lists upon lists: the default threshold would look through them a thousand
