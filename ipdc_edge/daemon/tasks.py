@@ -57,7 +57,7 @@ BLAMED = (BadSpec, BadCid, BadNode, BlockUnavailable, FileTooBig, NoFile)  # fau
 MOST_TOLD = 500  # characters of a line for the journal about what a peer gave
 MOST_JSON = MAX_PAYLOAD - (256 << 10)  # bytes of a peer's JSON as a runner is given it, with room for names of code
 LEAST_OUTPUT, MOST_GROWTH = 1 << 30, 64  # bytes that any task may write, and for each byte that it has read
-ROOM_OF_ROLE, MUCH_MORE = 4 << 30, 4  # bytes that a role's processes may map, and for each byte that they may use
+ROOM_OF_ROLE, MUCH_MORE = 64 << 30, 4  # bytes that a role may map (8 MB a thread), and for each that it may use
 MOST_TOLD_OF_RESULT = 11_000  # bytes of a result's details; they travel in one message with the rest
 
 

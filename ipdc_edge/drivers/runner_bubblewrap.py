@@ -29,6 +29,8 @@ UNSHARE = "/usr/bin/unshare"  # util-linux, as is setpriv
 NOBODY = 65534
 PLACE = "/mnt"  # the one writable directory; where ipdc-runner@.service has it too
 VENV = "/var/lib/ipdc/venv"  # from which the code of jobs may import; runner/__main__.py
+LARGE = "size=256M"
+SMALL, LARGER = "size=4M,nr_inodes=1k", f"{LARGE},nr_inodes=16k"  # of the writable place
 PACKAGE = "/ipdc"  # holds the package in the sandbox
 # Words: options of the writable place, directories, "--", a command. Nothing that is needed lies below /run.
 STAGE = f"""set -e
@@ -36,6 +38,7 @@ echo 800 >/proc/self/oom_score_adj
 mount -n -t tmpfs -o mode=755,size=64k,nosuid,nodev ipdc /run
 mkdir /run{PLACE}
 mount -n -t tmpfs -o "$1" ipdc /run{PLACE}
+case $1 in *{LARGE}*) mkdir -m 1777 /run{PLACE}/shm ;; esac
 shift; number=0
 until [ "$1" = -- ]; do mkdir /run/$number; mount -n --rbind "$1" /run/$number; number=$((number + 1)); shift; done
 shift; exec "$@"
@@ -47,7 +50,6 @@ ETC_OF_NETWORK = ("gai.conf", "hosts", "nsswitch.conf", "protocols", "resolv.con
 DEVICES = ("full", "null", "random", "urandom", "zero")
 ENVIRONMENT_THERE = {**ENVIRONMENT, "PYTHONPATH": PACKAGE, "HOME": PLACE, "TMPDIR": PLACE,
                      "IPDC_RUNNER": "unit"}  # whatever is started there ends with it, nobody else need see to it
-SMALL, LARGER = "size=4M,nr_inodes=1k", "size=256M,nr_inodes=16k"  # of the writable place
 TRIED_WITHIN = 60.0  # seconds until it counts as not working: a small board under load
 TOLD_WITHIN = 10.0  # seconds from the end of a runner to bubblewrap's own, which says how
 
@@ -186,6 +188,8 @@ def sandboxed(
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         command += ["--symlink", f"/proc/self/fd/{number}", f"/dev/{name}"]
     command += ["--symlink", "/proc/self/fd", "/dev/fd", "--bind", f"/run{PLACE}", PLACE, "--chdir", PLACE]
+    if room == LARGER:  # semaphores of Python's multiprocessing, as tf_keras has them; a part of the same place
+        command += ["--bind", f"/run{PLACE}/shm", "/dev/shm"]
     return [*command, "--remount-ro", "/", *more, "--", *program]
 
 

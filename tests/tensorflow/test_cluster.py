@@ -82,7 +82,8 @@ def test_ipdc_s_own_examples_on_two_tasks(lab: Lab, here: Path) -> None:
 def test_mirrored_workers_end_with_the_same_weights(lab: Lab, here: Path, way: list[str]) -> None:
     job = up(lab, here, {"worker": [0, 1]}, "--program", str(EXAMPLES / "mirrored.py"), *way)
     eventually(lambda: lab.json(1, "status", job)["state"] not in ("running", "queued"), "it ends", 120)
-    assert lab.json(1, "status", job)["state"] == "succeeded"
+    view = lab.json(1, "status", job)
+    assert view["state"] == "succeeded", view["error"]
     first, second = (model(Path(lab.home(1), "jobs", job, f"part-0000{number}")) for number in (0, 1))
     assert len(first) == 4 and first == second
     said = lab.run(1, "logs", job).stdout
