@@ -58,7 +58,9 @@ async def soon() -> None:
 
 @pytest.mark.parametrize("words", [b"to local-7", b"to ../x", b"to local-0", b"to", b"", b"\xff\xfe", b"in 5", b"no 5",
                                    b"in " + b"9" * 90, b"x" * 120])
-def test_whatever_else_it_says_it_gets_no_more_than_its_cluster(words: bytes) -> None:
+def test_whatever_else_it_says_it_gets_no_more_than_its_cluster(
+    words: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
     async def test(role: Role) -> None:
         one, other = pair()
         role.say(words or b" ", one.fileno())
@@ -68,6 +70,7 @@ def test_whatever_else_it_says_it_gets_no_more_than_its_cluster(words: bytes) ->
         assert other.recv(1) == b""  # closed, and carried nowhere
 
     assert not run(test).asked
+    assert "Traceback" not in "".join(capsys.readouterr())
 
 
 def test_what_is_no_connection_is_closed() -> None:
