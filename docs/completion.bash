@@ -26,7 +26,7 @@ _ipdc_edge() {
                 case $command in
                     store) options="stat verify" ;;
                     domain) options="create show backup restore" ;;
-                    tf) options="install plan" ;;
+                    tf) options="install plan up status run down" ;;
                     lab) options="up down" ;;
                 esac
                 mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
@@ -65,6 +65,10 @@ _ipdc_edge() {
         "expel") options="-h --help --json" operand="NODE" ;;
         "tf install") options="-h --help --again --json" operand="" ;;
         "tf plan") options="-h --help --memory --share --nodes --tensorflow --output --force --json" operand="FILE" ;;
+        "tf up") options="-h --help --program --args --restart --timeout --json" operand="FILE" ;;
+        "tf status") options="-h --help --json" operand="ID" ;;
+        "tf run") options="-h --help --cluster" operand="FILE" ;;
+        "tf down") options="-h --help --json" operand="ID" ;;
         "doctor") options="-h --help --domain --json" operand="" ;;
         "demo") options="-h --help --dir --text --keep-running" operand="" ;;
         "lab up") options="-h --help --nodes --sandbox --timeout --dir --json" operand="" ;;
@@ -118,6 +122,10 @@ _ipdc_edge() {
         "tf plan --nodes") kind="NODE" ;;
         "tf plan --tensorflow") kind="" ;;
         "tf plan --output") kind="DIRECTORY" ;;
+        "tf up --program") kind="FILE" ;;
+        "tf up --args") kind="" ;;
+        "tf up --timeout") kind="" ;;
+        "tf run --cluster") kind="ID" ;;
         "demo --dir") kind="DIRECTORY" ;;
         "demo --text") kind="FILE" ;;
         "lab up --nodes") kind="" ;;

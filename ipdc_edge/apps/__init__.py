@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 def built_in() -> list[Architecture]:
     """The architectures that every node has."""
     from .mapreduce.plan import MapReduce
+    from .tensorflow.plan import Roles
     from .tflite.plan import TFLite
 
-    return [MapReduce(), TFLite()]
+    return [MapReduce(), TFLite(), Roles()]

@@ -12,9 +12,9 @@ they belong to.
 
 Runner's socket, daemon to runner:
     JOB       JSON {"spec", "code": [{"name", "size"}, ...], "limits": {"memory", "file_size"}, "module", "job",
-              "prints"}; once, first, with descriptors: where "prints" is true, the end of a pipe for what the
-              user's code prints; then the spill files. module: dotted name of the architecture's runner side; job:
-              the job's id
+              "prints", "tunnels"}; once, first, with descriptors: where "prints" is true, the end of a pipe for what
+              the user's code prints; where "tunnels" is, a socket (daemon/tunnels.py); then the spill files. module:
+              dotted name of the architecture's runner side; job: the job's id
     CODE      raw: the code files' bytes, one after the other in the order of "code", in pieces
     FILE      empty, with a descriptor: instead of CODE frames, a file that is not held in memory (open_file.py)
     TASK      JSON {"id", "params"}

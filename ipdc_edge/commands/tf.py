@@ -12,8 +12,11 @@ EXAMPLES = """\
 examples:
   sudo ipdc-edge tf install              TensorFlow for this node, in a virtual environment of its own
   ipdc-edge tf plan ClusterSpec.conf     which nodes get which roles of a cluster
+  ipdc-edge tf up                        start them
+  ipdc-edge tf run train.py              run a program against them
+  ipdc-edge tf down
 """
-ACTIONS = ("install", "plan")
+ACTIONS = ("install", "plan", "up", "status", "run", "down")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

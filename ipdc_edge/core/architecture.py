@@ -28,6 +28,7 @@ class Architecture:
     commands: tuple[str, ...]  # the channels its masters speak on
     reports: tuple[str, ...]  # the channels its workers answer on
     decompresses = False  # whether its inputs' "compression" means something to it
+    cluster = False  # whether its tasks last, take no slots, and speak with each other (daemon/tunnels.py)
     network = False  # whether its tasks need one: then only nodes offer it whose owner allows that
     memory = 0  # bytes that a runner of a job has at least where nobody says how many
     mapped = 0  # bytes that its libraries map and hardly use: of a runner's limits, not of the node's memory
@@ -72,6 +73,10 @@ class Architecture:
     def unfit(self, spec: JobSpec, record: NodeRecord) -> tuple[str, ...]:
         """Why a node that can do this kind of job cannot do this one, from its record; nothing where it can."""
         return ()
+
+    def brittle(self, spec: JobSpec) -> bool:
+        """Whether the job is over as soon as an attempt fails or is lost, because the others are of no use then."""
+        return False
 
     def hopeless(self, spec: JobSpec, counters: Mapping[str, int]) -> str:
         """Why the job cannot succeed any more, from what its committed tasks counted, summed; "" while it can."""

@@ -183,16 +183,19 @@ class Master:
             self._lose_outputs_of(node)
 
     def _left(self, participant: Participant, had: bool, why: str, now: float) -> None:
-        self._take_back_all(participant, why)
+        self._take_back_all(participant, why, now)
         if had:
             self._lose_outputs_of(participant.node)
         self.recruit(now)
         self.lease(now)
 
-    def _take_back_all(self, participant: Participant, why: str) -> None:
-        for ident in participant.held.values():
+    def _take_back_all(self, participant: Participant, why: str, now: float) -> None:
+        held = list(participant.held.values())
+        for ident in held:
             self.story.returned(ident, participant.name, why)
         self.leases.take_back_all(participant)
+        if held and self.architecture.brittle(self.spec):
+            self.fail(f"{held[0]} was on {participant.name}, which is {why}", now)
 
     def _lose_outputs_of(self, node: str) -> None:
         for ident in self.leases.lose_outputs_of(node) if self.state == "running" else ():
@@ -306,6 +309,8 @@ class Master:
         failure, name = message.failure, self.participants.name(node)
         if failure.kind == "dropped":  # it had been given up, and says nothing of the task
             self.story.returned(message.task, name, "dropped")
+            if self.architecture.brittle(self.spec):
+                return self.fail(f"{message.task} was given up on {name}", now)
             return self.lease(now)
         missed = self.participants.name(self.tasks.maker(failure.cid)) if failure.kind == "fetch" else ""
         self.story.failed(message.task, name, message.attempt, failure.kind, failure.message, missed)
@@ -315,6 +320,8 @@ class Master:
         elif failure.kind == "node":
             self._blame(node, f"for a reason of its own, the last: {failure.message}", now)
         self._keep_failure(node, message.task, message.attempt, failure)
+        if not hopeless and self.architecture.brittle(self.spec):
+            hopeless = f"{message.task} failed on {name}: {failure.message}"
         if hopeless:
             return self.fail(hopeless, now)
         if task.one_left() and not task.task.node and self.participants.seek(task, now):
@@ -380,7 +387,7 @@ class Master:
             self.story.tell(participant.state, node=participant.name)
             if participant.state == "lost":
                 self.effects.append(Note(f"job {self.job}: worker {participant.name} is lost, its leases move on"))
-                self._take_back_all(participant, "lost")
+                self._take_back_all(participant, "lost", now)
         if now >= self.participants.recruit_at:
             self.participants.recruit_at = now + self.timing.replace
             self.recruit(now)

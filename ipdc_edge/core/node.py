@@ -90,8 +90,12 @@ class Node:
 
     def _start_tasks(self) -> None:
         """Fill this node's slots with queued attempts."""
-        room = self.membership.own.slots - sum(worker.running for worker in self.workers.values())
-        while room > 0 and (found := self.turns.next(self.workers.values())) is not None:
+        for worker in self.workers.values():
+            while worker.beside and (waiting := worker.next_queued()) is not None:
+                worker.start(waiting)
+        slotted = [worker for worker in self.workers.values() if not worker.beside]
+        room = self.membership.own.slots - sum(worker.running for worker in slotted)
+        while room > 0 and (found := self.turns.next(slotted)) is not None:
             worker, task = found
             worker.start(task)
             room -= 1
@@ -178,7 +182,7 @@ class Node:
         if reason:
             self.effects.append(e.Send(sender, offer.address, m.Refuse(offer.job, reason)))
             return
-        self.workers[key] = Worker(key, offer, self.membership, self.timing, now)
+        self.workers[key] = Worker(key, offer, self.membership, self.timing, now, self.architectures[offer.app].cluster)
 
     def _from_master(self, sender: str, message: m.FromMaster, now: float) -> None:
         """A message about a job of the sender's: nobody else can speak about it, since the sender is part of
@@ -388,6 +392,6 @@ class Node:
         for key, worker in self.workers.items():
             require(worker.key == key, f"held job {worker.key} is filed under {key}")
             worker.check()
-        running = sum(worker.running for worker in self.workers.values())
+        running = sum(worker.running for worker in self.workers.values() if not worker.beside)
         require(running <= self.membership.own.slots, f"{running} attempts run in {self.membership.own.slots} slots")
         require(not self.effects, "effects were left behind")

@@ -20,6 +20,7 @@ from .values import BEHIND, Attempt, Failure, InputRange, JobKey, JobSpec, Json,
 
 MOST_HELD_JOBS = 32  # jobs that a node works for at once; more are refused as busy
 MOST_HELD_JOBS_OF_ONE = 12  # of one master, so that nobody can occupy a node alone
+MOST_BESIDE = 20  # tasks at once of a job whose tasks take no slots
 MOST_STATUS = 1000  # characters of the user's code in one renewal, of up to six bytes each
 MOST_OPEN = 150  # attempts held for one job; as many as a renewal can name
 MOST_CLOSED = 30_000  # attempts of one job that are remembered as over: three for each task that a job may have
@@ -75,9 +76,10 @@ class Worker:
     """One job of one master on this node. Methods change state and append to `effects`; `Node` takes those away."""
 
     def __init__(
-        self, key: JobKey, offer: Download, membership: Membership, timing: Timing, now: float,
+        self, key: JobKey, offer: Download, membership: Membership, timing: Timing, now: float, beside: bool = False,
     ) -> None:
-        self.key, self.offer, self.membership, self.timing = key, offer, membership, timing
+        """beside: whether its tasks take no slots, but run beside all others, at once."""
+        self.key, self.offer, self.membership, self.timing, self.beside = key, offer, membership, timing, beside
         self.state = "fetching"
         self.tasks: dict[Attempt, HeldTask] = {}  # open ones
         self.closed: dict[Attempt, None] = {}  # done or dropped: never to be begun again
@@ -118,7 +120,7 @@ class Worker:
 
     def _accept(self) -> None:
         own = self.membership.own
-        slots = own.slots if own.state == "ready" else 0
+        slots = (MOST_BESIDE if self.beside else own.slots) if own.state == "ready" else 0
         self._send(Accept(self.key.job, slots, own.mqtt, own.gateway, self.held))
 
     def tell_slots(self) -> None:

@@ -40,7 +40,7 @@ from ..drivers.input_cache import InputCache
 from ..drivers.ledger import Ledger, LedgerFull
 from ..drivers.mqtt import Mqtt
 from ..drivers.scratch import clear_leftovers
-from ..drivers.tensorflow import described, look
+from ..drivers.tensorflow import Found, described, look
 from ..drivers.vitals import VitalsSampler, architecture
 from ..errors import IpdcError
 from ..home import Home
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from .holdings import Holdings
     from .kubo_network import KuboNetwork
     from .leftovers import Leftovers
+    from .tunnels import Tunnels
 
 GATHER = 0.02  # seconds in which saves gather for one commit; the design allows 0.2
 FULL_PAUSE = 1.0  # seconds between two tries to write to a full disk
@@ -102,6 +103,7 @@ class Daemon:
         self._leftovers: Leftovers | None = None
         self._holdings: Holdings | None = None
         self._kubo: KuboNetwork | None = None
+        self._tunnels: Tunnels | None = None
         self.change: asyncio.Future[None] = self.loop.create_future()  # done after the next event
 
         self.ledger = Ledger(home.ledger)
@@ -131,6 +133,7 @@ class Daemon:
         self.tasks = TaskRunner(self.id, settings.name, self.store, self.fetcher, self.architectures, self.emit,
                                 settings.slots, self.gateway_of, LocalInputs(settings.local_inputs), self.sandbox,
                                 self.inputs)
+        self.tasks.tensorflow, self.tasks.tunnels = self.tensorflow, self.tunnels
         self.results = Results(home.jobs, self.store, self.fetcher, self.emit, self.now)
         host = settings.bind(identity.alone)
         self.gateway = Gateway(self.store, host, settings.gateway_port, tls.server_context(identity),
@@ -147,8 +150,10 @@ class Daemon:
     def capabilities(self) -> tuple[str, ...]:
         """What this node can do for others, by what is installed and what its owner allows."""
         network = self.settings.allow_network and self.sandbox.network
+        roles = self.sandbox.role is not None and isinstance(self.tensorflow, Found)
         can = [app.name for app in self.architectures.values()
-               if (network or not app.network) and (app.name != TFLite.name or not self.tflite.reason)]
+               if (network or not app.network) and (roles or not app.cluster)
+               and (app.name != TFLite.name or not self.tflite.reason)]
         packages = (*self.tflite.described()[0], *described(self.tensorflow)[0])
         return (*can, *packages, *([AUTHORITY] if self.domain.identity.has_authority else []),
                 *([IN_KUBO] if self.store.keeps_in == "kubo" else []),
@@ -161,7 +166,7 @@ class Daemon:
 
     def look_at_packages(self) -> None:
         """What is installed here for jobs, and what the settings say of it, may have changed: tell the others."""
-        self.tensorflow = look(self.settings.tensorflow, self.home.tensorflow)
+        self.tensorflow = self.tasks.tensorflow = look(self.settings.tensorflow, self.home.tensorflow)
         self.tflite = tflite_capability.look(self.home.venv)
         self.background.start(self._prove())
         self.tell_capabilities()
@@ -189,6 +194,14 @@ class Daemon:
         return NodeRecord(self.id, self.settings.name, "ready", self.whereabouts.mqtt, self.whereabouts.gateway,
                           __version__, self.capabilities(), self.settings.slots, self.sandbox.kind, vitals,
                           architecture=architecture(), unable=self.unable())
+
+    def tunnels(self) -> Tunnels:
+        """What carries the connections between roles of clusters."""
+        if self._tunnels is None:
+            from .tunnels import Tunnels  # rarely needed
+
+            self._tunnels = self.gateway.tunnel = Tunnels(self.mqtt.context, self.gateway_of, self.background)
+        return self._tunnels
 
     def leftovers(self) -> Leftovers:
         """What looks for what nobody needs here any more."""

@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..codec.answers import RunnerBroken
 from ..codec.answers import TaskFailed as RunnerTaskFailed
@@ -43,11 +43,15 @@ from ..drivers.provider import Provider
 from ..drivers.refusals import Refusals
 from ..drivers.runner import Runner, RunnerDied
 from ..drivers.sandbox import Sandbox
+from ..drivers.tensorflow import Absent, Found
 from ..errors import IpdcError
 from .attempt_words import Aside, Progress, fitting, message
 from .background import Background, note, report_bug
 from .local_inputs import LocalInputs
 from .streams import FetchFailed, Inputs, Outputs, OutputTooBig, check_params, is_cid
+
+if TYPE_CHECKING:
+    from .tunnels import End, Tunnels
 
 FULL_PAUSE = 2.0  # seconds between two tries to let content go on a full disk
 FETCH_PAUSE = 2.0  # seconds before a worker says that content cannot be had: its node may be back by then
@@ -56,6 +60,7 @@ MOST_TOLD = 500  # characters of a line for the journal about what a peer gave
 MOST_JSON = MAX_PAYLOAD - (256 << 10)  # bytes of a peer's JSON as a runner is given it, with room for names of code
 LEAST_OUTPUT, MOST_GROWTH = 1 << 30, 64  # bytes that any task may write, and for each byte that it has read
 LARGE = 8 << 20  # bytes of inputs for which it matters who has them
+ROOM_OF_ROLE, MUCH_MORE = 64 << 30, 4  # bytes that a role may map (8 MB a thread), and for each that it may use
 MOST_TOLD_OF_RESULT = 11_000  # bytes of a result's details; they travel in one message with the rest
 
 
@@ -64,6 +69,14 @@ def size_of(item: Any) -> int:
     if isinstance(item, dict) and isinstance(item.get("cid"), str) and type(item.get("size")) is int:
         return max(0, item["size"])
     return 0
+
+
+class NoPlaceForRoles(IpdcError):
+    """this node has no TensorFlow any more, or no sandbox with a network of its own"""
+
+
+def _none() -> Tunnels:
+    raise NoPlaceForRoles
 
 
 def owner_of(key: JobKey) -> str:
@@ -99,6 +112,8 @@ class TaskRunner:
         self.node_id, self.store, self.fetcher, self.architectures = node_id, store, fetcher, architectures
         self.emit, self.slots, self.gateway_of, self.sandbox = emit, slots, gateway_of, sandbox
         self.local, self.cache = local, cache
+        self.tensorflow: Found | Absent = Absent("")
+        self.tunnels: Callable[[], Tunnels] = lambda: _none()
         self.refusals = Refusals(note)
         self.jobs: dict[JobKey, HeldCode] = {}
         self.background = Background()
@@ -291,8 +306,12 @@ class TaskRunner:
                 self.emit(TaskProgressed(key, effect.attempt, read, said))
 
         progress, aside = Progress(tell, lambda: inputs.bytes), Aside(effect.task)
+        end: End | None = None
         try:
             told_params = _for_runner(params, self.node_name)
+            if runner.tunnels is not None:
+                end = self._speaks(effect, held, runner)
+                told_params["python"] = self.tensorflow.python if isinstance(self.tensorflow, Found) else ""
             done = await runner.run(effect.task, told_params, inputs.read, outputs.write, progress.report, aside.add)
             cid, size = await outputs.commit([stream["records"] for stream in done["streams"]])
             texts = {"log": runner.take_output(), "aside": aside.taken()}
@@ -304,9 +323,11 @@ class TaskRunner:
             error.details["output"] = runner.take_output().decode("utf-8", "replace")
             raise
         finally:
+            if end is not None:
+                self.tunnels().close(end)
             outputs.discard()
             await inputs.close()
-            if runner.alive and self.jobs.get(key) is held:
+            if runner.alive and end is None and self.jobs.get(key) is held:
                 self._keep(held, runner)
             else:
                 await runner.close()
@@ -344,9 +365,11 @@ class TaskRunner:
             await waiting.close()
         code = [(name, size, self._code(key, cid, size)) for name, cid, size in bundle_items(held.spec.body)]
         architecture = self.architectures[held.spec.app]
-        runner = self.sandbox.runner(architecture.network)
+        runner, memory = self._new_runner(architecture), 0
+        if architecture.cluster:  # its programs map much more than they use; they are watched from within
+            memory = ROOM_OF_ROLE + MUCH_MORE * held.spec.memory
         try:
-            await runner.start(dict(held.spec.body), code, architecture.module, key.job,
+            await runner.start(dict(held.spec.body), code, architecture.module, key.job, architecture.cluster, memory,
                                architecture.mapped)
         except BaseException as error:
             if isinstance(error, RunnerTaskFailed):
@@ -354,6 +377,28 @@ class TaskRunner:
             await runner.close()
             raise
         return runner
+
+    def _new_runner(self, architecture: Architecture) -> Runner:
+        if not architecture.cluster:
+            return self.sandbox.runner(architecture.network)
+        if self.sandbox.role is None or not isinstance(self.tensorflow, Found):
+            raise NoPlaceForRoles
+        return self.sandbox.role(self.tensorflow.place)
+
+    def _speaks(self, effect: StartTask, held: HeldCode, runner: Runner) -> End | None:
+        """The end of the tunnels of a task that speaks with others."""
+        if runner.tunnels is None:
+            return None
+        from ..apps.tensorflow.plan import cluster_of
+        from .tunnels import End
+
+        cluster, key, arguments = cluster_of(held.spec), effect.key, held.spec.body["arguments"]
+        nodes = {place.role.task: place.node for place in cluster.places}
+        role = nodes.pop(effect.task, "") and effect.task
+        own = JobKey(key.master, arguments.get("of") or key.job)
+        end = End(own, role, frozenset({*(place.node for place in cluster.places), key.master}), nodes, runner.tunnels)
+        self.tunnels().open(end)
+        return end
 
     async def _code(self, key: JobKey, cid: str, size: int) -> AsyncIterator[bytes]:
         """A code file in pieces, exactly `size` bytes."""

@@ -26,14 +26,26 @@ from ipdc_edge.drivers.refusals import Refusals
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
+    import socket
     import ssl as ssl_module
+    from typing import Protocol
 
     from ipdc_edge.drivers.block_files import BlockReader
     from ipdc_edge.drivers.blocks import BlockStore
 
+    class Tunnel(Protocol):
+        """What is behind TUNNEL; daemon/tunnels.py."""
+
+        async def enter(self, path: str, peer: str) -> socket.socket | str: ...
+        async def carry(
+            self, inner: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None: ...
+
 LEFTOVERS = "/ipdc/leftovers"  # the page of daemon/leftovers.py
 HOLDINGS = "/ipdc/holdings"  # of daemon/holdings.py
 SWARM_KEY = "/ipdc/swarm-key"  # of daemon/kubo_network.py
+TUNNEL = "/ipdc/tunnel/"  # begins the paths of daemon/tunnels.py
+MOST_TUNNELS = 256  # connections that are tunnels, beside those for content
 
 
 class GatewayPortTaken(IpdcError):
@@ -78,6 +90,8 @@ class Gateway:
         self._refusals = Refusals(note)
         self._door = Door(self._let_in, ssl, admits, note, self._count_refusal)
         self._open: dict[asyncio.Task[None], str] = {}  # and whose connection it is
+        self._tunnels: dict[asyncio.Task[None], str] = {}  # likewise, of those that carry something else by now
+        self.tunnel: Tunnel | None = None  # what takes connections for paths below TUNNEL, where there is anything
 
     async def start(self) -> None:
         """Listen. GatewayPortTaken if the address cannot be had."""
@@ -92,7 +106,7 @@ class Gateway:
 
     def cut(self, nodes: Collection[str]) -> None:
         """End all connections of these nodes now. `admits` must already say no, or they come again."""
-        for task, node in self._open.items():
+        for task, node in (*self._open.items(), *self._tunnels.items()):
             if node in nodes:
                 task.cancel()
 
@@ -111,31 +125,39 @@ class Gateway:
                 self._count_refusal()
                 text = "too many connections; try again, or ask another provider"
                 await connection.send(Answer(503, text, (("Retry-After", "5"),), close=True), True)
-            else:
-                await self._serve(connection, peer)
+            elif await self._serve(connection, peer):
+                return
             await connection.end()
         except (OSError, h11.ProtocolError, KuboFailed):  # TimeoutError is an OSError
             if not connection.refused:  # that was counted; how its peer takes it says nothing
                 self._count_refusal()  # a peer that vanished or stalled in the middle of something
         finally:
-            del self._open[task]
+            self._open.pop(task, None)
+            self._tunnels.pop(task, None)
             connection.abort()
 
     def _count_refusal(self) -> None:
         self.counters["refused"] += 1
 
-    async def _serve(self, connection: Connection, peer: str) -> None:
+    async def _serve(self, connection: Connection, peer: str) -> bool:
+        """Whether it became a tunnel, and has ended as one."""
         while True:
             try:
                 request = await connection.next_request(self._idle)
                 if request is None:
-                    return
-                answer = await self._answer(request)
+                    return False
+                if self.tunnel is not None and request.target.startswith(TUNNEL.encode()):
+                    refused = await self._carry(connection, request, peer)
+                    if refused is None:
+                        return True
+                    answer = refused
+                else:
+                    answer = await self._answer(request)
             except h11.RemoteProtocolError as error:
                 self.counters["refused"] += 1
                 self._refusals.tell(peer, f"gateway: {peer} speaks no proper HTTP: {error}"[:300])
                 await connection.send_error(error)
-                return
+                return False
             given = answer.block.size if answer.block is not None and request.method == b"GET" else None
             self._count(given, answer.status >= 400)
             if answer.stream is not None:
@@ -149,7 +171,24 @@ class Gateway:
                 if answer.block is not None:
                     answer.block.close()
             if not connection.again():
-                return
+                return False
+
+    async def _carry(self, connection: Connection, request: h11.Request, peer: str) -> Answer | None:
+        """Make it a tunnel, until that ends; what is answered where it becomes none."""
+        assert self.tunnel is not None
+        upgrade = any(name == b"upgrade" and value == b"ipdc-tunnel" for name, value in request.headers)
+        if request.method != b"GET" or not upgrade:
+            return Answer(400, "a tunnel takes Upgrade: ipdc-tunnel", close=True)
+        if len(self._tunnels) >= MOST_TUNNELS:
+            return Answer(503, "too many tunnels", close=True)
+        inner = await self.tunnel.enter(request.target.decode("ascii", "replace"), peer)
+        if isinstance(inner, str):
+            return Answer(403, inner, close=True)
+        task = asyncio.current_task()
+        assert task is not None
+        self._tunnels[task] = self._open.pop(task)
+        await self.tunnel.carry(inner, *connection.handed_over())
+        return None
 
     def _count(self, given: int | None, refused: bool, sign: int = 1) -> None:
         """Before an answer goes out, so that who has it finds it counted; back if it did not go out whole."""

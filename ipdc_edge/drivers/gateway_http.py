@@ -114,6 +114,14 @@ class Connection:
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             await self.send(Answer(error.error_status_hint, str(error), close=True), True)
 
+    def handed_over(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """What is left of it, when something else than HTTP is spoken from now on; its peer is told so."""
+        left = self._http.trailing_data[0]
+        self._writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: ipdc-tunnel\r\nConnection: Upgrade\r\n\r\n")
+        if left:  # nobody of ours sends anything before he was answered
+            self._writer.transport.abort()
+        return self._reader, self._writer
+
     def again(self) -> bool:
         """Whether another request may come on this connection; then it is made ready for it."""
         # the end of a request without a body is an event of its own

@@ -66,6 +66,7 @@ class Runner:
         self._exited: asyncio.Future[None] | None = None
         self._header = bytearray(frames.HEADER.size)
         self._ready = False
+        self.tunnels: socket.socket | None = None  # our end, where its tasks speak with others
         self.process = 0  # its number, or that of what holds it
         self.directory = ""  # its own in scratch, where it has one
         RUNNERS.add(self)
@@ -118,10 +119,14 @@ class Runner:
         text, self._output = self._output.text(), Output()
         return text
 
-    async def start(self, spec: dict[str, Any], code: Code, module: str, job: str, mapped: int = 0) -> None:
+    async def start(
+        self, spec: dict[str, Any], code: Code, module: str, job: str, tunnels: bool = False, memory: int = 0,
+        mapped: int = 0,
+    ) -> None:
         """Starts the process and loads the user's code. spec: the job's, with "memory" in bytes; code: (name, bytes,
-        its pieces) of each file; module: the runner's side of its architecture; job: its id; mapped: bytes that its
-        libraries may map beyond that memory.
+        its pieces) of each file; module: the runner's side of its architecture; job: its id; tunnels: whether it gets
+        a socket for them; memory: bytes for its limits, where they are others than the job's; mapped: bytes that its
+        libraries may map beyond that.
 
         TaskFailed (where: "load" or "setup") for the user's own errors; RunnerDied, RunnerBroken; OSError.
         After any of these, or what the pieces of code raise, close() is still due.
@@ -129,14 +134,19 @@ class Runner:
         given: list[int] = []
         try:
             given += self._open()
+            prints = bool(given)
+            if tunnels:
+                self.tunnels, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                self.tunnels.setblocking(False)
+                given.append(theirs.detach())
             fields: dict[str, object] = {
                 "job": job,
                 "module": module,
                 "spec": spec,
                 "code": [{"name": name, "size": size} for name, size, _ in code],
-                "limits": {"memory": int(spec["memory"]), "mapped": mapped,
+                "limits": {"memory": memory or int(spec["memory"]), "mapped": mapped,
                            "file_size": file_size(self._scratch, self._file_size)},
-                "prints": bool(given),
+                "prints": prints, "tunnels": tunnels,
             }
             for _ in range(self._spill_files):
                 given.append(unnamed_file(self._scratch))
@@ -251,6 +261,9 @@ class Runner:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        if self.tunnels is not None:
+            self.tunnels.close()
+            self.tunnels = None
         if self._pidfd >= 0:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)

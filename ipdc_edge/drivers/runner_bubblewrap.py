@@ -29,6 +29,8 @@ UNSHARE = "/usr/bin/unshare"  # util-linux, as is setpriv
 NOBODY = 65534
 PLACE = "/mnt"  # the one writable directory; where ipdc-runner@.service has it too
 VENV = "/var/lib/ipdc/venv"  # from which the code of jobs may import; runner/__main__.py
+LARGE = "size=256M"
+SMALL, LARGER = "size=4M,nr_inodes=1k", f"{LARGE},nr_inodes=16k"  # of the writable place
 PACKAGE = "/ipdc"  # holds the package in the sandbox
 # Words: options of the writable place, directories, "--", a command. Nothing that is needed lies below /run.
 STAGE = f"""set -e
@@ -36,6 +38,7 @@ echo 800 >/proc/self/oom_score_adj
 mount -n -t tmpfs -o mode=755,size=64k,nosuid,nodev ipdc /run
 mkdir /run{PLACE}
 mount -n -t tmpfs -o "$1" ipdc /run{PLACE}
+case $1 in *{LARGE}*) mkdir -m 1777 /run{PLACE}/shm ;; esac
 shift; number=0
 until [ "$1" = -- ]; do mkdir /run/$number; mount -n --rbind "$1" /run/$number; number=$((number + 1)); shift; done
 shift; exec "$@"
@@ -57,17 +60,22 @@ class RunnerBubblewrap(RunnerProcess):
     kind = "bubblewrap"
 
     def __init__(
-        self, scratch: str, network: bool = False, spill_files: int = 2, file_size: int = 1 << 30, venv: str = ""
+        self, scratch: str, network: bool = False, spill_files: int = 2, file_size: int = 1 << 30, alone: bool = False,
+        place: str = "", venv: str = "",
     ) -> None:
-        """network: whether it has this machine's network, loopback too, instead of none."""
+        """network: whether it has this machine's network, loopback too, instead of none; alone: whether it has one of
+        its own, with nothing but a loopback, a writable place that is larger, and the right to make code while it runs;
+        place: a directory that it sees; venv: the environment that it sees as VENV."""
         super().__init__(scratch, spill_files, file_size, venv or VENV)
-        self._network = network
+        self._network, self._alone, self._place = network, alone, place
         self._filter = self._told = self._info = -1  # pipes: the filter, what bubblewrap tells, and its end of that
         self._first = -1  # a pidfd of the first process of the sandbox, with which all others end
 
     def _command(self, descriptor: int) -> list[str]:
         program = [sys.executable, "-P", "-s", "-m", "ipdc_edge.runner", str(descriptor)]
-        return sandboxed(program, self._filter, self._network, ("--info-fd", str(self._info)), self._venv)
+        more = ("--info-fd", str(self._info))
+        room = LARGER if self._alone else SMALL
+        return sandboxed(program, self._filter, self._network, more, self._place, room, self._venv)
 
     def _environment(self) -> dict[str, str]:
         return ENVIRONMENT_THERE
@@ -79,7 +87,7 @@ class RunnerBubblewrap(RunnerProcess):
         return ""  # PLACE is in no one else's sight
 
     def _open(self) -> list[int]:
-        self._filter = filter_to_read(self._network)
+        self._filter = filter_to_read(self._network or self._alone, self._alone)
         try:
             self._told, self._info = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             try:
@@ -144,14 +152,15 @@ class RunnerBubblewrap(RunnerProcess):
 
 
 def sandboxed(
-    program: list[str], filter_end: int, network: bool, more: tuple[str, ...] = (), venv: str = ""
+    program: list[str], filter_end: int, network: bool, more: tuple[str, ...] = (), seen: str = "", room: str = SMALL,
+    venv: str = "",
 ) -> list[str]:
     """The command that runs a program in the sandbox. filter_end: a descriptor to read the filter from; more: further
-    options for bwrap; venv: what is to be seen there as VENV, unless that
-    itself is."""
+    options for bwrap; seen: a directory that is to be seen, if it is not below /usr; room: of the writable place;
+    venv: what is to be seen there as VENV, unless that itself is."""
     root = _may_be_nobody()
-    place = "size=4M,nr_inodes=1k,mode=700,noexec,nosuid,nodev"
-    given = _directories()
+    place = f"{room},mode=700,noexec,nosuid,nodev"
+    given = _directories() | ({seen: seen} if seen and not f"{seen}/".startswith("/usr/") else {})
     if os.path.isdir(venv or VENV):
         given[venv or VENV] = VENV
     command = [SETPRIV, "--pdeathsig", "KILL", "--no-new-privs", "--", UNSHARE, "--mount"]
@@ -183,6 +192,8 @@ def sandboxed(
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         command += ["--symlink", f"/proc/self/fd/{number}", f"/dev/{name}"]
     command += ["--symlink", "/proc/self/fd", "/dev/fd", "--bind", f"/run{PLACE}", PLACE, "--chdir", PLACE]
+    if room == LARGER:  # semaphores of Python's multiprocessing, as tf_keras has them; a part of the same place
+        command += ["--bind", f"/run{PLACE}/shm", "/dev/shm"]
     return [*command, "--remount-ro", "/", *more, "--", *program]
 
 
@@ -207,11 +218,11 @@ def _directories() -> dict[str, str]:
     return found
 
 
-def filter_to_read(network: bool) -> int:
+def filter_to_read(network: bool, code: bool = False) -> int:
     """A descriptor from which bubblewrap reads the system call filter; a pipe has room for all of it."""
     from ipdc_edge.drivers import system_calls
 
-    program = system_calls.filter_program(system_calls.machine_of(), network)
+    program = system_calls.filter_program(system_calls.machine_of(), network, code)
     reader, writer = os.pipe2(os.O_CLOEXEC)
     with open(writer, "wb") as file:
         file.write(program)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 REAPER = "reaper.sock"  # below /run/ipdc
 ENDED = "ended"  # a directory there: a file for each unit that failed, with its name
-UNIT = re.compile(r"ipdc-runner(-net)?@[0-9][0-9-]{0,60}\.service")
+UNIT = re.compile(r"ipdc-runner(-net|-role)?@[0-9][0-9-]{0,60}\.service")
 REPORT = re.compile(r"([a-z-]{1,40}) ([a-z]{1,20}) ([A-Z0-9]{1,20})\s*")
 TOLD_WITHIN = 2.0  # seconds from a unit's end to the line that says how
 REAPED_WITHIN = 15.0  # seconds for a small board under load

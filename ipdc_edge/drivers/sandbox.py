@@ -15,7 +15,8 @@ from .runner import Runner
 from .runner_child import RunnerProcess
 
 CONTROLLERS = "/sys/fs/cgroup"
-SOCKET, NETWORK_SOCKET = "runner.sock", "runner-net.sock"  # below home.run; systemd listens there
+# below home.run; systemd listens there
+SOCKET, NETWORK_SOCKET, ROLE_SOCKET = "runner.sock", "runner-net.sock", "runner-role.sock"
 
 
 class NoSandbox(IpdcError):
@@ -37,6 +38,8 @@ class Sandbox:
     runner: Callable[[bool], Runner]
     network: bool  # whether there are runners with a network
     why: str = ""
+    role: Callable[[str], Runner] | None = None  # makes one that has a network of its own, where it is alone; "" or a
+    # directory that is to be seen in it. None where this kind has no such
 
 
 def choose(home: Home, wanted: str, note: Callable[[str], None]) -> Sandbox:
@@ -52,7 +55,9 @@ def choose(home: Home, wanted: str, note: Callable[[str], None]) -> Sandbox:
         kind = RunnerUnit.kind if memory_limits_hold() else f"{RunnerUnit.kind} without memory cgroup"
         network = os.path.exists(os.path.join(home.run, NETWORK_SOCKET))
         return Sandbox(kind, lambda with_network: RunnerUnit(
-            home.scratch, home.run, NETWORK_SOCKET if with_network else SOCKET, note), network)
+            home.scratch, home.run, NETWORK_SOCKET if with_network else SOCKET, note), network,
+            role=(lambda place: RunnerUnit(home.scratch, home.run, ROLE_SOCKET, note)) if os.path.exists(
+                os.path.join(home.run, ROLE_SOCKET)) else None)
     why = "ipdc.conf says `sandbox = rlimits`"
     if wanted != "rlimits":
         from .runner_bubblewrap import RunnerBubblewrap, compile_ahead, why_not
@@ -60,9 +65,10 @@ def choose(home: Home, wanted: str, note: Callable[[str], None]) -> Sandbox:
         reason = why_not()
         if not reason:
             compile_ahead()
-            return Sandbox(RunnerBubblewrap.kind, lambda with_network: RunnerBubblewrap(home.scratch, with_network,
-                                                                                         venv=home.venv),
-                           True)
+            return Sandbox(
+                RunnerBubblewrap.kind,
+                lambda with_network: RunnerBubblewrap(home.scratch, with_network, venv=home.venv),
+                True, role=lambda place: RunnerBubblewrap(home.scratch, alone=True, place=place))
         if wanted == "bubblewrap":
             raise NoBubblewrap(reason=reason)
         why = f"bubblewrap does not work here: {reason}"

@@ -100,7 +100,7 @@ async def prove(sandbox: Sandbox, venv: str) -> Found:
     params = {"inputs": [], "outputs": {"kind": "files", "count": 1}}
     try:
         async with asyncio.timeout(PROVED_WITHIN):
-            await runner.start(spec, [], PROOF, "proof", TFLite.mapped)
+            await runner.start(spec, [], PROOF, "proof", mapped=TFLite.mapped)
             await runner.run("proof", params, read, write, lambda said: None, lambda record: None)
         return _checked(json.loads(bytes(told)))
     except (IpdcError, ValueError) as error:

@@ -46,7 +46,9 @@ VENV = "/var/lib/ipdc/venv"
 class Runner:
     """One job's runner."""
 
-    def __init__(self, link: Link, job: dict[str, Any], code: dict[str, bytes], spills: list[int]) -> None:
+    def __init__(
+        self, link: Link, job: dict[str, Any], code: dict[str, bytes], spills: list[int], tunnels: int = -1
+    ) -> None:
         self._link = link
         self._spec = job["spec"]
         self._module = str(job["module"])
@@ -54,8 +56,8 @@ class Runner:
         self._code = code
         scratch = Scratch(spills, int(job["limits"]["file_size"]))
         self._io = TaskIo(
-            link.read, link.write, link.progress, scratch, link.status, link.set_aside, str(job["job"]), os.getcwd()
-        )
+            link.read, link.write, link.progress, scratch, link.status, link.set_aside, str(job["job"]), os.getcwd(),
+            tunnels)
 
     def load(self) -> bool:
         """Loads the user's code and tells so; or tells why not."""
@@ -148,14 +150,16 @@ def main(descriptor: int) -> int:
     job, code, spills = received
     if job["prints"]:
         _print_to(spills.pop(0))
+    tunnels = spills.pop(0) if job.get("tunnels") else -1
+    processes = limits.PROCESSES if tunnels < 0 else limits.MANY_PROCESSES
     most = job["limits"]
-    limits.apply_limits(int(most["memory"]) + int(most.get("mapped", 0)), int(most["file_size"]))
+    limits.apply_limits(int(most["memory"]) + int(most.get("mapped", 0)), int(most["file_size"]), processes)
     _find_more_packages()
     sys.set_int_max_str_digits(0)  # that guard is for servers; ints of any size may travel here
     # The table of a sorter is lists upon lists: the default threshold would look through them a thousand
     # times.
     gc.set_threshold(50_000, 20, 50)
-    runner = Runner(link, job, code, spills)
+    runner = Runner(link, job, code, spills, tunnels)
     try:
         if not runner.load():
             return 0

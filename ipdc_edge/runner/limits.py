@@ -15,10 +15,11 @@ LEAST_MEMORY = 8 * MEGABYTE
 SPARE = 4 * MEGABYTE  # between the soft and the hard limit: what it takes to report a MemoryError
 ADDRESS_SPACE = 256 * MEGABYTE  # beyond the budget
 PROCESSES = 512  # of the whole user; root is not bound by it
+MANY_PROCESSES = 8192  # where a program begins some hundred threads; those of other roles here may be the same user's
 FILES = 512  # every file of a job may travel as a descriptor
 
 
-def apply_limits(memory: int, file_size: int) -> None:
+def apply_limits(memory: int, file_size: int, processes: int = PROCESSES) -> None:
     """memory: bytes that the job may use above the interpreter's own; file_size: bytes of one spill file."""
     memory = max(memory, LEAST_MEMORY)
     data, space = _own_memory()
@@ -26,7 +27,7 @@ def apply_limits(memory: int, file_size: int) -> None:
     _lower(resource.RLIMIT_AS, space + memory + ADDRESS_SPACE)
     _lower(resource.RLIMIT_FSIZE, file_size)
     _lower(resource.RLIMIT_NOFILE, FILES)
-    _lower(resource.RLIMIT_NPROC, PROCESSES)
+    _lower(resource.RLIMIT_NPROC, processes)
     _lower(resource.RLIMIT_CORE, 0)
 
 

@@ -31,6 +31,7 @@ class TaskIo:
         set_aside: Callable[[dict[str, object]], None] = _ignore,
         job: str = "",
         directory: str = "/",
+        tunnels: int = -1,
     ) -> None:
         self.read = read  # read(stream): the next block of an input stream, at most 2 MiB; nothing at its end
         self.write = write  # write(stream, data): a block of an output stream (codec/frames.py says how long)
@@ -40,4 +41,5 @@ class TaskIo:
         # set_aside(record): a record that the task goes on without: "where", "input", "offset", "record", "error"
         self.set_aside = set_aside
         self.job = job  # the job's id
+        self.tunnels = tunnels  # a descriptor, where tasks speak with each other; daemon/tunnels.py has its other end
         self.directory = directory  # private, writable, small: the runner's current one

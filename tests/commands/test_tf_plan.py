@@ -17,7 +17,7 @@ NODE = {
     "id": "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG", "name": "attic", "state": "ready", "slots": 1,
     "cpu_idle": 1.0, "cpu_count": 4, "load": 0.0, "speed": 1.0, "memory_available": 4 << 30, "memory_total": 8 << 30,
     "disk_free": 1 << 40, "temperature": None, "throttled": False, "architecture": "x86_64", "sandbox": "bubblewrap",
-    "capabilities": ["mapreduce", "tensorflow=2.21.0"], "unable": [], "version": "0.1.0", "address": "a:1",
+    "capabilities": ["tensorflow", "tensorflow=2.21.0"], "unable": [], "version": "0.1.0", "address": "a:1",
     "gateway": "a:2", "self": True,
 }
 OTHER = {**NODE, "id": NODE["id"][::-1], "name": "cellar", "speed": 0.5, "self": False}

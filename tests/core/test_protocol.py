@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ipdc_edge.apps.mapreduce.plan import MapReduce
+from ipdc_edge.apps.tensorflow.plan import Roles
 from ipdc_edge.codec.messages import MessageCodec
 from tests.core.diagrams import DOCUMENT, rendered
 
@@ -19,4 +20,5 @@ def test_every_channel_is_described_and_no_other() -> None:
     with open(DOCUMENT, encoding="utf-8") as file:
         rows = re.findall(r"^\| (`[a-z`, -]+`) \|", file.read(), re.MULTILINE)
     described = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
-    assert described == set(MessageCodec(MapReduce.commands, MapReduce.reports).decoders)
+    assert described == set(MessageCodec(
+        (*MapReduce.commands, *Roles.commands), (*MapReduce.reports, *Roles.reports)).decoders)

@@ -39,7 +39,8 @@ HEAVY = (
     "urllib.parse", "urllib.request", "xml", "zipfile",
 )
 OWN = {
-    "apps": "mapreduce mapreduce.plan mapreduce.spec tflite tflite.formats tflite.plan",
+    "apps": "mapreduce mapreduce.plan mapreduce.spec tensorflow tensorflow.cluster tensorflow.plan tflite"
+            " tflite.formats tflite.plan",
     "codec": "answers bundle cid compression control dag_pb frames hamt join_token member_list messages node_id"
              " open_file records runs tflite_model unixfs",
     "core": "admission architecture counters events failures leases life locality machine master membership messages"

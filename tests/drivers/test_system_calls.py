@@ -130,3 +130,14 @@ def group(name: str) -> set[str]:
     said = subprocess.run(["systemd-analyze", "syscall-filter", name], capture_output=True, text=True, check=True)
     lines = (line.strip() for line in said.stdout.splitlines()[1:])
     return {call for line in lines if line and not line.startswith("#") for call in group(line)}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_role_makes_code_while_it_runs_and_may_do_no_more_than_others_else(machine: str) -> None:
+    role, other, token = filter_program(machine, True, True), filter_program(machine, True), AUDIT[machine]
+    known = named(machine)
+    making = {known[name] for name in ("mmap", "mmap2", "mprotect") if name in known}
+    for number in range(LAST):
+        if number not in making:
+            assert decision(role, token, number, 5) == decision(other, token, number, 5)
+    assert all(decision(role, token, number, 0, 4096, 7) == ALLOW for number in making)

@@ -71,7 +71,8 @@ def test_installs_and_is_purged_without_a_trace(guest: Guest) -> None:
         dpkg-query --show --showformat '${Conffiles}' ipdc-edge
         ipdc-edge doctor || true""").check().stdout
     assert "usage: ipdc-edge" in about and "/etc/ipdc/ipdc.conf" in about
-    for unit in ("ipdc-edge.service", "ipdc-broker.service", "ipdc-runner.socket", "ipdc-reaper.socket"):
+    for unit in ("ipdc-edge.service", "ipdc-broker.service", "ipdc-runner.socket", "ipdc-runner-role.socket",
+                 "ipdc-reaper.socket"):
         assert f"{unit} ->" in about, f"{unit} is not enabled:\n{about}"
     assert "ipdc-runner-net.socket ->" not in about
 

@@ -15,7 +15,7 @@ from tests.package.building import CHECKOUT
 pytestmark = pytest.mark.package
 UNITS = CHECKOUT / "systemd"
 MOST = {"ipdc-runner@.service": 0.6, "ipdc-edge.service": 1.6, "ipdc-broker.service": 1.6,
-        "ipdc-runner-net@.service": 1.6, "ipdc-kubo.service": 1.6}
+        "ipdc-runner-net@.service": 1.6, "ipdc-runner-role@.service": 1.0, "ipdc-kubo.service": 1.6}
 
 
 def exposure(unit: Path) -> float:
@@ -40,7 +40,7 @@ def test_a_unit_that_is_opened_is_noticed(tmp_path: Path) -> None:
     assert exposure(opened) > MOST["ipdc-runner@.service"]
 
 
-@pytest.mark.parametrize("name", ["ipdc-runner@.service", "ipdc-runner-net@.service"])
+@pytest.mark.parametrize("name", ["ipdc-runner@.service", "ipdc-runner-net@.service", "ipdc-runner-role@.service"])
 def test_a_runner_has_the_same_environment_in_every_kind_of_sandbox(name: str) -> None:
     words = re.findall(r"^Environment=(.*)$", (UNITS / name).read_text(), re.M)
     given = dict(word.split("=", 1) for line in words for word in line.split())

@@ -84,7 +84,7 @@ class Inference:
             runner = self._runner(scratch)
             try:
                 code = [(name, len(data), _pieces(data)) for name, data in self.code.items()]
-                await runner.start(self.spec, code, TFLite.module, "job", self.mapped)
+                await runner.start(self.spec, code, TFLite.module, "job", mapped=self.mapped)
                 found = [await self._task(runner, inputs) for inputs in tasks]
                 self.look(runner)
                 return found

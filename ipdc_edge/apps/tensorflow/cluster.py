@@ -18,10 +18,11 @@ from typing import Any
 
 from ipdc_edge.errors import IpdcError
 
-JOB = re.compile(r"[a-z][a-z0-9_]{0,30}")
+JOB = re.compile(r"[a-z][a-z0-9]{0,30}")  # they are parts of tasks' ids
 CHIEF, WORKER, PS, LOCAL = "chief", "worker", "ps", "local"
 FIRST_PORT = 2222  # IPDC's; every role has a network of its own, where no port is taken
-MOST_ROLES = 64
+STARTER = "create_worker.py"  # is given job and index; other programs find theirs in TF_CONFIG
+MOST_ROLES = 20  # as many as a job's view shows
 MOST_BYTES = 64 << 10  # of a file
 LEAST_MEMORY, MEMORY = 256 << 20, 768 << 20  # bytes: a role of TensorFlow 2.21 takes 550 to 600 MB
 VERSION = re.compile(r"\d[\w.+]{0,40}", re.ASCII)
@@ -49,6 +50,11 @@ class Role:
 
     def __str__(self) -> str:
         return f"{self.job}:{self.index}"
+
+    @property
+    def task(self) -> str:
+        """The id of the task that is this role."""
+        return f"{self.job}-{self.index}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ def roles(text: str | bytes, file: str = "ClusterSpec.conf") -> tuple[Role, ...]
     found: list[Role] = []
     for job, indices in value.items():
         if not JOB.fullmatch(job):
-            raise BadCluster(file=file, reason=f"{job[:40]!r} is no name of a job: small letters, digits and _")
+            raise BadCluster(file=file, reason=f"{job[:40]!r} is no name of a job: small letters and digits")
         if not isinstance(indices, list) or not indices or any(type(index) is not int for index in indices):
             raise BadCluster(file=file, reason=f"{job}: {str(indices)[:60]} is not a list of numbers")
         if sorted(indices) != list(range(len(indices))):

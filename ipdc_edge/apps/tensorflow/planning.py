@@ -17,7 +17,7 @@ from ipdc_edge.core.placement import MB, Verdict, hash_distance, judge
 from ipdc_edge.core.values import JobSpec, NodeRecord
 from ipdc_edge.errors import NotPlaced
 
-CAPABILITY = "tensorflow="
+CAPABILITY, ROLES = "tensorflow=", "tensorflow"  # that there is one, and that roles run with it
 WITH_NETWORK = ("systemd", "bubblewrap")  # sandboxes that give a role a network of its own
 OTHER = "other"  # kinds of role, the order in which they choose: the chief, those that compute, those that keep
 ORDER = {CHIEF: 0, OTHER: 1, PS: 2}
@@ -63,7 +63,10 @@ def verdict(record: NodeRecord, holder: str, memory: int, version: str, only: Se
         against.append("is not among the nodes that were chosen")
     if record.state != "ready":
         against.append(f"is {record.state}")
+    has = version_of(record)
     against += _lacks(record, version)
+    if has and record.sandbox.partition(" ")[0] in WITH_NETWORK and ROLES not in record.capabilities:
+        against.append("it runs no roles: its units are of an older version, or ipdc-runner-role.socket is stopped")
     if record.sandbox.partition(" ")[0] not in WITH_NETWORK:
         against.append(f"its sandbox ({record.sandbox or 'unknown'}) gives a role no network of its own, so anybody "
                        "could reach it; bubblewrap does: sudo apt install bubblewrap, and restart the node")

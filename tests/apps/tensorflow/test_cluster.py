@@ -29,7 +29,7 @@ def test_ipdc_s_own_form() -> None:
     ('{"local": 2}', "not a list of numbers"), ('{"local": [true]}', "not a list of numbers"),
     ('{"local": [0, 2]}', "numbers from 0 on"), ('{"local": [0, 0]}', "numbers from 0 on"),
     ('{"Local!": [0]}', "no name of a job"), ('{"chief": [0, 1]}', "one chief"), ('{"a": [0], "a": [0]}', "'a'.*twice"),
-    (json.dumps({"local": list(range(65))}), "65 roles, at most 64"), ("[" * 100_000, "more than 65536 bytes"),
+    (json.dumps({"local": list(range(21))}), "21 roles, at most 20"), ("[" * 100_000, "more than 65536 bytes"),
     ("[" * 60_000, "recursion"),
 ])
 def test_what_is_no_cluster_is_refused_by_name(text: str, words: str) -> None:

@@ -18,7 +18,7 @@ TWO = roles('{"local": [0, 1]}')
 
 def node(name: str, speed: float = 1.0, available: int = 4 << 30, version: str = "2.21.0", **more: Any) -> NodeRecord:
     found = NodeRecord(
-        f"Qm{name}", name, "ready", "a:1", "a:2", "0.1.0", ("mapreduce", f"tensorflow={version}"), 1, "bubblewrap",
+        f"Qm{name}", name, "ready", "a:1", "a:2", "0.1.0", ("tensorflow", f"tensorflow={version}"), 1, "bubblewrap",
         replace(VITALS, speed=speed, memory_available=available), architecture="x86_64")
     return replace(found, **more)
 
@@ -59,6 +59,7 @@ def test_the_same_plan_whatever_the_order_of_the_nodes() -> None:
     (node("lame", available=500 * MB), "memory: 500 MB available, a role takes 768 MB"),
     (node("lame", version="2.19.0"), "has TensorFlow 2.19.0, and the cluster takes 2.21.0"),
     (node("lame", state="draining"), "is draining"), (node("lame", state="lost"), "is lost"),
+    (node("lame", capabilities=("tensorflow=2.21.0",)), "it runs no roles"),
     (node("lame", sandbox=""), "its sandbox (unknown)"),
     (node("lame", sandbox="rlimits"), "gives a role no network of its own"),
 ])
