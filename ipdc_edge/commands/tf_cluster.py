@@ -24,6 +24,7 @@ from ipdc_edge.errors import IpdcError
 from ipdc_edge.home import Home
 
 APP = "tensorflow"
+LOGS_WITHIN = 2.0  # seconds
 UP = ("up", "runs")  # begin the status of a role that can be spoken with, and of a program that is none
 
 
@@ -111,10 +112,14 @@ def row(role: Seen, now: float) -> tuple[object, ...]:
 
 
 def printed(home: Home, job: str) -> str:
-    """What the programs of a job printed, as far as it is here."""
-    tasks = call(home, "logs", id=job).get("tasks")
-    return "".join(str(task.get("log") or "") for task in tasks if isinstance(task, Mapping)) if isinstance(
-        tasks, list) else ""
+    """What the programs of a job that has ended printed; its files may come a moment after its end."""
+    until = time.monotonic() + LOGS_WITHIN
+    while True:
+        tasks = call(home, "logs", id=job).get("tasks")
+        found = [task for task in tasks if isinstance(task, Mapping)] if isinstance(tasks, list) else []
+        if found or time.monotonic() > until:
+            return "".join(str(task.get("log") or "") for task in found)
+        time.sleep(0.1)
 
 
 def follow(home: Home, job: str, until: float) -> dict[str, Any]:
