@@ -136,13 +136,18 @@ def prove(found: Found, user: int | None = None, group: int | None = None, secon
     """Builds a graph and runs it, in a child, as `user` and `group` where told: its version. DoesNotWork."""
     import json
     import subprocess
+    import tempfile
 
-    environ = {"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1",
+    environ = {"PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1",
                **{name: value for name, value in os.environ.items() if name.startswith(("OPENBLAS_", "LD_LIBRARY"))}}
     options = {} if user is None else {"user": user, "group": group, "extra_groups": ()}
     try:
-        done = subprocess.run([found.python, "-I", "-c", PROOF], env=environ, cwd="/", stdin=subprocess.DEVNULL,
-                              capture_output=True, timeout=seconds, **options)  # type: ignore[call-overload]
+        with tempfile.TemporaryDirectory() as home:  # Keras makes a directory there, also where there was none
+            if user is not None:
+                os.chown(home, user, -1 if group is None else group)
+            done = subprocess.run([found.python, "-I", "-c", PROOF], env={**environ, "HOME": home}, cwd="/",
+                                  stdin=subprocess.DEVNULL, capture_output=True,
+                                  timeout=seconds, **options)  # type: ignore[call-overload]
     except subprocess.TimeoutExpired:
         raise DoesNotWork(version=found.version, place=found.place, reason=f"no answer within {seconds:g} s") from None
     except OSError as error:

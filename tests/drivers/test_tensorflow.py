@@ -129,3 +129,10 @@ def test_one_that_hangs_is_ended(tmp_path: Path) -> None:
 
 def test_one_that_works_says_its_version(tmp_path: Path) -> None:
     assert prove(lying(tmp_path, "echo chatter; echo '{\"version\": \"2.21.0\", \"sum\": 238}'")) == "2.21.0"
+
+
+def test_the_home_of_a_proof_is_there_and_goes(tmp_path: Path) -> None:
+    answer = "echo '{\"version\": \"2.21.0\", \"sum\": 238}'"
+    prove(lying(tmp_path, f"mkdir $HOME/.keras && echo $HOME >{tmp_path}/home; {answer}"))
+    home = (tmp_path / "home").read_text().strip()
+    assert home and not Path(home).exists()
