@@ -27,7 +27,7 @@ from typing import Any
 from flash import written  # beside this file
 from memory import Lab, Node
 from processes import NotMeasured, read_pss
-from trial import Meter, head, table
+from trial import Meter, head, table, up
 
 MOST_SHARE = 0.003  # of a core, daemon and broker together
 PARTS = ("daemon", "broker")
@@ -70,7 +70,7 @@ def measure(directory: str, members: int, minutes: float, settle: float) -> dict
     os.mkdir(directory)
     lab = Lab(directory, members)
     try:
-        nodes = lab.up()
+        nodes = up(lab)
         time.sleep(settle)
         return watch(nodes, minutes * 60)
     finally:

@@ -30,7 +30,7 @@ from typing import Any
 from memory import MAP, REDUCE, Lab  # beside this file
 from processes import NotMeasured, read_pss
 from text import NoDictionary, make_text
-from trial import Took, head, run, spread, table
+from trial import Took, head, run, spread, table, up
 
 PYTHON = "/usr/bin/python3"
 MOST_JOB, MOST_TASK = 1.0, 0.010  # seconds
@@ -45,7 +45,7 @@ class Bench:
     def __init__(self, directory: str, nodes: int) -> None:
         os.mkdir(directory)
         self.lab = Lab(directory, nodes)
-        self.nodes = self.lab.up()
+        self.nodes = up(self.lab)
         self.directory = directory
         self.env = {**self.lab.environment, "IPDC_HOME": self.lab.home(1)}
         self.log = os.path.join(directory, "submit.log")

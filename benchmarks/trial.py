@@ -22,13 +22,15 @@ from contextlib import nullcontext
 from statistics import median
 from typing import NamedTuple
 
-from processes import NotMeasured, Reading, descendants, read_pss  # beside this file
+from memory import Lab, Node  # beside this file
+from processes import NotMeasured, Reading, descendants, read_pss
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TICKS = os.sysconf("SC_CLK_TCK")
 INTERVAL = 0.1  # seconds between two looks at memory
 PATIENCE = 30.0  # seconds for what a command leaves behind
 PR_SET_CHILD_SUBREAPER = 36
+UP = 5  # times that a lab is waited for
 
 
 class Took(NamedTuple):
@@ -167,6 +169,18 @@ def _wait_for_adopted() -> None:
         except ChildProcessError:
             return
     raise NotMeasured("a command left something running")
+
+
+def up(lab: Lab) -> list[Node]:
+    """The nodes of a lab when all see each other: fifty take longer than `lab up` waits. NotMeasured, and it ends."""
+    for patience in range(UP, 0, -1):
+        try:
+            return lab.up()
+        except NotMeasured:
+            if patience == 1:
+                lab.down()
+                raise
+    raise AssertionError
 
 
 def spread(values: Sequence[float], form: str = ".1f") -> str:
