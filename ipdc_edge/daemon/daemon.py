@@ -19,15 +19,13 @@ from random import SystemRandom
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..apps.tflite.plan import TFLite
 from ..codec.messages import MessageCodec
 from ..core import events as e
-from ..core.admission import AUTHORITY
 from ..core.master import FINAL
 from ..core.membership import CONNECTIONS
 from ..core.node import Node
 from ..core.values import NodeRecord, Vitals
-from ..drivers import sandbox, tflite_capability, tls
+from ..drivers import sandbox, tls
 from ..drivers.architectures import architectures, reserved
 from ..drivers.block_rows import outlives
 from ..drivers.broker_files import credentials
@@ -40,7 +38,6 @@ from ..drivers.input_cache import InputCache
 from ..drivers.ledger import Ledger, LedgerFull
 from ..drivers.mqtt import Mqtt
 from ..drivers.scratch import clear_leftovers
-from ..drivers.tensorflow import Found, described, look
 from ..drivers.vitals import VitalsSampler, architecture
 from ..errors import IpdcError
 from ..home import Home
@@ -48,10 +45,11 @@ from ..settings import LOOPBACK, Settings
 from .background import Background, note
 from .domain import MEMBERS, Domain
 from .invitations import Invitations
-from .local_inputs import LOCAL_INPUT, LocalInputs
+from .local_inputs import LocalInputs
+from .offer import Offer
 from .results import Results
 from .service import Service
-from .store import IN_KUBO, begin, open_store
+from .store import begin, open_store
 from .tasks import TaskRunner
 from .whereabouts import Whereabouts
 
@@ -113,13 +111,12 @@ class Daemon:
         client = tls.client_context(identity)
         self.fetcher = Fetcher(self.store, client)
         self.vitals = VitalsSampler(home.state)
-        self.tensorflow = look(settings.tensorflow, home.tensorflow)
-        self.tflite = tflite_capability.look(home.venv)
         self.architectures = architectures()
         self.sandbox = sandbox.choose(home, settings.sandbox, note)
         self.domain = Domain(identity, home, settings, self.store, self.fetcher, self.background, self.emit,
                              lambda nodes: self.gateway.cut(nodes), self.restart, supervised)
         self.whereabouts = Whereabouts(identity, settings, self.emit)
+        self.offer = Offer(self)
         saved = [e.Save("peer", node, {"mqtt": mqtt, "gateway": gateway})
                  for node, (mqtt, gateway) in identity.peers.items()]
         saved += self.ledger.unfinished()
@@ -133,7 +130,7 @@ class Daemon:
         self.tasks = TaskRunner(self.id, settings.name, self.store, self.fetcher, self.architectures, self.emit,
                                 settings.slots, self.gateway_of, LocalInputs(settings.local_inputs), self.sandbox,
                                 self.inputs)
-        self.tasks.tensorflow, self.tasks.tunnels = self.tensorflow, self.tunnels
+        self.tasks.tensorflow, self.tasks.tunnels = self.offer.tensorflow, self.tunnels
         self.results = Results(home.jobs, self.store, self.fetcher, self.emit, self.now)
         host = settings.bind(identity.alone)
         self.gateway = Gateway(self.store, host, settings.gateway_port, tls.server_context(identity),
@@ -147,53 +144,12 @@ class Daemon:
                          births, settings.keepalive, self.emit, note, self.domain.flooded, self.domain.broker_began,
                          self.keep_block)
 
-    def capabilities(self) -> tuple[str, ...]:
-        """What this node can do for others, by what is installed and what its owner allows."""
-        network = self.settings.allow_network and self.sandbox.network
-        roles = self.sandbox.role is not None and isinstance(self.tensorflow, Found)
-        can = [app.name for app in self.architectures.values()
-               if (network or not app.network) and (roles or not app.cluster)
-               and (app.name != TFLite.name or not self.tflite.reason)]
-        packages = (*self.tflite.described()[0], *described(self.tensorflow)[0])
-        return (*can, *packages, *([AUTHORITY] if self.domain.identity.has_authority else []),
-                *([IN_KUBO] if self.store.keeps_in == "kubo" else []),
-                *(LOCAL_INPUT + path for path in self.settings.local_inputs),
-                *(self._kubo.capability() if self._kubo is not None else ()))
-
-    def unable(self) -> tuple[str, ...]:
-        """What this node could be asked for and cannot do, and why."""
-        return (*described(self.tensorflow)[1], *self.tflite.described()[1])
-
-    def look_at_packages(self) -> None:
-        """What is installed here for jobs, and what the settings say of it, may have changed: tell the others."""
-        self.tensorflow = self.tasks.tensorflow = look(self.settings.tensorflow, self.home.tensorflow)
-        self.tflite = tflite_capability.look(self.home.venv)
-        self.background.start(self._prove())
-        self.tell_capabilities()
-
-    async def _prove(self) -> None:
-        """Whether the interpreter for inference works in a runner of this node; told when it is known."""
-        if self.tflite is not tflite_capability.UNKNOWN:
-            return
-        try:
-            found = await tflite_capability.prove(self.sandbox, self.home.venv)
-        except OSError as error:
-            found = tflite_capability.Found(str(error)[:200])
-        if self.tflite is tflite_capability.UNKNOWN:  # else somebody looked again meanwhile
-            self.tflite = found
-            note(f"inference: {found.reason or f'{found.interpreter} {found.version} works'}")
-            self.tell_capabilities()
-
-    def tell_capabilities(self) -> None:
-        """What this node can do, and cannot, has changed."""
-        self.ask(e.SettingsChanged(self.capabilities(), self.settings.slots, self.unable()))
-
     def _record(self) -> NodeRecord:
         """What this node says of itself at its start."""
         vitals = Vitals(0, 0, self.vitals.cpu_count, 1.0, 0.0, self.vitals.speed, 0)
         return NodeRecord(self.id, self.settings.name, "ready", self.whereabouts.mqtt, self.whereabouts.gateway,
-                          __version__, self.capabilities(), self.settings.slots, self.sandbox.kind, vitals,
-                          architecture=architecture(), unable=self.unable())
+                          __version__, self.offer.capabilities(), self.settings.slots, self.sandbox.kind, vitals,
+                          architecture=architecture(), unable=self.offer.unable())
 
     def tunnels(self) -> Tunnels:
         """What carries the connections between roles of clusters."""
@@ -435,7 +391,7 @@ class Daemon:
         self.background.start(self.domain.changed())  # by a command that found no daemon yet and told nobody
         self.mqtt.start()
         membership = self.node.membership
-        for work in (begin(self.store), self._sample(), self._prove(),
+        for work in (begin(self.store), self._sample(), self.offer.prove(),
                      self.whereabouts.look(membership, self.mqtt.reconnect),
                      self.whereabouts.guess(membership, self.mqtt.context)):
             self.background.start(work)

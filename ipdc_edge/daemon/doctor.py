@@ -66,7 +66,7 @@ ADVICE = {
 
 def _tflite(daemon: Daemon, check: Say) -> None:
     """The interpreter of inference, where one is installed; a node without one is as well as any other."""
-    found = daemon.tflite
+    found = daemon.offer.tflite
     if not found.reason:
         pillow = f", images by Pillow {found.pillow}" if found.pillow else ", no images (no Pillow)"
         check("tflite", True, f"{found.interpreter} {found.version} has built a model and run it{pillow}", "")

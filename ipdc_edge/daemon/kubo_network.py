@@ -82,7 +82,8 @@ class KuboNetwork:
             self.found, self._round_at, self._see_at = found, 0.0, 0.0
             in_kubo = found is not None and daemon.store.keeps_in == "kubo"
             daemon.fetcher.bitswap = self.block if in_kubo else None
-            daemon.tell_capabilities()
+            daemon.offer.kubo = self.capability()
+            daemon.offer.tell()
         if found is None or self._busy:
             return
         renew = daemon.domain.members.version != self._renewed and now >= self._renew_at

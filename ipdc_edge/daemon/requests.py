@@ -170,8 +170,8 @@ class Requests:
     async def _do_packages(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """Something was installed for jobs, or taken away: looks anew, and says what there is now."""
         _owner(channel)
-        self.daemon.look_at_packages()
-        return {"capabilities": list(self.daemon.capabilities()), "unable": list(self.daemon.unable())}
+        self.daemon.offer.look()
+        return {"capabilities": list(self.daemon.offer.capabilities()), "unable": list(self.daemon.offer.unable())}
 
     async def _do_drain(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """This node takes no more work, or with `off` takes it again: what is so then. With `wait` once more when

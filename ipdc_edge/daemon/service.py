@@ -117,7 +117,7 @@ class Service:
             daemon.store.quota = now.quota(daemon.home.state, daemon.store.stat()["bytes"])
         daemon.inputs.limit = now.cache_limit(daemon.store.quota)
         daemon.inputs.shrink()
-        daemon.look_at_packages()
+        daemon.offer.look()
         told = f"changed: {', '.join(name for name in changed if name in LIVE) or 'nothing'}"
         if later:
             told += f"; not before a restart (systemctl restart ipdc-broker ipdc-edge): {', '.join(later)}"
