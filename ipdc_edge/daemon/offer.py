@@ -1,0 +1,73 @@
+"""What this node can do for others, and what it cannot and why: the words of its record.
+
+Owns what was found of the packages for inference and for clusters, and the proof that the first work in a runner. Tells
+the core when any of it changed; how others judge it is `core/placement.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..apps.tflite.plan import TFLite
+from ..core import events as e
+from ..core.admission import AUTHORITY
+from ..drivers import tflite_capability
+from ..drivers.tensorflow import Found, described, look
+from .background import note
+from .local_inputs import LOCAL_INPUT
+from .store import IN_KUBO
+
+if TYPE_CHECKING:
+    from .daemon import Daemon
+
+
+class Offer:
+    """Of one daemon, whose settings, sandbox, store and architectures it is made of."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.tensorflow = look(daemon.settings.tensorflow, daemon.home.tensorflow)
+        self.tflite = tflite_capability.look(daemon.home.venv)
+        self.kubo: tuple[str, ...] = ()  # where this node's own Kubo is met, while one runs
+
+    def capabilities(self) -> tuple[str, ...]:
+        """What this node can do for others, by what is installed and what its owner allows."""
+        daemon = self.daemon
+        network = daemon.settings.allow_network and daemon.sandbox.network
+        roles = daemon.sandbox.role is not None and isinstance(self.tensorflow, Found)
+        can = [app.name for app in daemon.architectures.values()
+               if (network or not app.network) and (roles or not app.cluster)
+               and (app.name != TFLite.name or not self.tflite.reason)]
+        packages = (*self.tflite.described()[0], *described(self.tensorflow)[0])
+        return (*can, *packages, *([AUTHORITY] if daemon.domain.identity.has_authority else []),
+                *([IN_KUBO] if daemon.store.keeps_in == "kubo" else []),
+                *(LOCAL_INPUT + path for path in daemon.settings.local_inputs), *self.kubo)
+
+    def unable(self) -> tuple[str, ...]:
+        """What this node could be asked for and cannot do, and why."""
+        return (*described(self.tensorflow)[1], *self.tflite.described()[1])
+
+    def look(self) -> None:
+        """What is installed here for jobs, and what the settings say of it, may have changed: tell the others."""
+        daemon = self.daemon
+        self.tensorflow = daemon.tasks.tensorflow = look(daemon.settings.tensorflow, daemon.home.tensorflow)
+        self.tflite = tflite_capability.look(daemon.home.venv)
+        daemon.background.start(self.prove())
+        self.tell()
+
+    async def prove(self) -> None:
+        """Whether the interpreter for inference works in a runner of this node; told when it is known."""
+        if self.tflite is not tflite_capability.UNKNOWN:
+            return
+        try:
+            found = await tflite_capability.prove(self.daemon.sandbox, self.daemon.home.venv)
+        except OSError as error:
+            found = tflite_capability.Found(str(error)[:200])
+        if self.tflite is tflite_capability.UNKNOWN:  # else somebody looked again meanwhile
+            self.tflite = found
+            note(f"inference: {found.reason or f'{found.interpreter} {found.version} works'}")
+            self.tell()
+
+    def tell(self) -> None:
+        """Some of it has changed."""
+        self.daemon.ask(e.SettingsChanged(self.capabilities(), self.daemon.settings.slots, self.unable()))
