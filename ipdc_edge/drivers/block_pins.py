@@ -48,7 +48,7 @@ def collect(store: OwnedBlocks) -> Freed | None:
         for owner in store.cached:
             # no fsync, as for a job that has ended: what a power cut brings back counts as not here
             freed = store._index.release(owner)
-            del store.cached[owner]
+            store.cached.pop(owner, None)
             store._remove(freed, owner)
             return freed
         freed = store._index.collect(UNPINNED, _COLLECTED)

@@ -130,7 +130,7 @@ class Sorter:
             return True
         lists = ones.lists(self._budget)
         if lists is None:
-            self._spill()
+            self._spill(last=True)  # the table goes: nothing may stay in it
         else:
             self._table, self._value_bytes = lists, 8.0 * ones.given
         self._ones = None
@@ -391,9 +391,9 @@ class Sorter:
         self._role, self._keys, self._at = "combine", [], iter(())
         return iter(found)
 
-    def _spill(self) -> None:
+    def _spill(self, last: bool = False) -> None:
         spill: list[list[Segment]] = []
-        for lines in self._drain(last=False):
+        for lines in self._drain(last):
             segments: list[Segment] = []
             spill.append(segments)
             if lines:

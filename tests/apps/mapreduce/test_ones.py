@@ -53,6 +53,14 @@ def test_ones_are_combined(before: list, other: list, after: list, budget: int, 
     assert sorter.pairs == len(pairs)
 
 
+@pytest.mark.parametrize("budget, ones", [(3000, 60), (1 << 20, 20_000), (6 << 20, 120_000)])
+def test_frequent_ones_outlast_the_first_other_value(budget: int, ones: int) -> None:
+    pairs = [(f"w{number}", 1) for number in range(5)] + [("the", 1)] * ones + [("the", 2)]
+    found, sorter = sort(pairs, budget, 1, total)
+    assert dict(found[0]) == {"Sthe": [ones + 2], **{f"Sw{number}": [1] for number in range(5)}}
+    assert sorter.spills == 1
+
+
 def test_values_after_ones_keep_their_order() -> None:
     for many in (5, 200_000):  # as lists, or spilled
         found, sorter = sort([("a", 1)] * many + [("a", 3), ("a", 1), ("a", 2)], 1 << 20)
