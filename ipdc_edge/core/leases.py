@@ -44,11 +44,12 @@ class Leases:
 
     def _give_ready(self, now: float) -> Iterator[tuple[Participant, TaskState, Attempt]]:
         engaged = self.participants.engaged(1)
+        held = self.locality.holders or self.participants.spec.held
+        if held and not self.issued and (settled := self.participants.settled_at()) > now:
+            self.look_at = settled  # or who answers first gets what others hold
+            return
         if not self.locality.holders:
             yield from self._give_any(now, engaged)
-            return
-        if not self.issued and (settled := self.participants.settled_at()) > now:
-            self.look_at = settled  # or who answers first gets what others hold
             return
         yield from self._give_own(now, engaged)
         yield from self._give_any(now, engaged)

@@ -125,7 +125,8 @@ class Daemon:
         self.invitations = Invitations(home, settings, self.domain, self.node.membership, self.background,
                                        lambda: self.whereabouts.host)
         self._release_leftovers({save.key for save in saved if save.kind == "job"})
-        self.inputs = self.fetcher.unfinished = InputCache(self.store, settings.cache_limit(self.store.quota))
+        self.inputs = self.fetcher.unfinished = InputCache(
+            self.store, settings.cache_limit(self.store.quota), identity.authority[-16:])
         self.domain.keep_list()
         self.tasks = TaskRunner(self.id, settings.name, self.store, self.fetcher, self.architectures, self.emit,
                                 settings.slots, self.gateway_of, LocalInputs(settings.local_inputs), self.sandbox,

@@ -25,7 +25,7 @@ from .tasks import size_of
 
 if TYPE_CHECKING:
     from ..drivers.blocks import BlockStore
-    from ..drivers.fetcher import Fetcher, Keeper
+    from ..drivers.fetcher import Fetcher
     from .daemon import Daemon
 
 MOST_INPUTS = 64  # of a job that a worker looks for
@@ -46,7 +46,6 @@ class _Budget:
 
 async def held(
     fetcher: Fetcher, store: BlockStore, inputs: Sequence[Mapping[str, Any]], providers: Sequence[Provider],
-    keeper: Keeper | None = None,
 ) -> tuple[InputRange, ...]:
     """Which ranges of these files are here, in as much as there is time to look; interior nodes of their trees are
     fetched from providers."""
@@ -58,7 +57,7 @@ async def held(
                 if not size_of(item):
                     continue
                 with suppress(*_FAILURES):
-                    async for start, end in _spans(fetcher, store, item["cid"], providers, keeper, budget):
+                    async for start, end in _spans(fetcher, store, item["cid"], providers, budget):
                         if found and found[-1].number == number and found[-1].end == start:
                             found[-1] = found[-1]._replace(end=end)
                         elif start < end:
@@ -67,8 +66,7 @@ async def held(
 
 
 async def _spans(
-    fetcher: Fetcher, store: BlockStore, root: str, providers: Sequence[Provider], keeper: Keeper | None,
-    budget: _Budget,
+    fetcher: Fetcher, store: BlockStore, root: str, providers: Sequence[Provider], budget: _Budget,
 ) -> AsyncIterator[tuple[int, int]]:
     """(start, end) of the blocks of a file that are here, in order."""
     stack: list[tuple[int, int | None, str, int]] = [(0, None, root, 0)]
@@ -77,7 +75,10 @@ async def _spans(
         if size is not None and _is_leaf(cid, size):
             yield offset, offset + size  # it was looked for with those beside it
             continue
-        data = await fetcher.block(cid, providers, keeper)
+        if budget.left <= 0:
+            return
+        budget.left -= 1
+        data = await fetcher.block(cid, providers)
         length, data, children = open_node(root, offset, size, cid, data, depth)
         if children is None:
             yield offset, offset + length
@@ -108,11 +109,13 @@ class Holdings:
         fetcher, store = self.daemon.fetcher, self.daemon.store
         sizes, budget = {}, _Budget()
         async with self._turn:
-            for cid in asked:
-                sizes[cid] = 0
-                with suppress(*_FAILURES):
-                    async for start, end in _spans(fetcher, store, cid, [], None, budget):
-                        sizes[cid] += end - start
+            with suppress(TimeoutError):  # who asked has gone by then
+                async with asyncio.timeout(PATIENCE):
+                    for cid in asked:
+                        sizes[cid] = 0
+                        with suppress(*_FAILURES):
+                            async for start, end in _spans(fetcher, store, cid, [], budget):
+                                sizes[cid] += end - start
         return json.dumps(sizes)
 
 

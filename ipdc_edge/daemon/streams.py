@@ -51,6 +51,7 @@ class Inputs:
         ranges = [item["range"] for item in self.items if "range" in item]
         size = sum(one["end"] - one["start"] for one in ranges if "cid" in one)
         self.kept = cache.writer(size) if cache is not None else None
+        self.keeps = self.kept is not None
 
     def came(self, cid: str, data: bytes) -> None:
         """A block of a file came from another node."""

@@ -38,7 +38,7 @@ from ..drivers.block_rows import IndexFailed, KuboFailed, outlives
 from ..drivers.blocks import BlockStore
 from ..drivers.fetcher import BlockUnavailable, Fetcher, FileTooBig, NoFile
 from ..drivers.flash import FLASH
-from ..drivers.input_cache import LEAST, InputCache
+from ..drivers.input_cache import InputCache
 from ..drivers.provider import Provider
 from ..drivers.refusals import Refusals
 from ..drivers.runner import Runner, RunnerDied
@@ -166,12 +166,7 @@ class TaskRunner:
             return ()
         from .holdings import held  # rarely needed
 
-        kept = self.cache.writer(LEAST)
-        try:
-            return await held(self.fetcher, self.store, inputs, self._master(key), kept)
-        finally:
-            if kept is not None:
-                kept.close()
+        return await held(self.fetcher, self.store, inputs, self._master(key))
 
     async def _keep_code(self, key: JobKey, name: str, cid: str, size: int) -> None:
         """Bring one file of a job's code here, so that the next runner need not ask the master again. BadSpec when it
@@ -292,12 +287,15 @@ class TaskRunner:
         params = await self.local.expanded(params)
         inputs = Inputs(self.fetcher, self.local, params, self.cache)
         most = output_limit(held.spec)
-        outputs = Outputs(self.store, owner_of(key), params,
-                          lambda: most or max(LEAST_OUTPUT, inputs.bytes * MOST_GROWTH))
         try:
-            runner = await self._runner(key, held)
+            outputs = Outputs(self.store, owner_of(key), params,
+                              lambda: most or max(LEAST_OUTPUT, inputs.bytes * MOST_GROWTH))
+            try:
+                runner = await self._runner(key, held)
+            except BaseException:
+                outputs.discard()
+                raise
         except BaseException:
-            outputs.discard()
             await inputs.close()
             raise
 
@@ -325,8 +323,10 @@ class TaskRunner:
         finally:
             if end is not None:
                 self.tunnels().close(end)
-            outputs.discard()
-            await inputs.close()
+            try:
+                outputs.discard()
+            finally:
+                await inputs.close()
             if runner.alive and end is None and self.jobs.get(key) is held:
                 self._keep(held, runner)
             else:

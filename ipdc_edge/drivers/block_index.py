@@ -12,7 +12,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from ipdc_edge.drivers.block_questions import FILES, BlockQuestions, told
-from ipdc_edge.drivers.block_rows import CONTENT_FILE, KUBO, LOST, OWN_FILE, File, Freed
+from ipdc_edge.drivers.block_rows import CONTENT_FILE, KUBO, LOST, OWN_FILE, REFERENCE, File, Freed
 from ipdc_edge.drivers.flash import FLASH
 
 if TYPE_CHECKING:
@@ -49,13 +49,15 @@ class BlockIndex(BlockQuestions):
 
     @told
     def hold_all(self, owner: str, cids: Iterable[str]) -> list[str]:
-        """Keep those of the blocks for `owner` that are here; the others."""
+        """Keep those of the blocks for `owner` that are here, and outlast a power cut; the others."""
         missing = []
         self._begin(durable=False)  # whoever holds many blocks ends with a durable step
         try:
             number = self._owner(owner)
             for cid in cids:
-                found = self._db.execute("SELECT id FROM blocks WHERE cid = ? AND place <> ?", (cid, LOST)).fetchone()
+                found = self._db.execute(
+                    "SELECT id FROM blocks WHERE cid = ? AND place <> ? AND (durable OR place = ?)",
+                    (cid, LOST, REFERENCE)).fetchone()
                 if found is None:
                     missing.append(cid)
                 else:
@@ -128,7 +130,7 @@ class BlockIndex(BlockQuestions):
             run("DELETE FROM holds WHERE owner = ? AND block IN (SELECT block FROM freed)", row)
             run("DELETE FROM freed WHERE EXISTS (SELECT 1 FROM holds h WHERE h.block = freed.block)")
             run("DELETE FROM owners WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM holds WHERE owner = ?1)", row)
-            freed = self._remove_freed()
+            freed = self._remove_freed(owner)
             self._commit(owner, durable)
         except BaseException:
             self._roll_back()
@@ -208,7 +210,7 @@ class BlockIndex(BlockQuestions):
         row = self._db.execute("SELECT id FROM files WHERE path = ? AND place = ?", (path, file.place)).fetchone()
         return int(row[0])
 
-    def _remove_freed(self) -> Freed:
+    def _remove_freed(self, owner: str) -> Freed:
         run = self._db.execute
         count = run("SELECT COUNT(*) FROM freed").fetchone()[0]
         own = run(
@@ -219,6 +221,9 @@ class BlockIndex(BlockQuestions):
             "INSERT INTO touched SELECT DISTINCT file FROM blocks"
             " WHERE file IS NOT NULL AND id IN (SELECT block FROM freed)"
         )
+        # and those of which all blocks lie elsewhere by now
+        run("INSERT OR IGNORE INTO touched SELECT id FROM files WHERE path > ? AND path < ?",
+            (os.fsencode(owner + "/"), os.fsencode(owner + "0")))
         run("DELETE FROM blocks WHERE id IN (SELECT block FROM freed)")
         files = self._forget_touched()
         return Freed(

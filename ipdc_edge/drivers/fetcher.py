@@ -45,7 +45,10 @@ class NoFile(IpdcError):
 
 
 class Keeper(Protocol):
-    """Hears where the blocks of a file came from. It may keep what it is given, and must not fail."""
+    """Hears where the blocks of a file came from. It may keep what it is given (`keeps`: then others may wait for it),
+    and must not fail."""
+
+    keeps: bool
 
     def came(self, cid: str, data: bytes) -> None:
         """From another node."""
@@ -103,7 +106,8 @@ class Fetcher:
         nobody else, so that it is known who has it. `keeper` is told which it was. BlockUnavailable, BadCid."""
         cid = canonical(cid)
         reasons = []
-        while keeper is not None and (coming := self._coming.get(cid)) is not None:
+        keeps = keeper is not None and keeper.keeps
+        while keeps and (coming := self._coming.get(cid)) is not None:
             await asyncio.wait([coming])  # two tasks beside each other read the block between them
         try:
             data = await self.own(cid)
@@ -117,7 +121,7 @@ class Fetcher:
         except (OSError, KuboFailed) as error:
             reasons.append(f"the own store: {str(error).rstrip('.')}")
         mine: asyncio.Future[None] | None = None
-        if keeper is not None and cid not in self._coming:
+        if keeps and cid not in self._coming:
             mine = self._coming[cid] = asyncio.get_running_loop().create_future()
         try:
             data = await self._from_others(cid, providers, swap, reasons)
@@ -208,8 +212,8 @@ class Fetcher:
     async def own(self, cid: str) -> bytes | None:
         """A block of the own store. ReferenceChanged, OSError, KuboFailed."""
         data = await get_block(self._store, cid)
-        if data is None and self.unfinished is not None:
-            data = self.unfinished.get(cid)
+        if data is None and self.unfinished is not None and self.unfinished.has(cid):
+            data = await asyncio.to_thread(self.unfinished.get, cid)
         return data
 
     async def ask(self, provider: Provider, cid: str, received: Callable[[int], None] | None = None) -> bytes:

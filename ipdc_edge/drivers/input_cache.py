@@ -27,16 +27,24 @@ _FAILURES = (IpdcError, OSError, sqlite3.Error, ValueError)  # of a disk or a st
 
 
 class InputCache:
-    """What is kept of inputs, at most `limit` bytes of it; none with 0."""
+    """What is kept of one domain's inputs, at most `limit` bytes of it; none with 0. What came in another domain goes:
+    it is not for the members of this one."""
 
-    def __init__(self, store: BlockStore, limit: int) -> None:
+    def __init__(self, store: BlockStore, limit: int, domain: str = "") -> None:
         self.store, self.limit = store, limit
+        self._prefix = f"{CACHED}{domain}."
         self.writers: dict[KeptInputs, None] = {}
         self.coming: dict[str, tuple[KeptInputs, int, int]] = {}  # CIDs that these hold already: offset, size
-        owners = [owner for owner in store.owners() if owner.startswith(CACHED)]  # by name, so by age
+        kept = [owner for owner in store.owners() if owner.startswith(CACHED)]  # by name, so by age
+        owners = [owner for owner in kept if owner.startswith(self._prefix)]
+        for foreign in kept:
+            if foreign not in owners:
+                with suppress(*_FAILURES):
+                    store.release(foreign)
+                    store.cached.pop(foreign, None)
         sizes = dict(store.holders()) if owners else {}
         store.cached.update((owner, sizes.get(owner, 0)) for owner in owners)
-        self._number = int(owners[-1].removeprefix(CACHED), 16) if owners else 0
+        self._number = int(owners[-1].removeprefix(self._prefix), 16) if owners else 0
         self.shrink()
 
     def has(self, cid: str) -> bool:
@@ -81,7 +89,7 @@ class InputCache:
     def new_owner(self) -> str:
         """The next name; they rise, so that the order of age is known after a restart."""
         self._number += 1
-        return f"{CACHED}{self._number:012x}"
+        return f"{self._prefix}{self._number:012x}"
 
     def _forget_one(self) -> bool:
         if not self.store.cached:
@@ -97,6 +105,8 @@ class InputCache:
 
 class KeptInputs:
     """The blocks that one task fetches. `close` must be called, whatever happened."""
+
+    keeps = True
 
     def __init__(self, cache: InputCache) -> None:
         self._cache, self._store = cache, cache.store
@@ -161,3 +171,4 @@ class KeptInputs:
             block_pins.finish(self._store, writer)
         with suppress(*_FAILURES):
             writer.discard()  # nothing, where it was committed
+        self._cache.shrink()  # the limit may be less by now

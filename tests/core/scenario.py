@@ -143,6 +143,13 @@ class Play:
         self.node.membership.listed = True
         return self.run(e.JobSubmitted("20260101-000000", replace(job_spec(int(splits), 1), grows=True)))
 
+    def on_submit_held(self, splits: str, workers: str, name: str) -> list[str]:
+        """A job of whose input a node said that it holds all."""
+        self.node.membership.watch(self.now + 1000, self.now)
+        self.node.membership.listed = True
+        spec = replace(job_spec(int(splits), int(workers)), held={ident(name): 100})
+        return self.run(e.JobSubmitted("20260101-000000", spec))
+
     def on_submit_within(self, seconds: str, splits: str, workers: str) -> list[str]:
         """A job that has so long."""
         self.node.membership.watch(self.now + 1000, self.now)

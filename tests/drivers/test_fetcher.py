@@ -381,6 +381,8 @@ def test_it_is_one_block_ahead_up_to_the_end_and_goes_on_behind_it(stores):
 class Ear:
     """Hears where blocks came from, and keeps what came."""
 
+    keeps = True
+
     def __init__(self):
         self.came_here, self.were_here, self.kept = [], [], {}
 

@@ -179,3 +179,35 @@ def test_a_block_that_came_for_one_task_is_there_for_another_at_once(store: Bloc
 
 def test_little_inputs_are_not_worth_a_file(store: BlockStore) -> None:
     assert InputCache(store, 4000).writer(TASK - 1) is None
+
+
+def test_inputs_of_another_domain_go(store: BlockStore) -> None:
+    keep(InputCache(store, 5000, "home"), 1)
+    keep(InputCache(store, 5000, "home"), 2)
+    assert here(store, 1, 2) == [1, 2] and InputCache(store, 5000, "home").size() == 2 * SIZE
+    assert InputCache(store, 5000, "school").size() == 0 and here(store, 1, 2) == []
+    assert files(store.directory) == [] and store.owners() == []
+
+
+def test_a_task_under_way_keeps_to_a_limit_that_came_meanwhile(store: BlockStore) -> None:
+    cache = InputCache(store, 5000)
+    kept = cache.writer(TASK)
+    assert kept is not None
+    kept.came(cid_of(1), data_of(1))
+    cache.limit = 0
+    cache.shrink()
+    kept.close()
+    assert here(store, 1) == [] and store.stat()["bytes"] == 0
+
+
+def test_what_is_kept_is_no_pin_until_it_was_put_durably(store: BlockStore) -> None:
+    cache = InputCache(store, 5000)
+    keep(cache, 1, 2)
+    assert store.hold_all("pin.x", [cid_of(1)]) == [cid_of(1)], "its bytes were never synced"
+    writer = store.new_file("pin.x")
+    writer.append(data_of(1))
+    writer.append(data_of(2))
+    writer.commit(durable=True)
+    assert store.hold_all("pin.x", [cid_of(1)]) == [] and len(files(store.directory)) == 2
+    assert collect(store) is not None and len(files(store.directory)) == 1, "its file goes though nothing in it went"
+    assert store.stat()["bytes"] == 2 * SIZE and here(store, 1, 2) == [1, 2] and store.get(cid_of(2)) == data_of(2)
