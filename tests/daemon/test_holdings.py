@@ -102,14 +102,17 @@ def test_a_look_has_a_bound(store: BlockStore, monkeypatch: pytest.MonkeyPatch) 
     assert found.start == 0 and found.end <= 12 * BLOCK
 
 
-def test_a_tree_of_nodes_is_not_read_to_its_end(store: BlockStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holdings, "MOST_BLOCKS", 30)
-    read, get = [], store.get
-    monkeypatch.setattr(store, "get", lambda cid: read.append(cid) or get(cid))
-    data = os.urandom(200 * BLOCK)
-    root = put_file(store, data, BLOCK, links=2)
-    ranges(store, (root, len(data)))
-    assert len(read) <= 30
+def test_who_has_gone_is_looked_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holdings, "PATIENCE", 0.01)
+    cid = raw_cid(b"asked")
+
+    class Slow:
+        async def block(self, *_: object) -> bytes:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    page = Holdings(SimpleNamespace(fetcher=Slow(), store=None)).page  # type: ignore[arg-type]
+    assert json.loads(asyncio.run(asyncio.wait_for(page({"files": cid}), 5))) == {cid: 0}
 
 
 def test_others_are_answered_how_much_is_here(store: BlockStore, other: BlockStore) -> None:
