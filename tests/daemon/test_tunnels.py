@@ -105,7 +105,8 @@ def test_a_role_of_the_cluster_is_looked_for_at_its_node_only() -> None:
     assert run(test).asked == [B]
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:99999", "127.0.0.1:" + "9" * 5000, "x\0y:80", "127.0.0.1:-1", "x" * 99 + ":1"])
+@pytest.mark.parametrize("address", [
+    "127.0.0.1:99999", "127.0.0.1:" + "9" * 5000, "x\0y:80", "127.0.0.1:-1", "x" * 99 + ":1"])
 def test_an_address_that_is_none_is_the_peer_s_fault(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     async def test(role: Role) -> None:
         role.address = address
@@ -126,7 +127,7 @@ def test_what_goes_to_an_expelled_node_ends_and_none_goes_there_any_more(monkeyp
 
     async def test(role: Role) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection, and says nothing
-            role.address = "127.0.0.1:{}".format(silent.getsockname()[1])
+            role.address = f"127.0.0.1:{silent.getsockname()[1]}"
             one, other = pair()
             other.setblocking(False)
             role.say(b"to local-1", one.fileno())
