@@ -19,7 +19,7 @@ import pytest
 from ipdc_edge.drivers import identity, tls
 from ipdc_edge.home import Home
 from tests.drivers.bubblewrap import needs_bubblewrap
-from tests.lab.conftest import ROOT, Lab, eventually
+from tests.lab.conftest import PYTHON, ROOT, Lab, eventually
 
 PORTS = (2222, 2223)
 # A role: listens on every address, as TensorFlow does, and asks nobody who he is. "ask N" has it ask role N.
@@ -224,12 +224,13 @@ def test_a_program_that_is_no_role_is_spoken_to_by_nobody(cluster: Cluster, lab:
     ident = cluster.up()
     own = {node["name"]: node for node in lab.json(1, "nodes")}["node1"]["id"]
     program = cluster.program('print(ask(0, "hello").decode(), flush=True); import time; time.sleep(600)')
-    command = [sys.executable, "-m", "ipdc_edge", "tf", "run", program]
+    command = [PYTHON, "-m", "ipdc_edge", "tf", "run", program]
     environment = {**os.environ, "PYTHONPATH": ROOT, "IPDC_HOME": lab.home(1)}
     with subprocess.Popen(command, env=environment, cwd=cluster.place, stdout=subprocess.DEVNULL) as child:
         try:
-            client = eventually(lambda: [job["id"] for job in lab.json(1, "jobs") if job.get("of") == ident], "a job")[0]
-            eventually(lambda: cluster.job(client)["running"][0]["status"].startswith("runs"), "the program runs", 40)
+            (client,) = eventually(lambda: [j["id"] for j in lab.json(1, "jobs") if j.get("of") == ident], "a job")
+            eventually(lambda: any(str(task["status"]).startswith("runs") for task in cluster.job(client)["running"]),
+                       "the program runs", 40)
             for job in (ident, client):
                 said = asyncio.run(knock(lab, 1, f"/ipdc/tunnel/{job}/{own}/client", 2))
                 assert said.startswith(b"HTTP/1.1 403 ") and b"no such role for you" in said, said
