@@ -66,7 +66,7 @@ def test_roles_run_in_units_with_a_network_of_their_own(another: Callable[..., N
         "systemctl list-units --plain --no-legend 'ipdc-runner-role@*.service'").stdout, "their units are gone")
     assert not node.failed_units()
     # where the kernel refuses a network of its own, systemd goes on without
-    node.run("mkdir /etc/systemd/system/ipdc-runner-role@.service.d; cat > /etc/systemd/system/ipdc-runner-role@.service.d/"
-             "open.conf; systemctl daemon-reload", stdin=b"[Service]\nPrivateNetwork=no\n")
+    node.run("cd /etc/systemd/system; mkdir ipdc-runner-role@.service.d; cat > ipdc-runner-role@.service.d/open.conf; "
+             "systemctl daemon-reload", stdin=b"[Service]\nPrivateNetwork=no\n")
     done = node.ipdc("tf", "up", "--timeout", "60", check=False)
     assert done.code == 1 and "has no network of its own" in done.stderr, done.stderr
