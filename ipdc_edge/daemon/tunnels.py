@@ -143,7 +143,11 @@ class Tunnels:
             _close(connection)
             raise
         self.counters["out"] += 1
-        await relay(connection, reader, writer)
+        try:
+            await relay(connection, reader, writer)
+        finally:
+            with suppress(AttributeError):  # CPython 3.11: a TLS transport that was closed twice
+                writer.transport.abort()
 
     async def _connect(self, end: End, node: str, to: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         address = self.gateway_of(node)
@@ -214,7 +218,7 @@ class Tunnels:
 
 async def relay(connection: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Carries bytes both ways until either side has ended, then ends the other, to which all that came before is
-    still given. Where this is cancelled, both end at once."""
+    still given. What is left of the way to the other node then, its caller aborts."""
     outer = writer.get_extra_info("socket")
     try:
         if outer is not None:  # a node that was switched off says no goodbye
