@@ -293,7 +293,8 @@ TABLE = (
             "(see kubo_api), which takes some hundred MB of memory. What is kept already stays where it is."),
     Setting("tensorflow", "auto", _environment, "auto, no, or the absolute directory of a virtual environment",
             "The TensorFlow with which this node takes part in clusters.\n"
-            "auto: what `ipdc-edge tf install` made, else what Debian's Python finds; no: none."),
+            "auto: what `ipdc-edge tf install` made, else what Debian's Python finds; no: none.\n"
+            "Under systemd, roles see only what is below /usr, /var/lib/ipdc/tensorflow or /var/lib/ipdc/venv."),
     Setting("kubo_api", "127.0.0.1:5001", _local_address, "127.0.0.1:port",
             "The RPC of an IPFS daemon (Kubo) on this machine, for `store = kubo`, `--to-kubo` of add and result, and\n"
             "content that no node of the domain has. It asks for no password, so it is never on another machine."),

@@ -25,7 +25,7 @@ from .saved import runnable, sort
 from .timing import Timing
 from .turns import Turns
 from .values import HeldList, JobKey, NodeRecord
-from .worker import Worker, refusal
+from .worker import MOST_BESIDE, Worker, refusal
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -91,7 +91,7 @@ class Node:
     def _start_tasks(self) -> None:
         """Fill this node's slots with queued attempts."""
         for worker in self.workers.values():
-            while worker.beside and (waiting := worker.next_queued()) is not None:
+            while worker.beside and worker.running < MOST_BESIDE and (waiting := worker.next_queued()) is not None:
                 worker.start(waiting)
         slotted = [worker for worker in self.workers.values() if not worker.beside]
         room = self.membership.own.slots - sum(worker.running for worker in slotted)
@@ -392,6 +392,7 @@ class Node:
         for key, worker in self.workers.items():
             require(worker.key == key, f"held job {worker.key} is filed under {key}")
             worker.check()
+            require(worker.running <= MOST_BESIDE or not worker.beside, f"{worker.running} attempts run beside others")
         running = sum(worker.running for worker in self.workers.values() if not worker.beside)
         require(running <= self.membership.own.slots, f"{running} attempts run in {self.membership.own.slots} slots")
         require(not self.effects, "effects were left behind")

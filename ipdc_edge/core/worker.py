@@ -20,7 +20,7 @@ from .values import BEHIND, Attempt, Failure, InputRange, JobKey, JobSpec, Json,
 
 MOST_HELD_JOBS = 32  # jobs that a node works for at once; more are refused as busy
 MOST_HELD_JOBS_OF_ONE = 12  # of one master, so that nobody can occupy a node alone
-MOST_BESIDE = 20  # tasks at once of a job whose tasks take no slots
+MOST_BESIDE = 20  # tasks at once of a job whose tasks take no slots; fewer are told where memory is for fewer
 MOST_STATUS = 1000  # characters of the user's code in one renewal, of up to six bytes each
 MOST_OPEN = 150  # attempts held for one job; as many as a renewal can name
 MOST_CLOSED = 30_000  # attempts of one job that are remembered as over: three for each task that a job may have
@@ -120,8 +120,13 @@ class Worker:
 
     def _accept(self) -> None:
         own = self.membership.own
-        slots = (MOST_BESIDE if self.beside else own.slots) if own.state == "ready" else 0
+        slots = (self._beside() if self.beside else own.slots) if own.state == "ready" else 0
         self._send(Accept(self.key.job, slots, own.mqtt, own.gateway, self.held))
+
+    def _beside(self) -> int:
+        """How many tasks that take no slots: as many as memory is for. One at least, or the job had been refused."""
+        room = self.membership.own.vitals.memory_available // max(1, self.offer.memory)
+        return max(1, min(MOST_BESIDE, self.running + room))
 
     def tell_slots(self) -> None:
         """How many tasks at once this node takes has changed."""

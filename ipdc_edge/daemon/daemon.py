@@ -13,7 +13,7 @@ import signal
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from random import SystemRandom
 from typing import TYPE_CHECKING
@@ -114,7 +114,7 @@ class Daemon:
         self.architectures = architectures()
         self.sandbox = sandbox.choose(home, settings.sandbox, note)
         self.domain = Domain(identity, home, settings, self.store, self.fetcher, self.background, self.emit,
-                             lambda nodes: self.gateway.cut(nodes), self.restart, supervised)
+                             self._cut, self.restart, supervised)
         self.whereabouts = Whereabouts(identity, settings, self.emit)
         self.offer = Offer(self)
         saved = [e.Save("peer", node, {"mqtt": mqtt, "gateway": gateway})
@@ -157,8 +157,15 @@ class Daemon:
         if self._tunnels is None:
             from .tunnels import Tunnels  # rarely needed
 
-            self._tunnels = self.gateway.tunnel = Tunnels(self.mqtt.context, self.gateway_of, self.background)
+            self._tunnels = self.gateway.tunnel = Tunnels(
+                self.mqtt.context, self.gateway_of, self.domain.admits, self.background)
         return self._tunnels
+
+    def _cut(self, nodes: Collection[str]) -> None:
+        """Nodes were expelled: end what they have with this one, whoever began it."""
+        self.gateway.cut(nodes)
+        if self._tunnels is not None:
+            self._tunnels.cut(nodes)
 
     def leftovers(self) -> Leftovers:
         """What looks for what nobody needs here any more."""

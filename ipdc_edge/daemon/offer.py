@@ -6,13 +6,14 @@ the core when any of it changed; how others judge it is `core/placement.py`.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from ..apps.tflite.plan import TFLite
 from ..core import events as e
 from ..core.admission import AUTHORITY
 from ..drivers import tflite_capability
-from ..drivers.tensorflow import Found, described, look
+from ..drivers.tensorflow import SYSTEM, Absent, Found, described, look
 from .background import note
 from .local_inputs import LOCAL_INPUT
 from .store import IN_KUBO
@@ -20,15 +21,32 @@ from .store import IN_KUBO
 if TYPE_CHECKING:
     from .daemon import Daemon
 
+IN_UNITS = ("/usr", "/var/lib/ipdc/venv", SYSTEM)  # what ipdc-runner-role@.service shows to a role
+
+
+def seen(found: Found | Absent, sandbox: str) -> Found | Absent:
+    """A TensorFlow that roles see in this kind of sandbox; systemd's does not depend on ipdc.conf."""
+    if not isinstance(found, Found) or sandbox.partition(" ")[0] != "systemd":
+        return found
+    place = os.path.normpath(found.place)
+    if any(place == top or place.startswith(top + "/") for top in IN_UNITS):
+        return found
+    return Absent(f"{found.place} is not seen in systemd's sandbox: `sudo ipdc-edge tf install` makes one that is, for "
+                  "`tensorflow = auto`")
+
 
 class Offer:
     """Of one daemon, whose settings, sandbox, store and architectures it is made of."""
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
-        self.tensorflow = look(daemon.settings.tensorflow, daemon.home.tensorflow)
+        self.tensorflow = self._tensorflow()
         self.tflite = tflite_capability.look(daemon.home.venv)
         self.kubo: tuple[str, ...] = ()  # where this node's own Kubo is met, while one runs
+
+    def _tensorflow(self) -> Found | Absent:
+        daemon = self.daemon
+        return seen(look(daemon.settings.tensorflow, daemon.home.tensorflow), daemon.sandbox.kind)
 
     def capabilities(self) -> tuple[str, ...]:
         """What this node can do for others, by what is installed and what its owner allows."""
@@ -50,7 +68,7 @@ class Offer:
     def look(self) -> None:
         """What is installed here for jobs, and what the settings say of it, may have changed: tell the others."""
         daemon = self.daemon
-        self.tensorflow = daemon.tasks.tensorflow = look(daemon.settings.tensorflow, daemon.home.tensorflow)
+        self.tensorflow = daemon.tasks.tensorflow = self._tensorflow()
         self.tflite = tflite_capability.look(daemon.home.venv)
         daemon.background.start(self.prove())
         self.tell()

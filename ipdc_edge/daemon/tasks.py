@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 FULL_PAUSE = 2.0  # seconds between two tries to let content go on a full disk
 FETCH_PAUSE = 2.0  # seconds before a worker says that content cannot be had: its node may be back by then
 BLAMED = (BadSpec, BadCid, BadNode, BlockUnavailable, FileTooBig, NoFile)  # faults of whoever gave what we work on
+BLAME = {OutputTooBig.__name__: "hopeless", "NotAlone": "node"}  # what a runner tells that is not the user's fault
 MOST_TOLD = 500  # characters of a line for the journal about what a peer gave
 MOST_JSON = MAX_PAYLOAD - (256 << 10)  # bytes of a peer's JSON as a runner is given it, with room for names of code
 LEAST_OUTPUT, MOST_GROWTH = 1 << 30, 64  # bytes that any task may write, and for each byte that it has read
@@ -246,7 +248,7 @@ class TaskRunner:
         except asyncio.CancelledError:
             raise
         except RunnerTaskFailed as error:
-            kind = "hopeless" if error.details.get("type") == OutputTooBig.__name__ else "user"
+            kind = BLAME.get(str(error.details.get("type")), "user")
             self._failed(effect, Failure(kind, message(error.details), "", fitting(error.details)))
         except OutputTooBig as error:
             self._failed(effect, Failure("hopeless", str(error)))
@@ -310,6 +312,7 @@ class TaskRunner:
             if runner.tunnels is not None:
                 end = self._speaks(effect, held, runner)
                 told_params["python"] = self.tensorflow.python if isinstance(self.tensorflow, Found) else ""
+                told_params["network"] = os.readlink("/proc/self/ns/net")
             done = await runner.run(effect.task, told_params, inputs.read, outputs.write, progress.report, aside.add)
             cid, size = await outputs.commit([stream["records"] for stream in done["streams"]])
             texts = {"log": runner.take_output(), "aside": aside.taken()}

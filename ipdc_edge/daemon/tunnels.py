@@ -14,13 +14,15 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..core.values import JobKey
 from ..drivers.gateway import TUNNEL
+from ..drivers.refusals import Refusals
 from ..drivers.tls import peer_id
 from .background import Background, note
 
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
 
 CONNECT_WITHIN = 10.0  # seconds to another node, TLS and its answer
 ENTER_WITHIN = 5.0  # seconds until the role's end of a tunnel has connected to it
-MOST = 64  # tunnels of one role
+MOST = 64  # tunnels of one role, in each direction
+SILENCE = 60  # seconds after which the other node is asked whether it is still there
 MOST_ANSWER = 2048  # bytes of a gateway's answer, up to its empty line
 PIECE = 64 << 10  # bytes that are read at once
+NO_LINGER = struct.pack("ii", 0, 0)  # as every socket begins; socket(7), SO_LINGER
 PATH = re.compile(re.escape(TUNNEL) + r"([0-9]{8}-[0-9]{6}-[a-z]{4})/([A-Za-z0-9]{40,64})/([a-z0-9-]{1,64})", re.ASCII)
 
 
@@ -46,29 +50,46 @@ class End:
     nodes: Mapping[str, str]  # of the other roles, by task
     socket: socket.socket
     waiting: dict[int, asyncio.Future[socket.socket | None]] = field(default_factory=dict)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    tasks: dict[asyncio.Task[None], str] = field(default_factory=dict)  # those that go out, and to which node
+    entered: set[asyncio.Task[object]] = field(default_factory=set)  # the gateway's, of those that came or come in
     number: int = 0
 
 
 class Tunnels:
     """All tunnels of this node."""
 
-    def __init__(self, client: ssl.SSLContext, gateway_of: Callable[[str], str], background: Background) -> None:
-        self.client, self.gateway_of, self.background = client, gateway_of, background
-        self.ends: dict[tuple[JobKey, str], End] = {}
+    def __init__(
+        self, client: ssl.SSLContext, gateway_of: Callable[[str], str], admits: Callable[[str], bool],
+        background: Background,
+    ) -> None:
+        """admits: whether a node is a member of the domain at present."""
+        self.client, self.gateway_of, self.admits, self.background = client, gateway_of, admits, background
+        self.refusals = Refusals(note)
+        self.ends: dict[tuple[JobKey, str], End] = {}  # that may be entered
+        self.speaking: list[End] = []  # all
         self.counters = {"out": 0, "in": 0, "refused": 0}
 
     def open(self, end: End) -> None:
         """A role begins here. One that is no role of the cluster (task "") speaks, and is spoken to by nobody."""
         if end.task:
             self.ends[(end.cluster, end.task)] = end
+        self.speaking.append(end)
         asyncio.get_running_loop().add_reader(end.socket, self._heard, end)
+
+    def cut(self, nodes: Collection[str]) -> None:
+        """End what goes to these nodes now, as the gateway does with what comes from them. `admits` must already say
+        no, or it begins again."""
+        for end in self.speaking:
+            for task, node in end.tasks.items():
+                if node in nodes:
+                    task.cancel()
 
     def close(self, end: End) -> None:
         """It has ended: what it was carrying ends too."""
         asyncio.get_running_loop().remove_reader(end.socket)
         if self.ends.get((end.cluster, end.task)) is end:
             del self.ends[(end.cluster, end.task)]
+        self.speaking.remove(end)
         for task in end.tasks:
             task.cancel()
         for future in end.waiting.values():
@@ -93,9 +114,11 @@ class Tunnels:
         connection = connections.pop(0) if connections else None
         for other in connections:
             if other is not None:
-                other.close()
+                _close(other)
         if word == "to" and connection is not None and rest in end.nodes and len(end.tasks) < MOST:
-            self._carry(end, self._out(end, rest, connection))
+            task = self.background.start(self._out(end, rest, connection))
+            end.tasks[task] = end.nodes[rest]
+            task.add_done_callback(end.tasks.pop)
             return
         if word in ("in", "no") and rest.isdecimal() and len(rest) < 10:
             future = end.waiting.get(int(rest))
@@ -103,12 +126,7 @@ class Tunnels:
                 future.set_result(connection if word == "in" else None)
                 return
         if connection is not None:
-            connection.close()
-
-    def _carry(self, end: End, work) -> None:  # type: ignore[no-untyped-def]
-        task = self.background.start(work)
-        end.tasks.add(task)
-        task.add_done_callback(end.tasks.discard)
+            _close(connection)
 
     async def _out(self, end: End, to: str, connection: socket.socket) -> None:
         """Carry what a role sends to another one; where that cannot be reached, the role sees a closed connection, as
@@ -117,32 +135,36 @@ class Tunnels:
         try:
             reader, writer = await asyncio.wait_for(self._connect(end, node, to), CONNECT_WITHIN)
         except (OSError, ValueError, TimeoutError) as error:
-            note(f"job {end.cluster.job}: {end.task or 'the program'} cannot reach {to} at {node}: "
-                 f"{str(error) or type(error).__name__}"[:300])
-            connection.close()
+            line = f"job {end.cluster.job}: {end.task or 'the program'} cannot reach {to} at {node}"
+            self.refusals.tell(line, f"{line}: {str(error) or type(error).__name__}"[:300])
+            _close(connection)
             return
+        except BaseException:
+            _close(connection)
+            raise
         self.counters["out"] += 1
-        await relay(connection, reader, writer)
+        try:
+            await relay(connection, reader, writer)
+        finally:
+            with suppress(AttributeError):  # CPython 3.11: a TLS transport that was closed twice
+                writer.transport.abort()
 
     async def _connect(self, end: End, node: str, to: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         address = self.gateway_of(node)
         host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal():
+        if not self.admits(node):
+            raise ValueError("it is no member of the domain any more")
+        if not host or not port.isdecimal() or len(port) > 5 or int(port) >= 1 << 16:
             raise ValueError("its address is not known")
         reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=self.client, limit=PIECE)
         try:
             met = peer_id(writer.get_extra_info("ssl_object"))
-            if met != node:
+            if met != node or not self.admits(node):  # it may have been expelled meanwhile
                 raise ValueError(f"{met or 'a stranger'} answers there")
             path = f"{TUNNEL}{end.cluster.job}/{end.cluster.master}/{to}"
             head = f"GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: ipdc-tunnel\r\n\r\n"
             writer.write(head.encode())
-            answer = await reader.readuntil(b"\r\n\r\n")
-            if not answer.startswith(b"HTTP/1.1 101 "):
-                raise ValueError(f"it answers {answer[9:60].split(bytes([13]))[0].decode('ascii', 'replace')}")
-        except asyncio.IncompleteReadError:
-            writer.transport.abort()
-            raise ValueError("it hung up") from None
+            await let_in(reader)
         except BaseException:
             writer.transport.abort()
             raise
@@ -157,25 +179,34 @@ class Tunnels:
         if end is None or peer not in end.members:
             self.counters["refused"] += 1
             # To somebody who is no member of a cluster it is as if there were none.
-            note(f"{peer} asked for a tunnel to {path[len(TUNNEL):][:120]!r}, which is not its own")
+            self.refusals.tell(peer, f"{peer} asked for a tunnel to {path[len(TUNNEL):][:120]!r}, which is not its own")
             return "no such role for you"
-        if len(end.waiting) >= MOST or len(end.tasks) >= 2 * MOST:
+        if len(end.entered) >= MOST:
             return "this role has too many connections"
+        task = asyncio.current_task()
+        assert task is not None
+        end.entered.add(task)  # it carries the tunnel afterwards, and ends with it
+        task.add_done_callback(end.entered.discard)
+        connection = await self._entered(end)
+        if connection is None:
+            end.entered.discard(task)
+            return "the role does not listen yet"
+        self.counters["in"] += 1
+        return connection
+
+    async def _entered(self, end: End) -> socket.socket | None:
+        """A connection to the role, of which its network tells; None where it has none for us."""
         end.number += 1
         future: asyncio.Future[socket.socket | None] = asyncio.get_running_loop().create_future()
         end.waiting[end.number] = future
         number = end.number
         try:
             end.socket.send(f"in {number}".encode())
-            connection = await asyncio.wait_for(future, ENTER_WITHIN)
+            return await asyncio.wait_for(future, ENTER_WITHIN)
         except (OSError, TimeoutError):
-            connection = None
+            return None
         finally:
             del end.waiting[number]
-        if connection is None:
-            return "the role does not listen yet"
-        self.counters["in"] += 1
-        return connection
 
 
     async def carry(
@@ -186,11 +217,16 @@ class Tunnels:
 
 
 async def relay(connection: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Carries bytes both ways until either side has ended, then ends the other."""
+    """Carries bytes both ways until either side has ended, then ends the other, to which all that came before is
+    still given. What is left of the way to the other node then, its caller aborts."""
+    outer = writer.get_extra_info("socket")
     try:
+        if outer is not None:  # a node that was switched off says no goodbye
+            outer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENCE)
         inner_reader, inner_writer = await asyncio.open_connection(sock=connection, limit=PIECE)
     except OSError:
-        connection.close()
+        _close(connection)
         writer.transport.abort()
         return
     ways = [asyncio.create_task(_carry(inner_reader, writer)), asyncio.create_task(_carry(reader, inner_writer))]
@@ -200,9 +236,12 @@ async def relay(connection: socket.socket, reader: asyncio.StreamReader, writer:
         for way in ways:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
+        _never_linger(connection)
         for end in (inner_writer, writer):
             with suppress(OSError, AttributeError):
                 end.close()
+    with suppress(OSError, AttributeError):  # the last bytes may have a slow way
+        await asyncio.wait_for(writer.wait_closed(), CONNECT_WITHIN)
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -210,6 +249,31 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         while data := await reader.read(PIECE):
             writer.write(data)
             await writer.drain()
+
+
+async def let_in(reader: asyncio.StreamReader) -> None:
+    """Reads what a gateway answers to who asks for a tunnel. ValueError where that is no yes."""
+    try:
+        answer = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        raise ValueError("it hung up") from None
+    except asyncio.LimitOverrunError:
+        raise ValueError("its answer has no end") from None
+    if len(answer) > MOST_ANSWER:
+        raise ValueError(f"its answer has {len(answer)} bytes")
+    if not answer.startswith(b"HTTP/1.1 101 "):
+        raise ValueError(f"it answers {answer[9:60].split(bytes([13]))[0].decode('ascii', 'replace')!r}")
+
+
+def _never_linger(connection: socket.socket) -> None:
+    """Who gave it to us may have it too, and have set that closing it waits: the loop would stand still."""
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+
+
+def _close(connection: socket.socket) -> None:
+    _never_linger(connection)
+    connection.close()
 
 
 def _connection(descriptor: int) -> socket.socket | None:
@@ -221,6 +285,7 @@ def _connection(descriptor: int) -> socket.socket | None:
 
         os.close(descriptor)
         return None
+    _never_linger(found)
     try:
         if found.family not in (socket.AF_INET, socket.AF_INET6) or found.type != socket.SOCK_STREAM:
             raise OSError
@@ -228,6 +293,6 @@ def _connection(descriptor: int) -> socket.socket | None:
         found.setblocking(False)
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError:
-        found.close()
+        _close(found)
         return None
     return found

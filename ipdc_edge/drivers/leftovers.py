@@ -18,7 +18,8 @@ from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.runner import RUNNERS, Runner
 
 RUNNER = b"\0ipdc_edge.runner\0"  # stands in a runner's command line
-UNITS = ("/sys/fs/cgroup/ipdc.slice/ipdc-runner.slice", "/sys/fs/cgroup/systemd/ipdc.slice/ipdc-runner.slice")
+UNITS = tuple(f"/sys/fs/cgroup/{top}ipdc.slice/{part}.slice"
+              for top in ("", "systemd/") for part in ("ipdc-runner", "ipdc-role"))
 MOST_FILES = 200_000  # of the store, that are looked at
 
 

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from ipdc_edge.codec import frames
 from ipdc_edge.codec.answers import RunnerBroken, TaskFailed, parse_aside, parse_done, parse_failed, parse_progress
 from ipdc_edge.codec.open_file import ELF, not_held
+from ipdc_edge.drivers.flash import FLASH
 from ipdc_edge.drivers.prints import Output
-from ipdc_edge.drivers.scratch import file_size, unnamed_file, write_all
+from ipdc_edge.drivers.scratch import file_size, require_room, unnamed_file, write_all
 from ipdc_edge.errors import IpdcError
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Runner:
             }
             for _ in range(self._spill_files):
                 given.append(unnamed_file(self._scratch))
-            await self._guarded(self._send_job(frames.encode_json(frames.JOB, fields), code, given))
+            await self._guarded(self._send_job(job, frames.encode_json(frames.JOB, fields), code, given))
         finally:
             for descriptor in given:
                 os.close(descriptor)
@@ -288,15 +289,17 @@ class Runner:
             self.kill()
             raise
 
-    async def _send_job(self, job: bytes, code: Code, given: list[int]) -> None:
+    async def _send_job(self, job: str, told: bytes, code: Code, given: list[int]) -> None:
         await self._greeted()
-        await self._send_with(job[: frames.HEADER.size], given)
-        await self._send(job[frames.HEADER.size :])
+        await self._send_with(told[: frames.HEADER.size], given)
+        await self._send(told[frames.HEADER.size :])
         big = not_held((name, size) for name, size, _ in code)
-        for name, _, pieces in code:
+        for name, size, pieces in code:
             first = await anext(pieces, b"")
             if first.startswith(ELF) or name in big:
+                require_room(self._scratch, name, size)
                 await self._send_open(first, pieces)
+                FLASH.wrote(job, size)
                 continue
             if first:
                 await self._send_code(first)

@@ -8,9 +8,24 @@ from __future__ import annotations
 import errno
 import os
 
+from ipdc_edge.errors import IpdcError
+
 PREFIX = "runner-"  # of the name of a runner's directory
 SHARE = 16  # each spill file may take that part of what the disk has free when its runner starts
 LEAST_FILE = 16 << 20  # bytes that it may take however little that is
+
+
+class NoRoom(IpdcError):
+    """the job's file {name} of {size} MB has no room in this node's {directory}, where {free} MB are free: make some,
+    or end its daemon"""
+
+
+def require_room(directory: str, name: str, size: int) -> None:
+    """NoRoom where a file of so many bytes would leave less than LEAST_FILE free."""
+    disk = os.statvfs(directory)
+    free = disk.f_bavail * disk.f_frsize
+    if free - size < LEAST_FILE:
+        raise NoRoom(name=name, size=-(-size >> 20), directory=directory, free=free >> 20)
 
 
 def runner_directory(scratch: str) -> str:

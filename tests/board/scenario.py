@@ -41,7 +41,7 @@ while :; do
       SwapFree:) ((total - kb > swap)) && swap=$((total - kb)) ;;
     esac
   done < /proc/meminfo
-  ((looks++ % 4)) || for procs in /sys/fs/cgroup/ipdc.slice/{,ipdc-runner.slice/}*.service/cgroup.procs; do
+  ((looks++ % 4)) || for procs in /sys/fs/cgroup/ipdc.slice/{,ipdc-r*.slice/}*.service/cgroup.procs; do
     kind=${procs%/*}; kind=${kind##*/}; kind=${kind%%[@.]*}
     sum=0
     while read -r pid; do

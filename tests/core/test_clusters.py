@@ -13,6 +13,7 @@ from ipdc_edge.apps.tensorflow.plan import Roles, arguments_of, started
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.core import events as e
 from ipdc_edge.core import messages as m
+from ipdc_edge.core import worker
 from ipdc_edge.core.architecture import BadSpec, spec_of
 from ipdc_edge.core.node import Node
 from ipdc_edge.core.values import Attempt, Failure, JobKey, JobSpec
@@ -94,28 +95,83 @@ def test_with_restart_the_role_is_ordered_again() -> None:
 
 def test_roles_take_no_slots_and_wait_for_none() -> None:
     """A node of one slot has a map that runs, and begins its role beside it, then takes the next map as ever."""
-    worker = Worker()
-    worker.node.architectures = {"mapreduce": MapReduce(), "tensorflow": Roles()}
-    own = worker.node.membership.own
-    worker.node.membership.own = replace(own, capabilities=("mapreduce", "tensorflow"))
-    worker.job("boss", "a", 2)
-    assert worker.begun == "a"
+    here = Worker()
+    here.node.architectures = {"mapreduce": MapReduce(), "tensorflow": Roles()}
+    own = here.node.membership.own
+    here.node.membership.own = replace(own, capabilities=("mapreduce", "tensorflow"))
+    here.job("boss", "a", 2)
+    assert here.begun == "a"
     key, wanted = JobKey(ident("boss"), "20260101-000000-jobx"), spec()
     offer = m.Download(key.job, wanted.cid, wanted.app, wanted.memory, "host:1", "host:2", 0)
-    worker.do(e.MessageReceived(e.OWN, key.master, 1, offer))
-    worker.do(e.JobFetched(key, wanted))
+    here.do(e.MessageReceived(e.OWN, key.master, 1, offer))
+    here.do(e.JobFetched(key, wanted))
     for number in (101, 102):
         order = m.Command(key.job, "run-cluster", f"local-{number - 101}", Attempt(1, number), "cluster-ended", {})
-        worker.do(e.MessageReceived(e.OWN, key.master, 1, order))
-    assert worker.begun == "axx"
-    worker.finish("a")
-    assert worker.begun == "axxa"
+        here.do(e.MessageReceived(e.OWN, key.master, 1, order))
+    assert here.begun == "axx"
+    here.finish("a")
+    assert here.begun == "axxa"
+
+
+class Host(Worker):
+    """A node that was offered a cluster's job of so much memory; `slots` are those that it told of."""
+
+    def __init__(self, memory: int) -> None:
+        self.slots: list[int] = []
+        super().__init__()
+        self.node.architectures = {"tensorflow": Roles()}
+        own = self.node.membership.own
+        self.node.membership.own = replace(own, capabilities=("tensorflow",))
+        self.key = JobKey(ident("boss"), "20260101-000000-jobx")
+        self.wanted = replace(spec(), memory=memory)
+        self.offer()
+        self.do(e.JobFetched(self.key, self.wanted))
+
+    def offer(self) -> None:
+        self.do(e.MessageReceived(e.OWN, self.key.master, 1, m.Download(
+            self.key.job, self.wanted.cid, "tensorflow", self.wanted.memory, "host:1", "host:2", 0)))
+
+    def do(self, event: e.Event) -> None:
+        effects = self.node.handle(event, 1.0)
+        self.node.check()
+        self.running += [effect for effect in effects if isinstance(effect, e.StartTask)]
+        self.slots += [effect.message.slots for effect in effects
+                       if isinstance(effect, e.Send) and isinstance(effect.message, m.Accept)]
+
+    def order(self, number: int) -> None:
+        order = m.Command(self.key.job, "run-cluster", f"local-{number}", Attempt(1, number), "cluster-ended", {})
+        self.do(e.MessageReceived(e.OWN, self.key.master, 1, order))
+
+
+def test_a_node_tells_of_as_many_roles_as_it_has_memory_for() -> None:
+    host = Host(VITALS.memory_available // 3)
+    assert host.slots == [3]
+    host.order(0)
+    host.do(e.VitalsMeasured(replace(VITALS, memory_available=VITALS.memory_available // 2)))
+    host.offer()
+    assert host.slots == [3, 2]  # the one that runs, and one more
+    assert Host(1).slots == [worker.MOST_BESIDE] == [20]
+    full = Host(VITALS.memory_available)
+    full.do(e.VitalsMeasured(replace(VITALS, memory_available=0)))
+    full.offer()
+    assert full.slots == [1, 1]
+
+
+def test_a_master_that_orders_more_than_any_node_takes_has_them_wait() -> None:
+    host = Host(1)
+    for number in range(25):
+        host.order(number)
+    assert len(host.running) == 20
+    done = host.running[0]
+    host.do(e.TaskFailed(done.key, done.attempt, Failure("user", "x")))
+    assert len(host.running) == 21
 
 
 @pytest.mark.parametrize("change, words", [
     ({"cluster": {}}, "no plan of a cluster"), ({"program": "../x.py"}, "no name of a Python file"),
     ({"program": "other.py"}, "is not among the job's files"), ({"words": [5]}, "words"),
     ({"words": ["x"] * 101}, "words"), ({"of": "x"}, "no job's id"), ({"restart": 1}, "true or false"),
+    ({"roles": [[]]}, "are none of"), ({"roles": [{}]}, "are none of"),
     ({"roles": ["local:7"]}, "are none of local:0"), ({"roles": []}, "starts nothing"),
     ({"client": True}, "wants one node"), ({"more": 1}, "unknown arguments"), ({"roles": 5}, "are none of"),
 ])

@@ -6,14 +6,16 @@ import asyncio
 import os
 import socket
 import ssl
+import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 
 from ipdc_edge.core.values import JobKey
 from ipdc_edge.daemon import tunnels as module
 from ipdc_edge.daemon.background import Background
-from ipdc_edge.daemon.tunnels import End, Tunnels, relay
+from ipdc_edge.daemon.tunnels import End, Tunnels, let_in, relay
 
 A, B, C = "Qm" + "a" * 44, "Qm" + "b" * 44, "Qm" + "c" * 44
 KEY = JobKey(A, "20260101-000000-abcd")
@@ -24,7 +26,9 @@ class Role:
     """The inner end of a role's tunnels, as the user's code could have it."""
 
     def __init__(self) -> None:
-        self.tunnels = Tunnels(ssl.create_default_context(), lambda node: self.asked.append(node) or "", Background())
+        self.members, self.address = {A, B, C}, ""  # of the domain; where a node is said to be
+        self.tunnels = Tunnels(ssl.create_default_context(), lambda node: self.asked.append(node) or self.address,
+                               lambda node: node in self.members, Background())
         self.asked: list[str] = []
         ours, self.inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
@@ -101,6 +105,94 @@ def test_a_role_of_the_cluster_is_looked_for_at_its_node_only() -> None:
     assert run(test).asked == [B]
 
 
+@pytest.mark.parametrize("address", [
+    "127.0.0.1:99999", "127.0.0.1:" + "9" * 5000, "x\0y:80", "127.0.0.1:-1", "x" * 99 + ":1"])
+def test_an_address_that_is_none_is_the_peer_s_fault(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    async def test(role: Role) -> None:
+        role.address = address
+        for _ in range(3):
+            one, other = pair()
+            role.say(b"to local-1", one.fileno())
+            one.close()
+            other.setblocking(False)
+            assert await asyncio.get_running_loop().sock_recv(other, 1) == b""
+
+    assert run(test).asked
+    told = "".join(capsys.readouterr())
+    assert "Traceback" not in told and told.count("cannot reach") == 1  # the journal lies on flash
+
+
+def test_what_goes_to_an_expelled_node_ends_and_none_goes_there_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONNECT_WITHIN", 600.0)
+
+    async def test(role: Role) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection, and says nothing
+            role.address = f"127.0.0.1:{silent.getsockname()[1]}"
+            one, other = pair()
+            other.setblocking(False)
+            role.say(b"to local-1", one.fileno())
+            one.close()
+            while not role.asked:
+                await asyncio.sleep(0)
+            role.tunnels.cut({C})
+            await soon()
+            (task,) = role.end.tasks
+            assert not task.done()
+            role.members.remove(B)
+            role.tunnels.cut({B})
+            assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(other, 1), 20) == b""
+            await soon()
+            assert not role.end.tasks
+            again, far = pair()
+            far.setblocking(False)
+            role.say(b"to local-1", again.fileno())
+            again.close()
+            assert await asyncio.get_running_loop().sock_recv(far, 1) == b""
+            silent.setblocking(False)
+            silent.accept()[0].close()
+            with pytest.raises(BlockingIOError):
+                silent.accept()
+
+    run(test)
+
+
+@pytest.mark.parametrize("answer, words", [
+    (b"x" * 200_000, "has no end"), (b"HTTP/1.1 101 x\r\nx: " + b"y" * 3000 + b"\r\n\r\n", "3023 bytes"),
+    (b"HTTP/1.1 101", "hung up"), (b"HTTP/1.1 403 \x1b[2J\r\n\r\n", r"403 .x1b"),
+])
+def test_what_a_gateway_answers_is_bounded(answer: bytes, words: str) -> None:
+    async def test() -> None:
+        reader = asyncio.StreamReader(module.PIECE)
+        reader.feed_data(answer)
+        reader.feed_eof()
+        with pytest.raises(ValueError, match=words):
+            await let_in(reader)
+
+    asyncio.run(test())
+
+
+def test_a_role_that_would_have_us_wait_when_we_close_does_not() -> None:
+    async def test(role: Role) -> None:
+        one, other = pair()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 600))
+        role.say(b"no 7", one.fileno())  # closed where it is
+        await soon()
+        found = one.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+        assert struct.unpack("ii", found)[0] == 0
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 600))
+        outer, peer = pair()
+        reader, writer = await asyncio.open_connection(sock=outer)
+        work = asyncio.ensure_future(relay(socket.socket(fileno=os.dup(one.fileno())), reader, writer))
+        await soon()
+        peer.close()
+        await work
+        found = one.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+        assert struct.unpack("ii", found)[0] == 0
+        other.close()
+
+    run(test)
+
+
 @pytest.mark.parametrize("path, peer", [
     (PATH, C), (PATH, ""), (PATH.replace("local-0", "local-1"), B), (PATH.replace("abcd", "aaaa"), B),
     (PATH.replace(A, C), C), (PATH + "/", B), ("/ipdc/tunnel/", B), (PATH + "\n", B),
@@ -143,6 +235,46 @@ def test_a_role_that_says_nothing_holds_nobody(monkeypatch: pytest.MonkeyPatch) 
     run(test)
 
 
+def test_no_more_enter_than_a_role_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 2)
+
+    async def test(role: Role) -> None:
+        over = asyncio.Event()
+
+        async def carried() -> object:
+            found = await role.tunnels.enter(PATH, B)
+            if not isinstance(found, str):
+                await over.wait()
+            return found
+
+        async def entered(number: int) -> asyncio.Future[object]:
+            carries = asyncio.ensure_future(carried())
+            await soon()
+            assert role.inner.recv(64) == b"in %d" % number
+            one, _ = pair()
+            role.say(b"in %d" % number, one.fileno())
+            await soon()
+            return carries
+
+        first = [await entered(1), await entered(2)]
+        assert await carried() == "this role has too many connections"
+        over.set()
+        await asyncio.gather(*first)
+        await soon()
+        await entered(3)
+
+    run(test)
+
+
+def test_a_stranger_who_knocks_and_knocks_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
+    async def test(role: Role) -> None:
+        for _ in range(50):
+            await role.tunnels.enter(PATH, C)
+
+    run(test)
+    assert capsys.readouterr().err.count("asked for a tunnel") == 1
+
+
 def test_with_its_role_a_tunnel_ends() -> None:
     async def test(role: Role) -> None:
         waits = asyncio.ensure_future(role.tunnels.enter(PATH, B))
@@ -172,6 +304,39 @@ def test_bytes_go_both_ways_and_the_end_of_one_side_is_the_end() -> None:
         await sent
         peer.close()
         assert await loop.sock_recv(role, 1) == b""
+        await work
+
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+def test_the_last_bytes_get_over_a_slow_way_too() -> None:
+    """As at a gateway, which drops whatever is left when the relay has returned."""
+    async def test() -> None:
+        one, role = pair()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+            outer = socket.socket()
+            outer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)
+            outer.connect(server.getsockname())
+            peer = server.accept()[0]
+        reader, writer = await asyncio.open_connection(sock=outer)
+        loop = asyncio.get_running_loop()
+        peer.setblocking(False)
+        role.setblocking(False)
+
+        async def carried() -> None:
+            await relay(one, reader, writer)
+            with suppress(AttributeError):  # one without TLS cannot be ended twice
+                writer.transport.abort()
+
+        work = asyncio.ensure_future(carried())
+        await loop.sock_sendall(role, b"x" * 60_000)
+        role.shutdown(socket.SHUT_WR)
+        assert await loop.sock_recv(role, 1) == b""  # the relay has ended this side
+        got = 0
+        while data := await loop.sock_recv(peer, 1 << 16):
+            got += len(data)
+        assert got == 60_000
         await work
 
     asyncio.run(asyncio.wait_for(test(), 30))

@@ -21,9 +21,12 @@ from typing import Any
 import pytest
 
 from ipdc_edge.codec import frames
+from ipdc_edge.drivers import scratch
+from ipdc_edge.drivers.flash import FLASH
 from ipdc_edge.drivers.runner import Output, RunnerBroken, RunnerDied, TaskFailed
 from ipdc_edge.drivers.runner_bubblewrap import RunnerBubblewrap
 from ipdc_edge.drivers.runner_child import RunnerProcess
+from ipdc_edge.drivers.scratch import NoRoom
 from ipdc_edge.frame_socket import FrameSocket
 from tests.drivers.bubblewrap import needs_bubblewrap
 from tests.waiting import eventually_async
@@ -857,3 +860,24 @@ def test_big_frames_cross_a_small_buffer(pair: Pair) -> None:
         return received
 
     assert asyncio.run(main()) == (frames.DATA, payload)
+
+
+def test_a_big_file_is_counted_and_refused_where_the_disk_has_too_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each runner has a copy, which the flash feels; models may have 256 MB."""
+    code = {"Map.py": WORDS, "model": b"m" * (2 * MEGABYTE)}
+
+    async def main() -> None:
+        before = FLASH.job("job")
+        async with runner(tmp_path, code):
+            after = FLASH.job("job")
+        assert after is not None and after.written - (before.written if before else 0) == 2 * MEGABYTE
+        monkeypatch.setattr(scratch, "LEAST_FILE", 1 << 60)
+        with pytest.raises(NoRoom, match="the job's file model of 2 MB has no room"):
+            async with runner(tmp_path, code, file_size=MEGABYTE):
+                pass
+        async with runner(tmp_path, WORDS):  # takes none
+            pass
+
+    asyncio.run(main())

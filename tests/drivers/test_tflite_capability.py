@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from ipdc_edge.codec.messages import MessageCodec
+from ipdc_edge.core.messages import Present
 from ipdc_edge.drivers import sandbox
 from ipdc_edge.drivers import tflite_capability as capability
 from ipdc_edge.home import Home
+from tests.core.scenario import record
 
 GOOD = {"interpreter": "ai_edge_litert", "version": "2.3.0", "operators": "637e", "pillow": "12.0.0"}
 
@@ -68,7 +70,8 @@ def test_what_the_libraries_say_is_bounded_and_printable(answer: Any) -> None:
     words, unable = capability._checked(answer).described()
     assert words == () and len(unable) == 1 and unable[0].startswith("tflite: ")
     assert len(unable[0]) <= 256 and unable[0].isprintable()
-    assert MessageCodec((), ()), "the codec's own bound is 256"
+    codec, told = MessageCodec((), ()), Present(record("w1", unable=unable))
+    assert codec.decode("node", codec.encode(told, 1).payload) == (1, told), "it goes into a record"
 
 
 def prove(tmp_path: Path, kind: str = "rlimits") -> capability.Found:

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import ssl
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from ipdc_edge.drivers import identity, tls
 from ipdc_edge.home import Home
 from tests.drivers.bubblewrap import needs_bubblewrap
-from tests.lab.conftest import Lab, eventually
+from tests.lab.conftest import PYTHON, ROOT, Lab, eventually
 
 PORTS = (2222, 2223)
 # A role: listens on every address, as TensorFlow does, and asks nobody who he is. "ask N" has it ask role N.
@@ -222,7 +223,33 @@ def test_nobody_else_gets_in(cluster: Cluster, lab: Lab) -> None:
 def test_a_program_that_is_no_role_is_spoken_to_by_nobody(cluster: Cluster, lab: Lab) -> None:
     ident = cluster.up()
     own = {node["name"]: node for node in lab.json(1, "nodes")}["node1"]["id"]
-    assert asyncio.run(knock(lab, 1, f"/ipdc/tunnel/{ident}/{own}/client", 2)).startswith(b"HTTP/1.1 403 ")
+    program = cluster.program('print(ask(0, "hello").decode(), flush=True); import time; time.sleep(600)')
+    command = [PYTHON, "-m", "ipdc_edge", "tf", "run", program]
+    environment = {**os.environ, "PYTHONPATH": ROOT, "IPDC_HOME": lab.home(1)}
+    with subprocess.Popen(command, env=environment, cwd=cluster.place, stdout=subprocess.DEVNULL) as child:
+        try:
+            (client,) = eventually(lambda: [j["id"] for j in lab.json(1, "jobs") if j.get("of") == ident], "a job")
+            eventually(lambda: any(str(task["status"]).startswith("runs") for task in cluster.job(client)["running"]),
+                       "the program runs", 40)
+            for job in (ident, client):
+                said = asyncio.run(knock(lab, 1, f"/ipdc/tunnel/{job}/{own}/client", 2))
+                assert said.startswith(b"HTTP/1.1 403 ") and b"no such role for you" in said, said
+            lab.run(1, "cancel", client)
+            assert child.wait(60) == 1
+        finally:
+            child.kill()
+
+
+def test_a_program_sees_nothing_of_the_process_that_hands_its_connections_on(cluster: Cluster) -> None:
+    """It has the same user id."""
+    cluster.up()
+    program = cluster.program(
+        "for name in ('fd', 'ns', 'map_files'):\n    try: print(os.listdir(f'/proc/{os.getppid()}/{name}'))\n"
+        "    except OSError: print('hidden')\n"
+        "try: open(f'/proc/{os.getppid()}/mem', 'r+b'); print('open')\nexcept OSError: print('hidden', flush=True)\n"
+        "print(ask(1, 'hello').decode(), end='')")
+    done = cluster.run("run", program)
+    assert done.stdout.splitlines() == ["hidden"] * 4 + ["I am local:1"], done.stdout
 
 
 @pytest.mark.parametrize("how", ["killed", "exit", "stopped"])

@@ -56,3 +56,18 @@ def test_the_reaper_refuses_whatever_is_no_runner(line: str) -> None:
     done = subprocess.run([str(UNITS / "reaper")], input=line + "\n", capture_output=True, text=True,
                           env={**os.environ, "PATH": "/bin:/usr/bin"})
     assert done.stdout == "refused\n"
+
+
+def limits(name: str) -> dict[str, int]:
+    """MemoryMax= in percent, and TasksMax=."""
+    return {key: int(value.rstrip("%")) for key, value in re.findall(
+        r"^(MemoryMax|TasksMax)=([0-9]+%?)$", (UNITS / name).read_text(), re.M)}
+
+
+@pytest.mark.parametrize("name", ["ipdc-runner@.service", "ipdc-runner-net@.service", "ipdc-runner-role@.service"])
+def test_one_runner_may_not_have_all_that_its_slice_has(name: str) -> None:
+    """Else it keeps all others from beginning; roles take many threads and much memory, so they are apart."""
+    (own,) = re.findall(r"^Slice=(.*)$", (UNITS / name).read_text(), re.M)
+    assert own == ("ipdc-role.slice" if "role" in name else "ipdc-runner.slice")
+    one, together = limits(name), limits(own)
+    assert one["TasksMax"] < together["TasksMax"] and one["MemoryMax"] <= together["MemoryMax"], (one, together)

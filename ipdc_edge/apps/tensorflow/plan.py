@@ -59,7 +59,8 @@ class Roles(Architecture):
             raise BadSpec(reason="client and restart are true or false")
         known = {str(place.role) for place in cluster.places}
         roles = arguments.get("roles", [])
-        if not isinstance(roles, list) or len(roles) > len(known) or any(role not in known for role in roles):
+        if not isinstance(roles, list) or len(roles) > len(known) or any(
+                not isinstance(role, str) or role not in known for role in roles):
             raise BadSpec(reason=f"roles {str(roles)[:100]} are none of {', '.join(sorted(known))}")
         if arguments.get("client") and len(spec.nodes) != 1:
             raise BadSpec(reason="a program that is no role wants one node")

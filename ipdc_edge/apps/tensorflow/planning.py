@@ -19,6 +19,7 @@ from ipdc_edge.errors import NotPlaced
 
 CAPABILITY, ROLES = "tensorflow=", "tensorflow"  # that there is one, and that roles run with it
 WITH_NETWORK = ("systemd", "bubblewrap")  # sandboxes that give a role a network of its own
+MOST_PERCENT = 70  # of a node's memory for its roles; systemd's ipdc-role.slice ends them at 75
 OTHER = "other"  # kinds of role, the order in which they choose: the chief, those that compute, those that keep
 ORDER = {CHIEF: 0, OTHER: 1, PS: 2}
 
@@ -70,14 +71,21 @@ def verdict(record: NodeRecord, holder: str, memory: int, version: str, only: Se
     if record.sandbox.partition(" ")[0] not in WITH_NETWORK:
         against.append(f"its sandbox ({record.sandbox or 'unknown'}) gives a role no network of its own, so anybody "
                        "could reach it; bubblewrap does: sudo apt install bubblewrap, and restart the node")
-    if record.vitals.memory_available < memory:
-        against.append(f"memory: {record.vitals.memory_available // MB} MB available, a role takes {memory // MB} MB")
+    if room(record) < memory:
+        against.append(f"memory: {room(record) // MB} MB available, a role takes {memory // MB} MB")
     if against:
         return Verdict(record.id, record.name, 0.0, False, tuple(against))
     spec = JobSpec("", f"{CAPABILITY}{version}", 1, memory, {})
     found = judge(record, spec, "")
     reasons = (f"TensorFlow {version}", *found.reasons)
     return Verdict(record.id, record.name, found.score, found.suitable, reasons)
+
+
+def room(record: NodeRecord) -> int:
+    """Bytes for all its roles: what is available, and no more than they may have together."""
+    vitals = record.vitals
+    most = vitals.memory_total * MOST_PERCENT // 100 or vitals.memory_available
+    return min(vitals.memory_available, most)
 
 
 def version_of(record: NodeRecord) -> str:
@@ -112,17 +120,17 @@ def _assign(roles: Sequence[Role], records: Sequence[NodeRecord], verdicts: Sequ
     """Role -> node. None where they do not fit."""
     able = sorted((verdict for verdict in verdicts if verdict.suitable),
                   key=lambda verdict: (-verdict.score, hash_distance(verdict.node, str(len(roles)))))
-    room = {record.id: record.vitals.memory_available for record in records}
+    left = {record.id: room(record) for record in records}
     had: Counter[str] = Counter()
     chosen: dict[Role, str] = {}
     for role in sorted(roles, key=lambda role: ORDER.get(role.job, ORDER[OTHER])):
-        free = [v for v in able if room[v.node] >= memory and (share or not had[v.node])]
+        free = [v for v in able if left[v.node] >= memory and (share or not had[v.node])]
         if not free:
             return None
         # Where roles share, the next goes to who has the most of itself left.
         best = min(free, key=lambda v: (had[v.node], role.job != CHIEF or v.node != holder, -v.score))
         chosen[role] = best.node
-        room[best.node] -= memory
+        left[best.node] -= memory
         had[best.node] += 1
     return chosen
 
@@ -132,7 +140,7 @@ def _too_few(roles: Sequence[Role], records: Sequence[NodeRecord], verdicts: Seq
     able = [verdict for verdict in verdicts if verdict.suitable]
     lines = [f"\n  {verdict.name}: {'; '.join(verdict.reasons)}" for verdict in verdicts if not verdict.suitable]
     if share:
-        available = {record.id: record.vitals.memory_available for record in records}
+        available = {record.id: room(record) for record in records}
         lines += [f"\n  {v.name}: has room for {available[v.node] // memory} roles of {memory // MB} MB" for v in able]
         wanted = f"room for {_many(len(roles), 'role')}"
     else:

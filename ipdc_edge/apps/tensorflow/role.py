@@ -4,7 +4,8 @@ tunnels.
 Owns the program's environment, its watching (memory, stopped, ended), and the addresses of the other roles: at each of
 them this process listens, and hands what it accepted to the daemon, which carries it to that role's node. What comes
 from others is connected to this role's own port, and handed over as well. So no byte of a tunnel passes here, and
-nothing in this network reaches anything but loopback. Never speaks TensorFlow's protocol.
+nothing in this network reaches anything but loopback. That it is one of its own is looked at before anything begins:
+systemd goes on without where a kernel or a container refuses it. Never speaks TensorFlow's protocol.
 
 On the tunnels' socket (SOCK_SEQPACKET; daemon/tunnels.py has the other end), one message each:
     to TASK     with a descriptor: what was accepted at that role's address
@@ -38,7 +39,14 @@ CONNECT_WITHIN = 2.0  # seconds for a connection to the own port, on loopback
 BACKLOG = 64
 BLOCK = 1 << 20  # bytes of an output's block
 OUTPUT = "output"  # what is written into this directory comes back
+NETWORK = "/proc/self/ns/net"  # which network a process is in; namespaces(7)
+PR_SET_DUMPABLE = 4  # Linux' include/uapi/linux/prctl.h
 LISTENS = "0A"  # in /proc/net/tcp; Linux' include/net/tcp_states.h, TCP_LISTEN
+
+
+class NotAlone(IpdcError):
+    """the sandbox of {role} has no network of its own, so anybody could reach what listens in it: this node's kernel or
+    container refused it (`PrivateNetwork=` of ipdc-runner-role@.service; the journal says why)"""
 
 
 class ProgramEnded(IpdcError):
@@ -75,7 +83,7 @@ class RoleTask:
         self.cluster: Cluster = read(json.dumps(self.arguments["cluster"]))
         self.name = params["role"] or "the program"
         self.place = next((place for place in self.cluster.places if str(place.role) == params["role"]), None)
-        self.python = str(params["python"])
+        self.python, self.network = str(params["python"]), str(params["network"])  # the latter is the daemon's
         self.tunnels = socket.socket(fileno=io.tunnels)
         self.selector = selectors.DefaultSelector()
         self.stopped_since = 0.0
@@ -87,12 +95,15 @@ class RoleTask:
 
     def run(self) -> dict[str, object]:
         """Until the program ends."""
+        if os.readlink(NETWORK) == self.network:
+            raise NotAlone(role=self.name)
         self._lay_out()
         for place in self.cluster.places:
             if place is not self.place:
                 listener = socket.create_server(("127.0.0.1", place.port), backlog=BACKLOG)
                 self.selector.register(listener, selectors.EVENT_READ, place)
         self.selector.register(self.tunnels, selectors.EVENT_READ, None)
+        _close_to_the_program()
         child = self._start()
         try:
             status = self._watch(child)
@@ -205,6 +216,15 @@ class RoleTask:
                 tar.add(os.path.join(top, name), name)
         pieces.close()
         return pieces.size
+
+
+def _close_to_the_program() -> None:
+    """The program has this process' user id, and could else write into its memory and speak to the daemon in its name;
+    prctl(2), PR_SET_DUMPABLE. What is executed begins without."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "PR_SET_DUMPABLE")
 
 
 class _Pieces:

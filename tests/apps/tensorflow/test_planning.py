@@ -50,6 +50,18 @@ def test_the_same_plan_whatever_the_order_of_the_nodes() -> None:
     assert plan(TWO, nodes, "") == plan(TWO, nodes[::-1], "")
 
 
+def test_all_roles_of_a_node_have_what_systemd_gives_them_together() -> None:
+    """ipdc-role.slice ends them at 75 % of the machine, whatever is available."""
+    idle = replace(node("idle"), vitals=replace(VITALS, memory_total=1000 * MB, memory_available=950 * MB))
+    assert placed('{"local": [0]}', idle, memory=700 * MB) == {"local:0": "idle"}
+    with pytest.raises(TooFewNodes, match="memory: 700 MB available, a role takes 701 MB"):
+        plan(roles('{"local": [0]}'), [idle], "", memory=701 * MB)
+    with pytest.raises(TooFewNodes, match="has room for 1 roles of 400 MB"):
+        plan(TWO, [idle], "", memory=400 * MB, share=True)
+    unknown = replace(idle, vitals=replace(idle.vitals, memory_total=0))
+    assert placed('{"local": [0]}', unknown, memory=900 * MB) == {"local:0": "idle"}
+
+
 @pytest.mark.parametrize("lame, reason", [
     (node("lame", capabilities=("mapreduce",), unable=("tensorflow: it is not installed",)),
      "has no TensorFlow: it is not installed"),
