@@ -10,6 +10,7 @@ which the first eight bytes count. Debian 12 and 13 both ship no Python module o
 from __future__ import annotations
 
 MURMUR3_X64_64 = 0x22  # its number among the multihashes, as it stands in a node
+HASH_BITS = 64
 MAX_FANOUT = 1024  # what other readers take at most; Kubo writes 256
 
 _WORD = (1 << 64) - 1
@@ -38,9 +39,9 @@ def slot(name: bytes, depth: int, fanout: int) -> int:
     """The slot of a name in a node `depth` levels below the root. ValueError where the hash has no more bits."""
     bits = fanout.bit_length() - 1
     begin = depth * bits
-    if begin + bits > 64:
+    if begin + bits > HASH_BITS:
         raise ValueError(f"a sharded directory has no level {depth}")
-    return int.from_bytes(name_hash(name), "big") >> (64 - begin - bits) & (fanout - 1)
+    return int.from_bytes(name_hash(name), "big") >> (HASH_BITS - begin - bits) & (fanout - 1)
 
 
 def prefix_length(fanout: int) -> int:

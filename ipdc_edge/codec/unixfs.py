@@ -274,6 +274,7 @@ def _shard(hash_type: int, fanout: int, links: list[Link]) -> Node:
     if len(links) > fanout:
         raise ValueError(f"{len(links)} links in {fanout} slots")
     length = prefix_length(fanout)
+    taken: dict[int, None] = {}
     for link in links:
         try:
             slot = int(link.name[:length], 16)
@@ -281,6 +282,9 @@ def _shard(hash_type: int, fanout: int, links: list[Link]) -> Node:
             slot = -1
         if link.name[:length] != f"{slot:0{length}X}" or slot >= fanout:
             raise ValueError(f"entry {link.name[:80]!a}: its slot is none")
+        if slot in taken:  # two ways to one node, on each level, would be endless entries of few blocks
+            raise ValueError(f"two links in the slot {link.name[:length]}")
+        taken[slot] = None
     node = Node(DIRECTORY, 0, links, fanout=fanout)
     _check_names(list(node.entries()))
     return node

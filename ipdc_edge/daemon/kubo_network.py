@@ -148,7 +148,9 @@ class KuboNetwork:
         for node in dict.fromkeys(nodes):
             record = members[node].record if node in members else None
             if record is not None and IN_KUBO in record.capabilities and now >= self._dry.get(node, 0.0):
-                if (other := other_of(record)) is not None:
+                other = other_of(record)
+                # one that could not be met in the last round is not waited for with every block
+                if other is not None and (other.peer in self._met or other.peer not in self._told):
                     usable.append((node, other))
         if not usable:
             return None
@@ -216,17 +218,24 @@ class KuboNetwork:
         newest = known
         records = self._holders()
         told = await asyncio.gather(*(self._ask(record) for record in records))
-        for data in filter(None, told):
+        final = own.has_authority and not own.restored
+        for record, data in zip(records, told, strict=True):
+            if not data:
+                continue
             if not newest or swarm_key.parse(data)[0].version > swarm_key.parse(newest)[0].version:
                 try:
                     await domain.verify_swarm_key(data)
                     newest = data
                 except IpdcError as error:
                     note(f"a key of the private network is not taken: {error}")
+                    continue
+            final = final or AUTHORITY in record.capabilities
         if newest and newest != known:
             await asyncio.to_thread(identity.store_swarm_key, home, newest)
             note("there is a new key of the private network")
-        if own.has_authority or any(told):
+        # another member may not have heard of the newest one either, so what it says ends the asking only where the key
+        # is of this very list
+        if final or newest and swarm_key.parse(newest)[0].version == version:
             self._renewed = version
         if self.found is not None and not await asyncio.to_thread(kubo_node.has_newest_key, home, own):
             note("Kubo begins anew, with the domain's present key")

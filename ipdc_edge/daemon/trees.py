@@ -2,7 +2,7 @@
 
 Owns the order of the walks and their bounds. Never holds more than a few nodes' links and the inner nodes that wait.
 Every block was checked against its CID by the fetcher; that a sharded directory has each name where its hash puts it is
-checked here, so that no few blocks can lead to endlessly many entries.
+checked here, and that it is no deeper than hashes are long, so that no few blocks can lead to endlessly many entries.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..codec import dag_cbor
 from ..codec.cid import DAG_CBOR, RAW, BadCid, parse_cid
 from ..codec.dag_pb import Link
-from ..codec.hamt import prefix_length, slot
+from ..codec.hamt import HASH_BITS, prefix_length, slot
 from ..codec.unixfs import DIRECTORY, FILE, BadNode, Node, parse_node
 from ..errors import IpdcError
 
@@ -92,6 +92,8 @@ async def _named(
             if link is None:
                 stack.pop()
             elif node.fanout and len(link.name) == prefix_length(node.fanout):
+                if (len(level.path) + 2) * (node.fanout.bit_length() - 1) > HASH_BITS:
+                    raise BadNode(cid=link.cid, reason=f"it is deeper in {root} than any name's hash leads")
                 below = await level.next_shard(fetcher, providers)
                 if below.kind != DIRECTORY or below.fanout != node.fanout or not below.links:
                     raise BadNode(cid=link.cid, reason=f"it is no node of the sharded directory {root}")

@@ -28,6 +28,7 @@ LOST = 3
 KUBO = 4  # in this machine's IPFS daemon; its "file" is a pin there, named by the CID of what is pinned
 
 KUBO_NAME = "kubo.id"  # the file in a store's directory that has its name in Kubo, where it has blocks there
+KUBO_PEER = "kubo.peer"  # and the one that has that Kubo's peer id
 
 USER = "user"  # what was added before there were pins
 PIN = "pin."
@@ -64,6 +65,12 @@ class KuboFailed(IpdcError):
 class KuboGone(KuboFailed):
     """No Kubo answers at {address} ({reason}), and it keeps this node's blocks (store = kubo). Start it: `ipfs daemon`;
     the node goes on by itself. Or set kubo_api in ipdc.conf to where it is."""
+
+
+class OtherKubo(KuboFailed):
+    """The Kubo at {address} is {found}, and this node's blocks are in another one, {expected}. Start that one in its
+    place, or set kubo_api in ipdc.conf to where it is. Where it is gone for good, remove {path}: what it kept is lost
+    then."""
 
 
 class StoreDamaged(IpdcError):

@@ -14,6 +14,7 @@ that reads or writes bytes (`block_reading`). Layout of its directory:
     files/<owner>/<name>        a content file: runs, parts, copies of inputs, interior nodes
     new/                        files on their way to a name; emptied at the start
     kubo.id                     under which name this store's pins are in Kubo, where it has any
+    kubo.peer                   which Kubo that is
 
 Who an owner is stands in `block_rows`. Bytes come before their row in the index and go after it: a crash leaves
 files without a row, which the next start removes. A row whose bytes a power cut took, because they were not put
@@ -242,8 +243,7 @@ class BlockStore(OwnedBlocks):
     def commit_writer(self, writer: ContentWriter, groups: list[Group], durable: bool) -> None:
         """The same for a content file, which thereby is no longer under way. It goes if all its blocks were here."""
         with self._lock:
-            if writer not in self._writers:
-                raise ValueError("a content file that was discarded cannot be committed")
+            self._check_writer(writer)
             try:
                 self.record(writer.owner, groups, durable)
             except BaseException as error:
@@ -256,8 +256,7 @@ class BlockStore(OwnedBlocks):
     def move_writer(self, writer: ContentWriter, old: str, file: File, rows: list[tuple[str, int, int]]) -> int:
         """Have the blocks of the content file `old` lie in this one, which is `file`: the bytes that this freed."""
         with self._lock:
-            if writer not in self._writers:
-                raise ValueError("a content file that was discarded cannot be committed")
+            self._check_writer(writer)
             try:
                 self._index.move(old, file, rows)
             except BaseException as error:
@@ -266,6 +265,12 @@ class BlockStore(OwnedBlocks):
                 raise
             del self._writers[writer]
             return self._remove_unused(old) + self._remove_unused(writer.name) - writer.size
+
+    def _check_writer(self, writer: ContentWriter) -> None:
+        """ValueError for one that was discarded, maybe while it was settled: so what came of that goes now."""
+        if writer not in self._writers:
+            writer.remove()
+            raise ValueError("a content file that was discarded cannot be committed")
 
     def abandon_writer(self, writer: ContentWriter) -> None:
         """Forget a content file under way and give its room back."""

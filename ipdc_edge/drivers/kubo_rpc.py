@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 TIMEOUT = 20.0  # seconds for each piece that goes or comes
 KEPT = 4  # connections
 MOST_BLOCK = 2 << 20  # bytes; bigger blocks Kubo does not make, nor passes on
-STALLED, PIN_TRIES = 3.0, 3  # seconds in which a pin gets no further before it is looked at; how often it is tried
+STALLED = 3.0  # seconds in which a pin gets no further before it is looked at, and tried again
+LONGEST_PIN = 300.0  # seconds of that: while Kubo collects, no pin gets further
 MOST_ANSWER = 1 << 20  # bytes of any other answer, or of one line of a list
 _NOT_THERE = ("could not find", "not found", "is not pinned", "not pinned")
+_ERROR = 500  # the status with which Kubo says so; another server's "404 page not found" is no word on a block
 
 
 class NoKubo(IpdcError):
@@ -41,6 +43,8 @@ class NoKubo(IpdcError):
 
 class KuboRefused(IpdcError):
     """Kubo at {address} did not take it: {reason}."""
+
+    status = 0  # of HTTP, where it was the answer
 
 
 class KuboRpc:
@@ -78,11 +82,13 @@ class KuboRpc:
 
     # --- pins
 
-    def pin(self, cid: str, name: str = "") -> bool:
+    def pin(self, cid: str, name: str = "", stop: threading.Event | None = None) -> bool:
         """Keep the block and all that it links to, which Kubo reads for that; False when some of it is not here. Kubo
-        looks for that in its network, whatever `offline` says, and goes on looking: it is asked where it stands."""
+        looks for that in its network, whatever `offline` says, and goes on looking: it is asked where it stands. While
+        it collects it only waits, which may take minutes; `stop` ends that with NoKubo."""
         arguments = [("arg", cid), ("name", name), ("progress", "true")]
-        for _ in range(PIN_TRIES):
+        until = time.monotonic() + LONGEST_PIN
+        while True:
             seen, since = 0, time.monotonic()
             with contextlib.closing(self.lines("pin/add", arguments)) as lines:
                 for line in lines:
@@ -93,11 +99,16 @@ class KuboRpc:
                         seen, since = said["Progress"], time.monotonic()
                     elif time.monotonic() - since > STALLED:
                         break
-            if not self._is_whole(cid):
+            if not self.is_whole(cid):
                 return False
-        raise KuboRefused(address=self.address, reason=f"it could not pin {cid}, although all of it is there")
+            if stop is not None and stop.is_set():
+                raise NoKubo(address=self.address, reason=f"it has not pinned {cid} yet, and nobody waits any more")
+            if time.monotonic() > until:
+                reason = f"it could not pin {cid} in {LONGEST_PIN:g} s, although all of it is there"
+                raise KuboRefused(address=self.address, reason=reason)
 
-    def _is_whole(self, cid: str) -> bool:
+    def is_whole(self, cid: str) -> bool:
+        """Whether the block and all that it links to are in Kubo's store."""
         arguments = [("arg", cid), ("offline", "true"), ("progress", "false")]
         return self._unless_missing("dag/stat", arguments) is not None
 
@@ -190,7 +201,9 @@ class KuboRpc:
                 return answer, connection
             with _Reading(self, connection) as reading:
                 said = reading.all(answer, MOST_ANSWER)
-            raise KuboRefused(address=self.address, reason=message(said) or f"it answered {answer.status}")
+            refused = KuboRefused(address=self.address, reason=message(said) or f"it answered {answer.status}")
+            refused.status = answer.status
+            raise refused
 
     def _exchange(self, connection: http.client.HTTPConnection, command: str, arguments: Sequence[tuple[str, str]],
                   body: Iterable[Buffer] | None, boundary: str, length: int | None) -> http.client.HTTPResponse:
@@ -233,7 +246,7 @@ class KuboRpc:
         try:
             return self.call(command, arguments, most)
         except KuboRefused as error:
-            if any(words in str(error.details["reason"]) for words in _NOT_THERE):
+            if error.status == _ERROR and any(words in str(error.details["reason"]) for words in _NOT_THERE):
                 return None
             raise
 

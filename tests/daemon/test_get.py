@@ -21,6 +21,7 @@ from ipdc_edge.commands import get
 from ipdc_edge.commands.unfinished import clear
 from ipdc_edge.daemon import trees
 from ipdc_edge.errors import ControlBroken
+from tests.codec.collisions import name_of
 from tests.codec.test_unixfs import node_bytes
 from tests.daemon.content_node import ContentNode
 from tests.waiting import eventually
@@ -170,7 +171,7 @@ def test_what_came_there_meanwhile_is_not_replaced(
 
 
 def test_links_are_made_and_never_followed(node: ContentNode, tmp_path: Path, capsys: Output) -> None:
-    """Two entries of one name, the first a link out of the directory: a sharded directory may say so."""
+    """Two entries of one name, the first a link out of the directory."""
     outside = tmp_path / "outside"
     outside.mkdir()
     text, link = file_block(b"evil"), symlink_block(os.fsencode(outside))
@@ -183,8 +184,16 @@ def test_links_are_made_and_never_followed(node: ContentNode, tmp_path: Path, ca
     cid = put(node, text, link, directory_block([("f", text[0], 4)]), (dag_pb_cid(shard), shard),
               (dag_pb_cid(root), root))
     assert main(["get", cid, "-o", str(tmp_path / "got")]) == 1
-    assert "of that name already" in capsys.readouterr().err
+    assert f"two links in the slot {prefix.decode()}" in capsys.readouterr().err
     assert os.listdir(outside) == [] and sorted(os.listdir(tmp_path)) == ["home", "outside"]
+    top = os.fsencode(tmp_path / "top")  # the command looks too
+    os.mkdir(top)
+    fetched = get._Fetched(None, top, None)  # type: ignore[arg-type]
+    fetched._entry(top, "bafk", {"name": "x", "cid": link[0], "kind": "symlink", "target": str(outside)}, [])
+    for kind in ("directory", "file"):
+        with pytest.raises(get.EntryRefused, match="of that name already"):
+            fetched._entry(top, "bafk", {"name": "x", "cid": text[0], "kind": kind}, [])
+    assert os.listdir(outside) == []
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "a/b", "/etc/x", "a\0b"])
@@ -282,6 +291,24 @@ def test_few_shards_cannot_lead_to_endlessly_many(node: ContentNode, capsys: Out
         blocks.append(node_bytes([(cid, b"%X" % at, 9) for at in range(16)], kind))
     assert main(["ls", put(node, *((dag_pb_cid(block), block) for block in blocks))]) == 1
     assert "is no node of the sharded directory" in capsys.readouterr().err
+
+
+def test_a_sharded_directory_is_no_deeper_than_a_hash_is_long(node: ContentNode, capsys: Output) -> None:
+    """16 levels of four bits: the seventeenth node is not even asked for."""
+    kind = b"\x08\x05\x28\x22\x30" + encode_varint(16)
+    cid = raw_cid(b"nobody has it")
+    for _ in range(16):
+        block = node_bytes([(cid, b"0", 9)], kind)
+        cid = put(node, (dag_pb_cid(block), block))
+    assert main(["ls", cid]) == 1
+    assert "is deeper in" in capsys.readouterr().err
+    name = name_of(bytes(8), 0)
+    block = node_bytes([(raw_cid(b"x"), b"0" + name, 1)], kind)  # one level less, and a name that is in its place
+    for _ in range(16):
+        cid = put(node, (dag_pb_cid(block), block))
+        block = node_bytes([(cid, b"0", 9)], kind)
+    assert main(["ls", cid]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_ls_shows_kinds_and_escapes_names(node: ContentNode, tmp_path: Path, capsys: Output) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -15,10 +16,15 @@ from hypothesis import strategies as st
 
 from ipdc_edge import settings as conf
 from ipdc_edge.codec import swarm_key
+from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.commands.laboratory import free_ports
 from ipdc_edge.core.values import NodeRecord, Vitals
 from ipdc_edge.daemon.daemon import Daemon
-from ipdc_edge.daemon.kubo_network import other_of
+from ipdc_edge.daemon.kubo_network import KuboNetwork, Other, other_of
+from ipdc_edge.daemon.store import IN_KUBO
 from ipdc_edge.drivers import authority, identity
+from ipdc_edge.drivers.kubo_provider import KuboPool
+from ipdc_edge.drivers.provider import Provider
 from ipdc_edge.home import Home
 from tests.drivers.nodes import admit, make_creator, make_node
 
@@ -138,6 +144,68 @@ def test_of_what_members_say_the_newest_key_that_the_authority_signed_counts(tmp
         assert await network.renew() and kept(node) == newer
 
     run(node, check)
+
+
+def test_a_member_that_has_the_old_key_still_is_not_the_last_to_be_asked(tmp_path: Path) -> None:
+    """It may hear of the expulsion later than this node, which would keep the old key for good."""
+    creator, node, third = make_creator(tmp_path), make_node(tmp_path, "two"), make_node(tmp_path, "three")
+    make_member(creator, node)
+    old = kept(node)
+    admit(creator, third, "three")
+    authority.expel(creator, "three")
+    newer = kept(creator)
+    bad = swarm_key.signed(swarm_key.payload(replace(swarm_key.parse(newer)[0], key=bytes(32))),
+                           swarm_key.parse(newer)[2])
+    holder = replace(RECORD, capabilities=("authority",))
+
+    async def check(daemon: Daemon) -> None:
+        network = daemon.kubo()
+        for record, data, final in ((RECORD, old, False), (RECORD, b"", False), (holder, b"", False),
+                                    (holder, bad, False), (holder, old, True)):
+            network._renewed = -1
+            await asks(network, record, data)
+            assert (network._renewed == daemon.domain.members.version) is final and kept(node) == old
+        network._renewed = -1
+        version = swarm_key.parse(newer)[0].version
+        daemon.domain.held = replace(daemon.domain.held, members=replace(daemon.domain.members, version=version))
+        await asks(network, RECORD, newer)  # whoever says it: it is the key of that list
+        assert network._renewed == daemon.domain.members.version and kept(node) == newer
+
+    run(node, check)
+
+
+async def asks(network: KuboNetwork, record: NodeRecord, data: bytes) -> None:
+    """`renew` in a domain in which this member alone is there and says this."""
+    async def ask(record: NodeRecord) -> bytes:
+        return data
+
+    network._holders, network._ask = lambda: [record], ask  # type: ignore[method-assign]
+    await network.renew()
+
+
+def test_a_kubo_that_could_not_be_met_is_not_dialled_for_every_block(tmp_path: Path) -> None:
+    home = make_creator(tmp_path)
+    record = replace(RECORD, capabilities=(*RECORD.capabilities, IN_KUBO))
+
+    async def check(daemon: Daemon) -> None:
+        network, dialled = daemon.kubo(), []
+        daemon.node.membership.peers[record.id] = SimpleNamespace(record=record)  # type: ignore[assignment]
+
+        async def dial(other: Other) -> None:
+            dialled.append(other.peer)
+            network._tell(other.peer, "nobody there")
+
+        network._dial = dial  # type: ignore[method-assign]
+        network._swap = KuboPool(Provider("kubo", f"127.0.0.1:{free_ports(1)[0]}"), 0.1)
+        for _ in range(3):
+            network._dry.clear()
+            assert await network.block(raw_cid(b"x"), [record.id]) is None
+        assert dialled == [PEER]
+        network._told.clear()  # a later round met it, or has not yet told why not
+        network._dry.clear()
+        assert await network.block(raw_cid(b"x"), [record.id]) is None and dialled == [PEER] * 2
+
+    run(home, check)
 
 
 def test_the_authority_of_a_domain_of_an_earlier_version_makes_one_key_when_members_ask(tmp_path: Path) -> None:

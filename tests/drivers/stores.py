@@ -14,7 +14,7 @@ import pytest
 from ipdc_edge.codec import dag_cbor
 from ipdc_edge.codec.cid import DAG_CBOR, parse_cid
 from ipdc_edge.drivers.block_kubo import InKubo
-from ipdc_edge.drivers.block_rows import CONTENT_FILE, KUBO_NAME
+from ipdc_edge.drivers.block_rows import CONTENT_FILE, KUBO_NAME, KUBO_PEER
 from ipdc_edge.drivers.blocks import BlockStore
 from tests.ipfs.kubo import CannotBuild, Kubo
 from tests.waiting import eventually
@@ -25,7 +25,7 @@ QUOTA = 64 << 20
 def files(directory: str) -> list[str]:
     """Every file of blocks on disk, without the index."""
     found = [os.path.join(where, name) for where, _, names in os.walk(directory) for name in names]
-    return sorted(path for path in found if not os.path.basename(path).startswith(("index.db", KUBO_NAME)))
+    return sorted(path for path in found if not os.path.basename(path).startswith(("index.db", KUBO_NAME, KUBO_PEER)))
 
 
 class Embedded:

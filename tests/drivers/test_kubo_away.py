@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,12 @@ from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.commands.laboratory import free_ports
 from ipdc_edge.drivers.block_kubo import InKubo
 from ipdc_edge.drivers.block_reading import get_block, in_store, open_block
-from ipdc_edge.drivers.block_rows import KUBO, File, KuboGone
+from ipdc_edge.drivers.block_rows import KUBO, File, KuboFailed, KuboGone
 from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.fetcher import BlockUnavailable, Fetcher
 from ipdc_edge.drivers.gateway import Gateway
 from ipdc_edge.drivers.provider import Provider, ProviderFault, ProviderPool
-from tests.waiting import eventually_async
+from tests.waiting import eventually, eventually_async
 
 DATA = b"in Kubo"
 CID = raw_cid(DATA)
@@ -27,12 +30,14 @@ JOB = "20260101-000000-abcd"
 @pytest.fixture
 def away(tmp_path: Path) -> Iterator[BlockStore]:
     """A store whose block is in a Kubo that nobody has started."""
-    directory = str(tmp_path / "away")
-    (port,) = free_ports(1)
-    store = BlockStore(directory, 1 << 20, InKubo(directory, ("127.0.0.1", port), patience=0.0))
+    store = store_at(str(tmp_path / "away"), *free_ports(1))
     store.record(JOB, [(File(KUBO, f"{JOB}/{CID}", len(DATA)), [(CID, len(DATA), 0)])], False)
     yield store
     store.close()
+
+
+def store_at(directory: str, port: int) -> BlockStore:
+    return BlockStore(directory, 1 << 20, InKubo(directory, ("127.0.0.1", port), patience=0.0))
 
 
 @pytest.fixture
@@ -119,3 +124,52 @@ def test_what_is_given_up_in_the_middle_is_done_to_its_end(away: BlockStore) -> 
 
     asyncio.run(main())
     assert away.stat()["bytes"] == before
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """What a server says that is no Kubo: one in Go to what it does not know, and one that answers all the same."""
+
+    def do_POST(self) -> None:
+        said = b"404 page not found\n" if self.server.status == 404 else b"<p>Welcome"  # type: ignore[attr-defined]
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    def log_message(self, *words: object) -> None:
+        """Nowhere."""
+
+
+@contextmanager
+def elsewhere(status: int) -> Iterator[int]:
+    """The port of such a server."""
+    with HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        server.status = status  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("status", [404, 200])
+def test_no_block_is_lost_where_another_server_is_in_kubos_place(away: BlockStore, status: int) -> None:
+    away.close()
+    with elsewhere(status) as port:
+        again = store_at(away.directory, port)
+        for ask in (again.get, again.open_block, lambda cid: again.kubo.begin()):
+            with pytest.raises(KuboFailed, match=rf"127\.0\.0\.1:{port}, which keeps this node's blocks, failed"):
+                ask(CID)
+        assert again.stat()["lost"] == 0 and again.has(CID)
+        again.close()
+
+
+def test_what_could_not_be_unpinned_is_noticed_by_that_itself(away: BlockStore) -> None:
+    """So whatever finds Kubo there again has it go on, also where nobody else had asked."""
+    for compared in (True, False):
+        away.kubo._compared, away.kubo._gone_since = compared, None
+        away.kubo.unpin([f"{JOB}/{CID}"])
+        eventually(lambda: not away.kubo._unpinning, "it was tried")
+        assert away.kubo._gone_since is not None and not away.kubo.settled()

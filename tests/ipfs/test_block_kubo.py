@@ -13,10 +13,11 @@ from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.unixfs import CHUNK
 from ipdc_edge.drivers import block_kubo
 from ipdc_edge.drivers.block_kubo import InKubo
-from ipdc_edge.drivers.block_rows import KUBO, OWN_FILE, KuboFailed, KuboGone
+from ipdc_edge.drivers.block_rows import KUBO, OWN_FILE, KuboFailed, KuboGone, OtherKubo
 from ipdc_edge.drivers.block_verify import check
 from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.importer import import_file
+from ipdc_edge.drivers.kubo_rpc import KuboRefused, NoKubo
 from tests.drivers.stores import QUOTA, OfKubo
 from tests.ipfs.kubo import Kubo
 from tests.waiting import eventually
@@ -235,3 +236,153 @@ def test_the_end_of_a_daemon_waits_for_nobody(kubo: Kubo, store: BlockStore) -> 
     thread.join(30)
     kubo.start()
     assert len(ended) == 1
+
+
+def pins(store: BlockStore) -> list[str]:
+    return sorted(cid for cid, _ in store.kubo.rpc.pins(store.kubo.name))
+
+
+def test_what_nobody_wants_is_unpinned_when_kubo_is_there_again_whoever_notices(kubo: Kubo, store: BlockStore) -> None:
+    """That it could not be unpinned is all that tells of Kubo's absence here."""
+    (cid,) = put(store, b"not wanted")
+    kubo.stop(kill=True)
+    store.release(JOB)
+    eventually(lambda: not store.kubo._unpinning, "it was tried", 20)
+    assert not store.kubo.settled()
+    kubo.start()
+    assert store.kubo.version()
+    collect(kubo, store)
+    assert store.kubo.get(cid) is None
+
+
+@pytest.mark.parametrize("fault", [NoKubo, KuboRefused])
+def test_a_pin_that_was_lifted_to_mend_a_block_comes_back_whatever_happens(
+        kubo: Kubo, store: BlockStore, monkeypatch: pytest.MonkeyPatch, fault: type[NoKubo | KuboRefused]) -> None:
+    bad, good = put(store, b"damaged", b"beside it")
+    before = pins(store)
+    OfKubo(kubo).damage(store, bad, "change")
+    assert store.get(bad) is None and list(store.kubo._damaged) == [bad]
+    put_block, turns = store.kubo.rpc.put_block, iter(range(9))
+
+    def refuses_once(*words: object) -> str:
+        if next(turns) == 1:  # the second time, so in the middle of mending
+            raise fault(address="x", reason="restarts")
+        return put_block(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store.kubo.rpc, "put_block", refuses_once)
+    if fault is KuboRefused:
+        with pytest.raises(KuboFailed):
+            put(store, b"damaged")
+    put(store, b"damaged")
+    assert set(before) < set(pins(store)) and not store.kubo._damaged and not store.kubo._lifted
+    collect(kubo, store)
+    assert (store.get(bad), store.get(good)) == (b"damaged", b"beside it")
+
+
+def test_a_block_is_mended_by_one_of_those_who_put_it(
+        kubo: Kubo, store: BlockStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cid,) = put(store, b"damaged for two")
+    OfKubo(kubo).damage(store, cid, "change")
+    assert store.get(cid) is None
+    put_block, mend, mended, second = store.kubo.rpc.put_block, store.kubo._mend, [], threading.Event()
+
+    def counted(*words: object) -> str:
+        if threading.current_thread() is thread:
+            second.set()
+        return put_block(*words)  # type: ignore[arg-type]
+
+    def slow(*words: object) -> None:
+        mended.append(words)
+        if len(mended) == 1:
+            thread.start()
+            assert second.wait(20)
+        mend(*words)  # type: ignore[arg-type]
+
+    thread = threading.Thread(target=lambda: put(store, b"damaged for two", owner=OTHER))
+    monkeypatch.setattr(store.kubo.rpc, "put_block", counted)
+    monkeypatch.setattr(store.kubo, "_mend", slow)
+    put(store, b"damaged for two")
+    thread.join()
+    assert len(mended) == 1 and store.get(cid) == b"damaged for two"
+
+
+def test_a_pin_that_kubo_refuses_or_cannot_complete_is_no_end_of_all_writing(
+        kubo: Kubo, store: BlockStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    (gone,) = put(store, b"is gone")
+    put(store, b"still there")
+    before = pins(store)
+    kubo.run("pin", "rm", *before)
+    kubo.run("block", "rm", gone)
+    store.close()
+    again = OfKubo(kubo).open(store.directory)
+    again.kubo.known([*again.pins_in_kubo(), f"{JOB}/no-cid-at-all"])
+    pinned, pin = [], again.kubo.rpc.pin
+    monkeypatch.setattr(again.kubo.rpc, "pin", lambda cid, *words: (pinned.append(cid), pin(cid, *words))[1])
+    put(again, b"new", owner=OTHER)
+    assert len(set(before) & set(pins(again))) == 1 and len(pins(again)) == 2
+    assert len(pinned) == 2  # that of the lost one, which would wait for it, was not asked for
+    again.close()
+
+
+def test_another_kubo_in_its_place_is_named_and_nothing_is_lost(
+        kubo: Kubo, store: BlockStore, tmp_path: Path) -> None:
+    one, _ = put(store, b"in the first", b"and another")
+    before, here = pins(store), kubo.call("id")["ID"]
+    other = Kubo(tmp_path)
+    other.start()
+    try:
+        foreign = InKubo(str(tmp_path / "blocks"), other.rpc)
+        there = foreign.rpc.identity()["ID"]
+        writer = store.new_file(OTHER)
+        writer.append(b"under way")
+        store.kubo.rpc = foreign.rpc  # while the daemon runs
+        words = f"is {there}, and this node's blocks are in another one, {here}.*kubo_api"
+        asks = [lambda: store.get(one), lambda: store.open_block(one), writer.commit, lambda: list(check(store)),
+                lambda: store.kubo.damaged(one, before[0])]
+        for ask in asks:
+            with pytest.raises(OtherKubo, match=words):
+                ask()
+        writer.discard()
+        assert store.stat()["lost"] == 0 and store.has(one) and not store.kubo._damaged
+        store.close()
+        again = BlockStore(store.directory, QUOTA, foreign)
+        for ask in (again.kubo.begin, lambda: again.get(one)):
+            with pytest.raises(OtherKubo, match=words):
+                ask()
+        assert again.stat()["lost"] == 0 and list(foreign.rpc.pins("")) == []
+        again.close()
+    finally:
+        other.stop()
+    again = OfKubo(kubo).open(store.directory)
+    again.kubo.begin()
+    assert pins(again) == before and again.get(one) == b"in the first"
+    again.close()
+
+
+def test_who_is_discarded_during_its_commit_leaves_no_pin(
+        kubo: Kubo, store: BlockStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, pin = store.new_file(JOB), store.kubo.rpc.pin
+    writer.append(b"too late")
+
+    def discarded(*words: object) -> bool:
+        done = pin(*words)  # type: ignore[arg-type]
+        writer.discard()
+        return done
+
+    monkeypatch.setattr(store.kubo.rpc, "pin", discarded)
+    with pytest.raises(ValueError, match="discarded"):
+        writer.commit()
+    eventually(store.kubo.settled, "what is not wanted was unpinned", 20)
+    assert pins(store) == [] and store.stat()["bytes"] == 0
+
+
+def test_a_commit_that_failed_after_its_pin_makes_no_second_one(
+        kubo: Kubo, store: BlockStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, commit = store.new_file(JOB), store.commit_writer
+    cid = writer.append(b"once")
+    monkeypatch.setattr(store, "commit_writer", lambda *words: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        writer.commit()
+    monkeypatch.setattr(store, "commit_writer", commit)
+    writer.commit()
+    assert len(pins(store)) == 1 and store.get(cid) == b"once"

@@ -10,8 +10,10 @@ import pytest
 
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.commands.laboratory import free_ports
+from ipdc_edge.drivers import kubo_rpc
 from ipdc_edge.drivers.kubo_rpc import MOST_BLOCK, KuboRefused, KuboRpc, NoKubo
 from tests.ipfs.kubo import VERSION, Kubo
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.kubo
 
@@ -125,3 +127,57 @@ def test_an_answer_is_never_longer_than_what_is_asked_for(rpc: KuboRpc) -> None:
     with pytest.raises(KuboRefused, match="longer than 999 bytes"):
         rpc.call("block/get", [("arg", cid)], 999)
     assert rpc.get_block(cid) == bytes(1000)
+
+
+def test_a_pin_waits_while_kubo_collects(kubo: Kubo, rpc: KuboRpc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubo collects when nothing is being added, and lets nobody pin from the moment when it wants to."""
+    monkeypatch.setattr(kubo_rpc, "STALLED", 0.0)
+    cid, other = rpc.put_block(b"to be pinned"), rpc.put_block(b"another")
+    asked, go_on, stop, pinned, faults = threading.Semaphore(0), threading.Event(), threading.Event(), [], []
+    is_whole = rpc.is_whole
+    monkeypatch.setattr(rpc, "is_whole", lambda cid: (asked.release(), is_whole(cid))[1])
+
+    def parts() -> Iterator[bytes]:
+        yield b"begins"
+        assert go_on.wait(60)
+
+    def pin() -> None:
+        pinned.append(rpc.pin(cid, "waits"))
+
+    def pin_in_vain() -> None:
+        try:
+            rpc.pin(other, "in vain", stop)
+        except NoKubo as error:
+            faults.append(str(error))
+
+    def stands() -> bool:
+        impatient = KuboRpc(kubo.rpc, 0.5)
+        try:
+            return next(impatient.lines("pin/add", [("arg", cid), ("progress", "true")]), b"").strip() == b"{}"
+        except NoKubo:
+            return True
+        finally:
+            impatient.close()
+
+    adding = threading.Thread(target=lambda: KuboRpc(kubo.rpc).upload(
+        "add", [("pin", "true")], "file", "application/octet-stream", parts()))
+    collecting = threading.Thread(target=lambda: KuboRpc(kubo.rpc, 60).call("repo/gc"))
+    pinning, in_vain = threading.Thread(target=pin), threading.Thread(target=pin_in_vain)
+    try:
+        adding.start()
+        collecting.start()
+        eventually(stands, "Kubo lets nobody pin", 20)
+        pinning.start()
+        for _ in range(6):  # far more often than it would be tried if it were counted
+            assert asked.acquire(timeout=60)
+        in_vain.start()
+        stop.set()
+        in_vain.join()
+        assert not pinned and "nobody waits any more" in faults[0]
+    finally:
+        go_on.set()
+        for thread in (adding, collecting, pinning):
+            if thread.ident is not None:
+                thread.join()
+    assert len(pinned) == 1  # or it was collected, which the pin says
+    assert pinned[0] is (rpc.get_block(cid) is not None)
