@@ -208,7 +208,6 @@ class Tunnels:
         finally:
             del end.waiting[number]
 
-
     async def carry(
         self, inner: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from ipdc_edge.apps.tensorflow.cluster import planned
 from ipdc_edge.apps.tensorflow.role import NotAlone, RoleTask
 from ipdc_edge.daemon.tasks import BLAME
 from tests.apps.tensorflow.test_cluster import PLAN
+from tests.package.building import CHECKOUT
 
 
 def test_a_role_in_the_network_of_its_daemon_begins_nothing(tmp_path: Path) -> None:
@@ -36,3 +38,31 @@ def test_a_role_in_the_network_of_its_daemon_begins_nothing(tmp_path: Path) -> N
 
 def test_that_it_is_not_alone_is_the_node_s_fault() -> None:
     assert BLAME[NotAlone.__name__] == "node"
+
+
+LOOKS = """
+import os
+def seen(name):
+    try:
+        os.listdir(f"/proc/{os.getppid()}/{name}")
+    except OSError:
+        return "hidden"
+    return "seen"
+print(seen("fd"), seen("map_files"), os.access("/proc/self/fd", os.R_OK))
+"""
+RUNS = """
+import ctypes, os, subprocess, sys
+from ipdc_edge.apps.tensorflow import role
+if os.getuid() == 0:
+    os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+    ctypes.CDLL(None).prctl(role.PR_SET_DUMPABLE, 1, 0, 0, 0)  # a change of the user takes it
+if sys.argv[2] == "close":
+    role._close_to_the_program()
+subprocess.run(["/usr/bin/python3", "-I", "-c", sys.argv[1]], cwd="/", check=True)
+"""
+
+
+@pytest.mark.parametrize("how, told", [("open", "seen"), ("close", "hidden")])
+def test_a_program_sees_nothing_of_the_process_of_its_own_user_that_began_it(how: str, told: str) -> None:
+    done = subprocess.run(["/usr/bin/python3", "-c", RUNS, LOOKS, how], cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.stdout.split() == [told, told, "True"], done.stdout + done.stderr
