@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import socket
 import threading
 from collections.abc import Iterator
@@ -151,18 +153,16 @@ def test_a_pin_waits_while_kubo_collects(kubo: Kubo, rpc: KuboRpc, monkeypatch: 
             faults.append(str(error))
 
     def stands() -> bool:
-        impatient = KuboRpc(kubo.rpc, 0.5)
-        try:
-            return next(impatient.lines("pin/add", [("arg", cid), ("progress", "true")]), b"").strip() == b"{}"
-        except NoKubo:
-            return True
-        finally:
-            impatient.close()
+        with contextlib.closing(rpc.lines("pin/add", [("arg", cid), ("progress", "true")])) as lines:
+            return [line.strip() for line in itertools.islice(lines, 4)] == [b"{}"] * 4  # two a second
+
+    def collect() -> None:
+        while not go_on.is_set():  # it may come before what is added
+            KuboRpc(kubo.rpc, 60).call("repo/gc")
 
     adding = threading.Thread(target=lambda: KuboRpc(kubo.rpc).upload(
         "add", [("pin", "true")], "file", "application/octet-stream", parts()))
-    collecting = threading.Thread(target=lambda: KuboRpc(kubo.rpc, 60).call("repo/gc"))
-    pinning, in_vain = threading.Thread(target=pin), threading.Thread(target=pin_in_vain)
+    collecting, pinning, in_vain = (threading.Thread(target=work) for work in (collect, pin, pin_in_vain))
     try:
         adding.start()
         collecting.start()
