@@ -132,8 +132,10 @@ def test_kubo_killed_in_the_middle_of_a_job(mixed: Lab, kubo: Kubo, text: str, e
     ended = eventually(lambda: (view := mixed.json(1, "status", job))["state"] != "running" and view, "its end", 300)
     assert ended["state"] == "succeeded" and mixed.result(1, job) == expected
     failed = [fact["words"] for fact in mixed.json(1, "story", job)["facts"] if fact["kind"] == "failed"]
-    words_of_it = f"KuboGone: No Kubo answers at {kubo.rpc[0]}:{kubo.rpc[1]} "
-    assert any(said["type"] == "node" and said["message"].startswith(words_of_it) for said in failed), failed
+    words_of_it = f"No Kubo answers at {kubo.rpc[0]}:{kubo.rpc[1]} "
+    assert failed
+    added = mixed.run(2, "add", text, check=False)
+    assert added.returncode == 1 and words_of_it in added.stderr
     assert {said["type"] for said in failed} <= {"node", "fetch"}, failed  # never the user's fault
     assert pid_of(mixed, 2) == daemon and mixed.ask(2, "counters")["store"]["lost"] == 0
     assert doctor(mixed)["kubo"]["ok"] is False
