@@ -197,29 +197,29 @@ def expel(home: Home, node: str) -> MemberList:
 def verify_swarm_key(data: bytes, authority: bytes) -> SwarmKey:
     """A signed key, if the authority of this certificate (PEM) signed it. Raises BadSwarmKey for anything else."""
     found, payload, signature = swarm_key.parse(data)
-    try:
-        key = x.load_certificate(authority)[1]
-    except ValueError as error:
-        raise BadSwarmKey(reason=f"the authority's certificate cannot be read: {error}") from None
-    if found.authority != x.id_of(key):
-        raise BadSwarmKey(reason=f"it is of another authority, {found.authority}")
-    if not x.is_signed(key, payload, signature):
-        raise BadSwarmKey(reason="its signature is false")
+    _check_signed(found.authority, payload, signature, authority, BadSwarmKey)
     return found
 
 
 def verify(data: bytes, authority: bytes) -> MemberList:
     """A signed list, if the authority of this certificate (PEM) signed it. Raises BadMemberList for anything else."""
     members, payload, signature = member_list.parse(data)
+    _check_signed(members.authority, payload, signature, authority, BadMemberList)
+    return members
+
+
+def _check_signed(
+    named: str, payload: bytes, signature: bytes, authority: bytes, refusal: type[BadSwarmKey | BadMemberList],
+) -> None:
+    """Raises `refusal` unless what names this authority was signed by that of the certificate (PEM)."""
     try:
         key = x.load_certificate(authority)[1]
     except ValueError as error:
-        raise BadMemberList(reason=f"the authority's certificate cannot be read: {error}") from None
-    if members.authority != x.id_of(key):
-        raise BadMemberList(reason=f"it is of another authority, {members.authority}")
+        raise refusal(reason=f"the authority's certificate cannot be read: {error}") from None
+    if named != x.id_of(key):
+        raise refusal(reason=f"it is of another authority, {named}")
     if not x.is_signed(key, payload, signature):
-        raise BadMemberList(reason="its signature is false")
-    return members
+        raise refusal(reason="its signature is false")
 
 
 def backup(home: Home, passphrase: bytes) -> bytes:

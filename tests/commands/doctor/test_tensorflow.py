@@ -67,7 +67,7 @@ def test_it_does_not(home: Home) -> None:
     assert check.ok is False and "AVX" in check.detail and "--again" in check.advice
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="does not apply: only root can become somebody else")
 def test_root_runs_nothing_that_is_another_user_s(home: Home, tmp_path: Path) -> None:
     seen = tmp_path.parent / f"{tmp_path.name}.uid"
     seen.write_text("")
