@@ -256,8 +256,8 @@ def _removes_first() -> None:
 
     forget = BlockIndex._remove_freed
 
-    def hasty(self: BlockIndex) -> object:
-        freed = forget(self)
+    def hasty(self: BlockIndex, *owners: str) -> object:
+        freed = forget(self, *owners)
         places = Places(os.path.dirname(self._path))
         remove_all([*map(places.block, freed.cids), *map(places.content, freed.content)])
         return freed
