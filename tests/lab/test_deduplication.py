@@ -147,6 +147,19 @@ def test_each_worker_is_given_what_it_holds(lab: Kept, code: Path, tmp_path: Pat
     assert [counts[1:] for counts in again] == [counts[1:] for counts in both], "nothing is stored anew"
 
 
+def test_no_worker_moves_a_block_twice_where_the_submitter_works_too(lab: Kept, code: Path, tmp_path: Path) -> None:
+    """Who holds everything has more than its share to do, so the other one takes some of it, in each job perhaps other
+    splits: each block comes to it once."""
+    lab.work(1, 2)
+    path = text(tmp_path / "text", 16 * MB, 8)
+    before = lab.counts(2)
+    moved = [lab.job(path, code, "-k", "2")["fetched_bytes"] for _ in range(4)]
+    after = lab.counts(2)
+    assert moved[0] > MB, "both work"
+    assert sum(moved) <= after[2] - before[2] + 64_000, f"{moved} bytes moved, of which it keeps {after[2] - before[2]}"
+    assert sum(moved) <= path.stat().st_size + 64_000 and lab.counts(1)[2] == 0
+
+
 def test_who_has_added_the_file_gives_it_too(lab: Kept, code: Path, tmp_path: Path) -> None:
     lab.work(3)
     path = text(tmp_path / "text", 16 * MB, 4)
