@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from .locality import Locality
-from .machine import BrokenInvariant
+from .machine import BrokenInvariant, require
 from .messages import Held
 from .pace import Pace
 from .participant import Participant, Participants
@@ -31,6 +31,7 @@ class Leases:
         self.tasks, self.participants, self.pace, self.birth = tasks, participants, pace, birth
         self.locality = locality
         self.issued = 0
+        self.reserved = self._keepers()  # for whom tasks are kept at present
         self.look_at = NEVER  # when there may be something to give out though nothing has happened
 
     def give(self, now: float) -> Iterator[tuple[Participant, TaskState, Attempt]]:
@@ -109,9 +110,8 @@ class Leases:
 
     def _give_any(self, now: float, engaged: Mapping[str, int]) -> Iterator[tuple[Participant, TaskState, Attempt]]:
         """What nobody holds the input of."""
-        for task in self.tasks.ready():
-            if self.holder(task):
-                continue
+        self._reserve()
+        for task in self.tasks.open():
             node = self.place(task)
             if not node and task.one_left() and self.participants.awaits_another(task, now):
                 continue
@@ -121,6 +121,18 @@ class Leases:
                     continue  # another task may have a free node
                 return
             yield participant, task, self._issue(participant, task, now)
+
+    def _reserve(self) -> None:
+        """Keeps what somebody fit holds the input of for them. All tasks are looked at only where who is fit, or what
+        they hold, is not as it was: what is leased is taken out by itself, and what comes back is held by nobody."""
+        now = self._keepers()
+        if now != self.reserved:
+            self.reserved = now
+            self.tasks.reserve(lambda task: bool(self.holder(task)))
+
+    def _keepers(self) -> tuple[int, tuple[str, ...]]:
+        """What it depends on for whom tasks are kept."""
+        return self.locality.changes, tuple(p.node for p in self.participants.fit() if p.node in self.locality.held)
 
     def _issue(self, participant: Participant, task: TaskState, now: float) -> Attempt:
         self.issued += 1
@@ -320,6 +332,11 @@ class Leases:
         self.tasks.check()
         self.participants.check()
         self.locality.check()
+        if self.reserved == self._keepers():
+            for ident in (ident for waiting in self.tasks.waiting.values() for ident in waiting.all):
+                task = self.tasks.states[ident]
+                require((ident in self.tasks.waiting[task.task.stage].open) != bool(self.holder(task)),
+                        f"{ident} is open and kept for '{self.holder(task)}', or neither")
         held = sorted((attempt, ident, p.node) for p in self.participants for attempt, ident in p.held.items())
         states = self.tasks.states.items()
         leased = sorted((attempt, i, lease.node) for i, t in states for attempt, lease in t.leases.items())

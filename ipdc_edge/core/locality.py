@@ -11,8 +11,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
 from .machine import require
-from .tasks import FEW, Tasks
+from .tasks import Tasks
 from .values import InputRange, Task
+from .waiting import FEW
 
 
 class Locality:
@@ -22,6 +23,7 @@ class Locality:
         self.reads, self.tasks = reads, tasks
         self.holders: dict[str, dict[str, None]] = {}  # task -> nodes
         self.held: dict[str, dict[str, None]] = {}  # node -> tasks, in their order
+        self.changes = 0  # how often it was told something else than that tasks were leased
 
     def told(self, node: str, ranges: Iterable[InputRange]) -> None:
         """A worker took the job, and holds this of its inputs; what it said before counts no more."""
@@ -41,6 +43,7 @@ class Locality:
 
     def forget(self, node: str) -> None:
         """Whatever it holds is of no use."""
+        self.changes += 1
         for ident in self.held.pop(node, {}):
             del self.holders[ident][node]
             if not self.holders[ident]:

@@ -7,12 +7,13 @@ thought lost can still deliver: the first committed result of a task wins.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from .counters import Counters
 from .machine import BrokenInvariant, Transitions, follow, require
 from .values import Attempt, Result, Task
+from .waiting import Waiting
 
 TASK: Transitions = {
     ("waiting", "lease"): "leased",
@@ -28,7 +29,6 @@ TASK: Transitions = {
 BEHIND_OTHERS = float("inf")  # for when an attempt began: not yet
 MOST_ATTEMPTS = 2  # open at a time of one task: nobody is to be kept busy for nothing by a third
 MOST_FAILURES = 4  # attempts at one task that may fail before the job does
-FEW = 16  # tasks that are looked at before all others
 
 
 @dataclass(slots=True)
@@ -85,12 +85,12 @@ class Tasks:
         self.results: dict[str, Result] = {}  # of committed tasks
         self.by_output: dict[str, dict[str, None]] = {}  # CID of a committed output -> tasks; empty outputs are alike
         self.lost: dict[str, None] = {}  # CIDs of outputs that could not be had any more
-        self.waiting: dict[int, dict[str, None]] = {}  # by stage, in the order of leasing
+        self.waiting: dict[int, Waiting] = {}  # by stage
         self.uncommitted: dict[int, int] = {}
         self.times: dict[int, list[float]] = {}  # of a stage: [its first lease, its last commit]
         self.counters = Counters()
         for task in sorted(tasks, key=lambda t: t.stage):
-            self.waiting.setdefault(task.stage, {})[task.id] = None
+            self.waiting.setdefault(task.stage, Waiting()).append(task.id)
             self.uncommitted[task.stage] = self.uncommitted.get(task.stage, 0) + 1
             self.times.setdefault(task.stage, [0.0, 0.0])
 
@@ -112,17 +112,21 @@ class Tasks:
         return 0 if stage is None else len(self.waiting[stage])
 
     def ready(self) -> Iterator[TaskState]:
-        """The tasks that may be leased now, in the order of leasing; they may be leased on the way. The first few are
-        nearly always enough, so the others are not looked at before."""
+        """The tasks that may be leased now, in the order of leasing."""
         stage = self.stage()
-        if stage is None:
-            return
-        first = [ident for ident, _ in zip(self.waiting[stage], range(FEW))]
-        for ident in first:
+        for ident in self.waiting[stage].all if stage is not None else ():
             yield self.states[ident]
-        seen = set(first)
-        for ident in [ident for ident in self.waiting[stage] if ident not in seen]:
+
+    def open(self) -> Iterator[TaskState]:
+        """Of these the ones that are kept for nobody; they may be leased on the way."""
+        stage = self.stage()
+        for ident in self.waiting[stage].walk() if stage is not None else ():
             yield self.states[ident]
+
+    def reserve(self, kept: Callable[[TaskState], bool]) -> None:
+        """Which of the waiting tasks are kept for somebody from now on; all others are open."""
+        for waiting in self.waiting.values():
+            waiting.reserve(lambda ident: kept(self.states[ident]))
 
     def lease(self, ident: str, attempt: Attempt, node: str, now: float) -> None:
         """Issue an attempt to a node."""
@@ -130,7 +134,7 @@ class Tasks:
         self._step(task, "lease")
         times = self.times[task.task.stage]
         times[0] = times[0] or now
-        self.waiting[task.task.stage].pop(ident, None)
+        self.waiting[task.task.stage].remove(ident)
         task.leases[attempt] = Lease(node, now, now, now)
         task.issued[attempt] = node
 
@@ -144,21 +148,19 @@ class Tasks:
         task = self.states[ident]
         if task.leases.pop(attempt, None) is not None and not task.leases and task.state == "leased":
             self._step(task, "release")
-            self.waiting[task.task.stage][ident] = None
+            self.waiting[task.task.stage].append(ident)
 
     def put_first(self, ident: str) -> None:
         """A task that failed is tried again before all others, so that it is soon known whose fault it is."""
         task = self.states[ident]
         if task.state == "waiting":
-            queue = self.waiting[task.task.stage]
-            del queue[ident]
-            self.waiting[task.task.stage] = {ident: None, **queue}
+            self.waiting[task.task.stage].put_first(ident)
 
     def commit(self, ident: str, result: Result, now: float) -> None:
         """The first result of a task: it wins, and the task's other attempts are not wanted any more."""
         task = self.states[ident]
         self._step(task, "commit")
-        self.waiting[task.task.stage].pop(ident, None)
+        self.waiting[task.task.stage].remove(ident)
         self._less(task.task.stage, now)
         self.counters.count(task.task, result, 1)
         task.leases.clear()
@@ -177,7 +179,7 @@ class Tasks:
         for ident, task in self.states.items():
             if task.state in ("waiting", "leased"):
                 self._step(task, "skip")
-                self.waiting[task.task.stage].pop(ident, None)
+                self.waiting[task.task.stage].remove(ident)
                 self._less(task.task.stage, now)
                 task.leases.clear()
 
@@ -193,7 +195,7 @@ class Tasks:
         self.results.pop(ident, None)
         self.uncommitted[task.task.stage] += 1
         self.times[task.task.stage][1] = 0.0
-        self.waiting[task.task.stage][ident] = None
+        self.waiting[task.task.stage].append(ident)
 
     def maker(self, cid: str) -> str:
         """The id of a node that made a committed output; "" when none did."""
