@@ -8,7 +8,7 @@ neither portals nor luck to arrive.
 
 from __future__ import annotations
 
-from .events import AdmitMembers, Effect, ExpelMember, FetchMembers, LeaveDomain, Send
+from .effects import AdmitMembers, Effect, ExpelMember, FetchMembers, LeaveDomain, Send
 from .machine import require
 from .membership import Membership
 from .messages import Leave, Members

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from . import messages as m
 from .architecture import Architecture
-from .events import DiscardResult, Effect, KeepLog, Note, PublishResult, ReleaseJob, Save, Send
+from .effects import DiscardResult, Effect, KeepLog, Note, PublishResult, ReleaseJob, Save, Send
 from .failures import Failures
 from .leases import Leases
 from .life import FINAL, Life

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from .events import OWN, Effect, KeepPortals, PublishRecord, Save, Send, WatchRecords
+from .effects import Effect, KeepPortals, PublishRecord, Save, Send, WatchRecords
+from .events import OWN
 from .machine import BrokenInvariant, require
 from .messages import Ask, Present
 from .timing import NEVER

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from random import Random
 
+from . import effects as fx
 from . import events as e
 from . import messages as m
 from .admission import Admission
@@ -36,7 +37,7 @@ class Node:
 
     def __init__(
         self, own: NodeRecord, held: HeldList, birth: int, random: Random,
-        architectures: Mapping[str, Architecture], timing: Timing | None = None, saved: Iterable[e.Save] = (),
+        architectures: Mapping[str, Architecture], timing: Timing | None = None, saved: Iterable[fx.Save] = (),
         now: float = 0.0,
     ) -> None:
         self.id, self.birth, self.random = own.id, birth, random
@@ -46,7 +47,7 @@ class Node:
         self.admission = Admission(self.membership, held, now)
         self.masters: dict[str, Master] = {}
         self.workers: dict[JobKey, Worker] = {}
-        self.effects: list[e.Effect] = []
+        self.effects: list[fx.Effect] = []
         self.handled = 0
         self.turns = Turns()
         self._restore(saved, now)
@@ -67,7 +68,7 @@ class Node:
             e.TaskFailed: self._task_failed,
         }
 
-    def handle(self, event: e.Event, now: float) -> list[e.Effect]:
+    def handle(self, event: e.Event, now: float) -> list[fx.Effect]:
         """Take in one event; the effects in the order in which they should be carried out, each with its cause."""
         self.handled += 1
         self._handlers[type(event)](event, now)
@@ -180,7 +181,7 @@ class Node:
             return
         reason = refusal(self.membership.own, sender, offer, self.workers)
         if reason:
-            self.effects.append(e.Send(sender, offer.address, m.Refuse(offer.job, reason)))
+            self.effects.append(fx.Send(sender, offer.address, m.Refuse(offer.job, reason)))
             return
         self.workers[key] = Worker(key, offer, self.membership, self.timing, now, self.architectures[offer.app].cluster)
 
@@ -228,7 +229,7 @@ class Node:
     def _send(self, node: str, message: m.FromMaster | m.FromWorker) -> None:
         address = self.membership.addresses.get(node)
         if address is not None:
-            self.effects.append(e.Send(node, address[0], message))
+            self.effects.append(fx.Send(node, address[0], message))
 
     # -- the domain
 
@@ -260,7 +261,7 @@ class Node:
                 self.admission.told(sender, message)
             elif isinstance(message, m.Ask):
                 self.membership.learn(sender, message.address, message.gateway)
-                self.effects.append(e.Send(sender, message.address, m.Present(self.membership.own)))
+                self.effects.append(fx.Send(sender, message.address, m.Present(self.membership.own)))
             elif isinstance(message, m.Leave):
                 self.admission.left(sender)
 
@@ -274,7 +275,7 @@ class Node:
 
     def _leave_requested(self, event: e.LeaveRequested, now: float) -> None:
         if not self.admission.leave():
-            self.effects.append(e.Note("no node is known that holds the authority's key: expel this one there"))
+            self.effects.append(fx.Note("no node is known that holds the authority's key: expel this one there"))
 
     def _own_address_changed(self, event: e.OwnAddressChanged, now: float) -> None:
         partners = [key.master for key in self.workers]
@@ -317,13 +318,13 @@ class Node:
 
     def _drain_requested(self, event: e.DrainRequested, now: float) -> None:
         if event.lasting:
-            self.effects.append(e.Save("node", "node", {"draining": True}))
+            self.effects.append(fx.Save("node", "node", {"draining": True}))
         self.membership.set_state("draining", now)
         for worker in self.workers.values():
             worker.drain()
 
     def _resume_requested(self, event: e.ResumeRequested, now: float) -> None:
-        self.effects.append(e.Save("node", "node", {"draining": False}))
+        self.effects.append(fx.Save("node", "node", {"draining": False}))
         self.membership.set_state("ready", now)
         for worker in self.workers.values():
             worker.tell_slots()
@@ -366,7 +367,7 @@ class Node:
 
     # -- saved state
 
-    def _restore(self, saved: Iterable[e.Save], now: float) -> None:
+    def _restore(self, saved: Iterable[fx.Save], now: float) -> None:
         """Take up the jobs that the ledger says have not ended."""
         found = sort(saved)
         if found.draining:
@@ -376,7 +377,7 @@ class Node:
                 self.membership.remember(node, mqtt, gateway)
         self.membership.keep_portals()
         jobs, waiting = runnable(found.jobs, self.architectures)
-        self.effects += [e.Note(why) for why in waiting]
+        self.effects += [fx.Note(why) for why in waiting]
         for job, (spec, architecture) in jobs.items():
             master = Master(job, spec, architecture, self.membership, self.timing, self.birth, now,
                             engaged_beside(self.masters, job))

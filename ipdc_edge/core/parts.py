@@ -6,7 +6,7 @@ while it is about the output that is committed now.
 
 from __future__ import annotations
 
-from .events import FetchPart, KeepLog
+from .effects import FetchPart, KeepLog
 from .membership import Membership
 from .tasks import Tasks, TaskState
 from .values import Attempt, Result

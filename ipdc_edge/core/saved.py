@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .architecture import Architecture, BadSpec, spec_of
-from .events import Save
+from .effects import Save
 from .values import JobSpec, Json, Result
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from .events import Tell
+from .effects import Tell
 from .values import Attempt
 
 MOST_TEXT = 300  # characters of what somebody else said

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from .events import Effect, FetchJob, FreeJob, Note, Send, StartTask, StopTask
+from .effects import Effect, FetchJob, FreeJob, Note, Send, StartTask, StopTask
 from .machine import BrokenInvariant, Transitions, follow, require
 from .membership import Membership
 from .messages import Accept, Command, Download, Failed, FromWorker, Held, Refuse, Renew, Renewed, Report

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..codec.messages import MessageCodec
+from ..core import effects as fx
 from ..core import events as e
 from ..core.master import FINAL
 from ..core.membership import CONNECTIONS
@@ -75,8 +76,8 @@ class NotDurable(IpdcError):
 class Batch:
     """The effects of one event, the saves among them, and who waits until they are carried out."""
 
-    saves: list[e.Save]
-    effects: list[e.Effect]
+    saves: list[fx.Save]
+    effects: list[fx.Effect]
     done: asyncio.Future[None] | None = None
 
 
@@ -117,7 +118,7 @@ class Daemon:
                              self._cut, self.restart, supervised)
         self.whereabouts = Whereabouts(identity, settings, self.emit)
         self.offer = Offer(self)
-        saved = [e.Save("peer", node, {"mqtt": mqtt, "gateway": gateway})
+        saved = [fx.Save("peer", node, {"mqtt": mqtt, "gateway": gateway})
                  for node, (mqtt, gateway) in identity.peers.items()]
         saved += self.ledger.unfinished()
         self.node = Node(self._record(), self.domain.held, self.birth, SystemRandom(),
@@ -239,7 +240,7 @@ class Daemon:
         except BaseException as error:
             self._broken(error)
 
-    def ask(self, event: e.Event) -> list[e.Effect]:
+    def ask(self, event: e.Event) -> list[fx.Effect]:
         """Handle one event at once, for a request that needs the outcome; an IpdcError of the core goes to
         the asker."""
         effects = self.node.handle(event, self.now())
@@ -247,14 +248,14 @@ class Daemon:
         self._moved()
         return effects
 
-    def _batch(self, effects: list[e.Effect]) -> None:
+    def _batch(self, effects: list[fx.Effect]) -> None:
         """Carry effects out in order; a batch with a save, and whatever comes after it, waits until that is
         durable."""
         saves = []
         for effect in effects:
-            if isinstance(effect, e.Save):
+            if isinstance(effect, fx.Save):
                 saves.append(effect)
-            elif isinstance(effect, e.Tell):
+            elif isinstance(effect, fx.Tell):
                 self.ledger.stories.tell(effect, self.now())
         if not saves and self.saving is None:
             return self._carry_out(effects)
@@ -280,7 +281,7 @@ class Daemon:
         finally:
             self.saving = None
 
-    async def _durably(self, saves: list[e.Save]) -> None:
+    async def _durably(self, saves: list[fx.Save]) -> None:
         """A full disk holds everything up until it has room again: meanwhile nothing is carried out or answered."""
         told = False
         while True:
@@ -322,49 +323,49 @@ class Daemon:
         self.change.set_result(None)
         self.change = self.loop.create_future()
 
-    def _carry_out(self, effects: list[e.Effect]) -> None:
+    def _carry_out(self, effects: list[fx.Effect]) -> None:
         for effect in effects:
             match effect:
-                case e.Save() | e.Tell():  # written by now, or to be
+                case fx.Save() | fx.Tell():  # written by now, or to be
                     continue
-                case e.Send():
+                case fx.Send():
                     self.mqtt.send(effect.node, effect.address, effect.message)
-                case e.PublishRecord():
+                case fx.PublishRecord():
                     self.mqtt.publish_record(effect.record)
-                case e.WatchRecords():
+                case fx.WatchRecords():
                     self.mqtt.watch(effect.wanted)
-                case e.KeepPortals():
+                case fx.KeepPortals():
                     self.mqtt.keep(effect.portals)
-                case e.AdmitMembers():
+                case fx.AdmitMembers():
                     self.mqtt.part(effect.expelled)
                     self.domain.enforce(effect.members, effect.expelled)
-                case e.FetchMembers():
+                case fx.FetchMembers():
                     self.domain.fetch(effect)
-                case e.ExpelMember():
+                case fx.ExpelMember():
                     self.background.start(self.domain.expel(effect.node))
-                case e.LeaveDomain():
+                case fx.LeaveDomain():
                     self.domain.left(effect)
-                case e.FetchJob():
+                case fx.FetchJob():
                     self.tasks.fetch_job(effect)
-                case e.StartTask():
+                case fx.StartTask():
                     self.tasks.start_task(effect)
-                case e.StopTask():
+                case fx.StopTask():
                     self.tasks.stop_task(effect)
-                case e.FreeJob():
+                case fx.FreeJob():
                     self.tasks.free_job(effect)
-                case e.FetchPart():
+                case fx.FetchPart():
                     self.results.fetch_part(effect)
-                case e.KeepLog():
+                case fx.KeepLog():
                     self.results.keep_log(effect)
-                case e.PublishResult():
+                case fx.PublishResult():
                     self.results.publish(effect)
-                case e.DiscardResult():
+                case fx.DiscardResult():
                     self.results.discard(effect)
                     self._release(self.tasks.release_own, effect.job)
-                case e.ReleaseJob():
+                case fx.ReleaseJob():
                     self._release(self.results.release, effect.job)
                     self._release(self.tasks.release_own, effect.job)
-                case e.Note():
+                case fx.Note():
                     note(effect.text)
                 case _:
                     raise TypeError(f"nobody carries out {type(effect).__name__}")

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from ..codec import member_list
 from ..codec.cid import raw_cid
+from ..core import effects as fx
 from ..core import events as e
 from ..core.admission import Admission
 from ..core.membership import Membership
@@ -99,7 +100,7 @@ class Domain:
 
     # -- a list comes
 
-    def fetch(self, effect: e.FetchMembers) -> None:
+    def fetch(self, effect: fx.FetchMembers) -> None:
         """A peer says that it holds a newer list: one of each peer is fetched and verified, and the peers tell again.
         Nobody's list waits for another's that does not come, or whoever is to be expelled could hold that up. Who told
         a list that is none is not believed for a while: to find that out may cost a process."""
@@ -107,7 +108,7 @@ class Domain:
             self._fetching[effect.node] = None
             self.background.start(self._fetch(effect))
 
-    async def _fetch(self, effect: e.FetchMembers) -> None:
+    async def _fetch(self, effect: fx.FetchMembers) -> None:
         try:
             data = member_list.unpack(effect.packed) if effect.packed else await self._had(effect)
             async with self._verifying:  # one child at a time
@@ -122,7 +123,7 @@ class Domain:
         finally:
             del self._fetching[effect.node]
 
-    async def _had(self, effect: e.FetchMembers) -> bytes:
+    async def _had(self, effect: fx.FetchMembers) -> bytes:
         async with self._places:
             try:
                 async with asyncio.timeout(FETCH):
@@ -130,7 +131,7 @@ class Domain:
             except TimeoutError:
                 raise ListNotHad(seconds=FETCH) from None
 
-    def _is_newer(self, effect: e.FetchMembers, data: bytes) -> bool:
+    def _is_newer(self, effect: fx.FetchMembers, data: bytes) -> bool:
         """Whether it is worth a child: not when another peer's came first. Raises BadMemberList."""
         members = member_list.parse(data)[0]
         if (members.authority, members.version) != (self.identity.authority, effect.version):
@@ -329,7 +330,7 @@ class Domain:
 
     # -- the node changes its domain
 
-    def left(self, effect: e.LeaveDomain) -> None:
+    def left(self, effect: fx.LeaveDomain) -> None:
         """This node is no member any more: alone again, at once."""
         note(effect.reason)
         if not self.leaving:

@@ -17,17 +17,8 @@ from typing import Any
 
 from ..codec.cid import canonical
 from ..codec.unixfs import tree_size
-from ..core.events import (
-    DiscardResult,
-    Event,
-    FetchPart,
-    KeepLog,
-    PartFetched,
-    PartFetchFailed,
-    PublishResult,
-    ResultFailed,
-    ResultPublished,
-)
+from ..core.effects import DiscardResult, FetchPart, KeepLog, PublishResult
+from ..core.events import Event, PartFetched, PartFetchFailed, ResultFailed, ResultPublished
 from ..core.values import Json
 from ..drivers.blocks import BlockStore
 from ..drivers.durable import sync_directory, sync_file

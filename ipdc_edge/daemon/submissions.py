@@ -17,7 +17,8 @@ from ..codec.bundle import bundle_items
 from ..codec.cid import raw_cid
 from ..codec.compression import LONGEST, compression_of
 from ..core.architecture import BadSpec, spec_of
-from ..core.events import JobSubmitted, Save
+from ..core.effects import Save
+from ..core.events import JobSubmitted
 from ..core.placement import incapable, rank
 from ..core.values import JobSpec, NodeRecord
 from ..drivers.block_reading import in_store

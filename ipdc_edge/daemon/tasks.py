@@ -21,18 +21,8 @@ from ..codec.frames import MAX_PAYLOAD
 from ..codec.messages import CONTROL, load
 from ..codec.unixfs import BadNode
 from ..core.architecture import Architecture, BadSpec, spec_of
-from ..core.events import (
-    Event,
-    FetchJob,
-    FreeJob,
-    JobFetched,
-    JobFetchFailed,
-    StartTask,
-    StopTask,
-    TaskFailed,
-    TaskFinished,
-    TaskProgressed,
-)
+from ..core.effects import FetchJob, FreeJob, StartTask, StopTask
+from ..core.events import Event, JobFetched, JobFetchFailed, TaskFailed, TaskFinished, TaskProgressed
 from ..core.values import Attempt, Failure, InputRange, JobKey, JobSpec, Result
 from ..drivers.block_reading import in_store
 from ..drivers.block_rows import IndexFailed, KuboFailed, outlives

@@ -13,7 +13,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 
-from ..core.events import Save
+from ..core.effects import Save
 from ..errors import IpdcError
 from .flash import FLASH
 from .sqlite_disk import in_words, write_ahead

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..core.events import Tell
+from ..core.effects import Tell
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS story (job TEXT, number INTEGER, told INTEGER, facts TEXT, PRIMARY KEY (job, number))

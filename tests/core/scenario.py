@@ -13,6 +13,7 @@ from dataclasses import replace
 from random import Random
 
 from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.core import messages as m
 from ipdc_edge.core.admission import AUTHORITY
@@ -36,7 +37,7 @@ from tests.core.hunt import ARCHITECTURES, hunt, ident
 
 MB = 1 << 20
 VITALS = Vitals(512 * MB, 400 * MB, 4, 1.0, 0.0, 1.0, 1 << 34)
-QUIET = (e.WatchRecords, e.PublishRecord, e.KeepPortals, e.Note, e.Tell)  # not part of what a scenario tells
+QUIET = (fx.WatchRecords, fx.PublishRecord, fx.KeepPortals, fx.Note, fx.Tell)  # not part of what a scenario tells
 NAMES = ("me", "w1", "w2", "w3", "boss", "other", "portal")
 
 
@@ -88,7 +89,7 @@ class Play:
         self.now = 100.0
         self.job = ""
         self.births: dict[str, int] = {}
-        self.told: list[e.Tell] = []
+        self.told: list[fx.Tell] = []
         self.begin(("mapreduce", "hunt"))
 
     def begin(self, capabilities: tuple[str, ...]) -> None:
@@ -101,16 +102,16 @@ class Play:
         effects = self.node.handle(event, self.now)
         self.node.check()
         for effect in effects:
-            if isinstance(effect, e.Save) and effect.kind == "job":
+            if isinstance(effect, fx.Save) and effect.kind == "job":
                 self.job = effect.key
-            elif isinstance(effect, e.Tell):
+            elif isinstance(effect, fx.Tell):
                 self.told.append(effect)
         return [self.show(effect) for effect in effects if not isinstance(effect, QUIET) and not self.of_peer(effect)]
 
     @staticmethod
-    def of_peer(effect: e.Effect) -> bool:
+    def of_peer(effect: fx.Effect) -> bool:
         """Addresses are remembered now and then; test_membership.py looks at that."""
-        return isinstance(effect, e.Save) and effect.kind == "peer"
+        return isinstance(effect, fx.Save) and effect.kind == "peer"
 
     def message(self, name: str, message: m.Message, broker: str = e.OWN) -> list[str]:
         return self.run(e.MessageReceived(broker, ident(name), self.births.get(name, 1), message))
@@ -364,27 +365,27 @@ class Play:
 
     # -- effects as text
 
-    def show(self, effect: e.Effect) -> str:
+    def show(self, effect: fx.Effect) -> str:
         match effect:
-            case e.Save(kind, key, _):
+            case fx.Save(kind, key, _):
                 rest = key.partition("/")[2]
                 return f"save {kind}" + (f" {self.names.get(rest, rest)}" if rest else "")
-            case e.Send(node, _, message):
+            case fx.Send(node, _, message):
                 return f"to {self.names.get(node, '?')}: {self.tell(message)}"
-            case e.StartTask(_, task, number, _):
+            case fx.StartTask(_, task, number, _):
                 return f"start {task} #{number.number}"
-            case e.StopTask(_, number):
+            case fx.StopTask(_, number):
                 return f"stop #{number.number}"
-            case e.FetchPart(_, task, index, _, _, _, gateway):
+            case fx.FetchPart(_, task, index, _, _, _, gateway):
                 return f"fetch part {index} of {task} from {gateway.partition(':')[0]}"
-            case e.KeepLog(_, task, number, _, _, _, _):
+            case fx.KeepLog(_, task, number, _, _, _, _):
                 return f"keep log {task} #{number.number}"
-            case e.FetchMembers(node, _, _, version, _):
+            case fx.FetchMembers(node, _, _, version, _):
                 return f"fetch list {version} from {self.names[node]}"
-            case e.AdmitMembers(members, expelled):
+            case fx.AdmitMembers(members, expelled):
                 gone = "".join(f" without {self.names[node]}" for node in expelled)
                 return f"admit list {members.version}{gone}"
-            case e.ExpelMember(node):
+            case fx.ExpelMember(node):
                 return f"expel {self.names[node]}"
             case _:
                 words = "".join(" " + c.lower() if c.isupper() else c for c in type(effect).__name__)

@@ -11,6 +11,7 @@ from ipdc_edge.apps.mapreduce.plan import MapReduce
 from ipdc_edge.apps.tensorflow.cluster import Cluster, Place, Role
 from ipdc_edge.apps.tensorflow.plan import Roles, arguments_of, started
 from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.core import messages as m
 from ipdc_edge.core import worker
@@ -45,12 +46,12 @@ class Boss:
             able = replace(record(name), capabilities=("tensorflow",))
             self.do(e.MessageReceived(e.OWN, ident(name), 1, m.Present(able)))
         effects = self.do(e.JobSubmitted("20260101-000000", spec(**more)))
-        self.job = next(effect.key for effect in effects if isinstance(effect, e.Save) and effect.kind == "job")
+        self.job = next(effect.key for effect in effects if isinstance(effect, fx.Save) and effect.kind == "job")
         self.orders = [effect.message for name in WORKERS for effect in self.do(e.MessageReceived(
             e.OWN, ident(name), 1, m.Accept(self.job, 20, f"{name}:1", f"{name}:2")))
-            if isinstance(effect, e.Send) and isinstance(effect.message, m.Command)]
+            if isinstance(effect, fx.Send) and isinstance(effect.message, m.Command)]
 
-    def do(self, event: e.Event) -> list[e.Effect]:
+    def do(self, event: e.Event) -> list[fx.Effect]:
         effects = self.node.handle(event, self.now)
         self.node.check()
         return effects
@@ -134,9 +135,9 @@ class Host(Worker):
     def do(self, event: e.Event) -> None:
         effects = self.node.handle(event, 1.0)
         self.node.check()
-        self.running += [effect for effect in effects if isinstance(effect, e.StartTask)]
+        self.running += [effect for effect in effects if isinstance(effect, fx.StartTask)]
         self.slots += [effect.message.slots for effect in effects
-                       if isinstance(effect, e.Send) and isinstance(effect.message, m.Accept)]
+                       if isinstance(effect, fx.Send) and isinstance(effect.message, m.Accept)]
 
     def order(self, number: int) -> None:
         order = m.Command(self.key.job, "run-cluster", f"local-{number}", Attempt(1, number), "cluster-ended", {})

@@ -15,6 +15,7 @@ import pytest
 
 from ipdc_edge.apps.mapreduce.plan import MapReduce
 from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.core import messages as m
 from ipdc_edge.core.admission import AUTHORITY
@@ -49,10 +50,10 @@ class Fuzz:
         self.now, self.birth = 100.0, 7
         capabilities = (*ARCHITECTURES, *((AUTHORITY,) if self.random.random() < 0.5 else ()))
         self.own, self.members = record("me", 2, capabilities=capabilities), member_list(5, MEMBERS, ("me", "w1"))
-        self.saves: list[e.Save] = []
+        self.saves: list[fx.Save] = []
         self.ended: set[str] = set()
         self.orders: deque[tuple[str, m.Command]] = deque(maxlen=30)
-        self.parts: deque[e.FetchPart] = deque(maxlen=10)
+        self.parts: deque[fx.FetchPart] = deque(maxlen=10)
         self.past: deque[e.Event] = deque(maxlen=60)  # to be doubled
         self.births = dict.fromkeys(IDS.values(), CONNECTIONS)
         self.issued: dict[tuple[str, Attempt], tuple[str, str]] = {}
@@ -73,7 +74,7 @@ class Fuzz:
 
     # -- the node
 
-    def start(self, saved: list[e.Save]) -> Node:
+    def start(self, saved: list[fx.Save]) -> Node:
         node = Node(self.own, held_list(self.members), self.birth, self.random,
                     ARCHITECTURES, saved=saved, now=self.now)
         node.check()
@@ -93,17 +94,17 @@ class Fuzz:
         effects = self.node.handle(event, self.now)
         self.node.check()
         for effect in effects:
-            if isinstance(effect, e.Save) and effect.kind != "peer":
+            if isinstance(effect, fx.Save) and effect.kind != "peer":
                 self.saves.append(effect)
                 job = effect.key.partition("/")[0]
                 assert job not in self.ended, f"{effect.kind} of {effect.key} is saved after the job's end"
                 if effect.kind == "ended":
                     self.ended.add(job)
-            elif isinstance(effect, e.Send) and isinstance(effect.message, m.Command):
+            elif isinstance(effect, fx.Send) and isinstance(effect.message, m.Command):
                 self.ordered(effect.node, effect.message)
-            elif isinstance(effect, e.FetchPart):
+            elif isinstance(effect, fx.FetchPart):
                 self.parts.append(effect)
-            elif isinstance(effect, e.AdmitMembers):
+            elif isinstance(effect, fx.AdmitMembers):
                 assert effect.members.version > self.members.version, "the list went back"
                 self.members = effect.members
         least = self.now if isinstance(event, e.TimePassed) else float("-inf")

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from ipdc_edge.apps.mapreduce.plan import MapReduce
+from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.core import messages as m
 from ipdc_edge.core import worker
@@ -24,7 +25,7 @@ def test_attempts_that_are_ordered_and_dropped_for_ever(monkeypatch: pytest.Monk
                 {"mapreduce": MapReduce()}, now=0.0)
     spec, boss = job_spec(1, 1), ident("boss")
 
-    def say(message: m.Message) -> list[e.Effect]:
+    def say(message: m.Message) -> list[fx.Effect]:
         effects = node.handle(e.MessageReceived(e.OWN, boss, 1, message), 1.0)
         node.check()
         return effects
@@ -36,7 +37,7 @@ def test_attempts_that_are_ordered_and_dropped_for_ever(monkeypatch: pytest.Monk
         say(m.Renewed(JOB, (Attempt(1, number),)))
     assert JobKey(boss, JOB) in node.workers
     effects = say(m.Command(JOB, "do-map", "map-00000", Attempt(1, 100), "buffer", {}))
-    assert any(isinstance(effect, e.Send) and isinstance(effect.message, m.Refuse) for effect in effects)
+    assert any(isinstance(effect, fx.Send) and isinstance(effect.message, m.Refuse) for effect in effects)
     assert JobKey(boss, JOB) not in node.workers
 
 

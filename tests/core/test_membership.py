@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ipdc_edge.core.events import OWN, KeepPortals, PublishRecord, Save, Send, WatchRecords
+from ipdc_edge.core.effects import KeepPortals, PublishRecord, Save, Send, WatchRecords
+from ipdc_edge.core.events import OWN
 from ipdc_edge.core.membership import CONNECTIONS, REFRESH, STALE, Membership
 from ipdc_edge.core.messages import Ask, Present
 from tests.core.scenario import VITALS, ident, member_list, record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.core import messages as m
 from tests.core.scenario import Play, ident, job_spec
@@ -24,7 +25,7 @@ class Queue:
         effects = self.play.node.handle(event, self.play.now)
         self.play.node.check()
         self.offered += [effect.message.job for effect in effects
-                         if isinstance(effect, e.Send) and isinstance(effect.message, m.Download)]
+                         if isinstance(effect, fx.Send) and isinstance(effect.message, m.Download)]
 
     def submit(self, priority: int, taken: bool) -> str:
         self.do(e.JobSubmitted("20260101-000000", replace(job_spec(1, 1), priority=priority)))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.core import messages as m
 from ipdc_edge.core.architecture import BadSpec, spec_of
@@ -21,9 +22,9 @@ JOB = "20260101-000000-abcd"
 SPEC = job_spec(2, 1)
 
 
-def started(body: Any, *more: e.Save) -> tuple[Node, list[e.Effect]]:
+def started(body: Any, *more: fx.Save) -> tuple[Node, list[fx.Effect]]:
     """The node after its start with this job in its ledger, and what it does first."""
-    job = e.Save("job", JOB, {"cid": SPEC.cid, "body": body, "submitted": 1.0, "utc": ""})
+    job = fx.Save("job", JOB, {"cid": SPEC.cid, "body": body, "submitted": 1.0, "utc": ""})
     node = Node(record("me"), held_list(member_list(5)), 8, Random(1), ARCHITECTURES, saved=(job, *more), now=5.0)
     effects = node.handle(e.VitalsMeasured(VITALS), 6.0)
     node.check()
@@ -37,7 +38,7 @@ def test_a_job_of_another_version_is_left_alone_and_named(changed: dict[str, Any
     """A node that could not start for one job in its ledger would be lost for all others."""
     node, effects = started({**SPEC.body, **changed})
     assert not node.masters
-    assert any(JOB in effect.text and named in effect.text for effect in effects if isinstance(effect, e.Note))
+    assert any(JOB in effect.text and named in effect.text for effect in effects if isinstance(effect, fx.Note))
 
 
 def test_records_that_were_set_aside_are_fetched_again() -> None:
@@ -45,24 +46,24 @@ def test_records_that_were_set_aside_are_fetched_again() -> None:
     bad = raw_cid(b"bad")
     details = {"counters": {"bad_records": 2}, "user_counters": {}, "read": 3, "aside": bad}
     result = {"node": ident("w1"), "output": raw_cid(b"out"), "size": 5, "details": details}
-    node, effects = started(SPEC.body, e.Save("worker", f"{JOB}/{ident('w1')}", {"name": "w1", "slots": 1}),
-                            e.Save("task", f"{JOB}/map-00000", result))
+    node, effects = started(SPEC.body, fx.Save("worker", f"{JOB}/{ident('w1')}", {"name": "w1", "slots": 1}),
+                            fx.Save("task", f"{JOB}/map-00000", result))
     assert node.masters[JOB].view()["bad_records"] == 2
-    kept = [effect for effect in effects if isinstance(effect, e.KeepLog)]
+    kept = [effect for effect in effects if isinstance(effect, fx.KeepLog)]
     assert [(log.task, log.cid, log.node, log.aside) for log in kept] == [("map-00000", bad, ident("w1"), True)]
 
 
 def in_time(submitted: float, timeout: int = 60) -> list[tuple[float, str]]:
     """When a job of that time, submitted then, ends after a start at 5.0; "" where it has not by then."""
     body = {**SPEC.body, "timeout": timeout}
-    job = e.Save("job", JOB, {"cid": SPEC.cid, "body": body, "submitted": submitted, "utc": ""})
+    job = fx.Save("job", JOB, {"cid": SPEC.cid, "body": body, "submitted": submitted, "utc": ""})
     node = Node(record("me"), held_list(member_list(5)), 8, Random(1), ARCHITECTURES, saved=(job,), now=5.0)
     node.handle(e.VitalsMeasured(VITALS), 5.0)
     told, now = [], 5.0
     while now < 100.0:
         now = max(node.next_wakeup(now), now + 0.01)
         told += [(now, str(effect.value["error"])) for effect in node.handle(e.TimePassed(), now)
-                 if isinstance(effect, e.Save) and effect.kind == "ended"]
+                 if isinstance(effect, fx.Save) and effect.kind == "ended"]
     return told
 
 
@@ -83,9 +84,9 @@ def test_priority_and_timeout_of_a_description_are_bounded(changed: dict[str, An
 
 
 def test_a_drained_node_is_drained_after_a_restart_until_its_owner_says_otherwise() -> None:
-    drained, resumed = (e.Save("node", "node", {"draining": draining}) for draining in (True, False))
+    drained, resumed = (fx.Save("node", "node", {"draining": draining}) for draining in (True, False))
     node, effects = started(SPEC.body, drained)
-    (published,) = [effect.record for effect in effects if isinstance(effect, e.PublishRecord)]
+    (published,) = [effect.record for effect in effects if isinstance(effect, fx.PublishRecord)]
     assert (node.membership.own.state, published.state) == ("draining", "draining")
     assert node.masters, "its own jobs go on"
     assert started(SPEC.body, drained, resumed)[0].membership.own.state == "ready"
@@ -93,7 +94,7 @@ def test_a_drained_node_is_drained_after_a_restart_until_its_owner_says_otherwis
 
 def test_a_stop_drains_for_this_life_only() -> None:
     node, _ = started(SPEC.body)
-    saved = [effect for effect in node.handle(e.DrainRequested(), 7.0) if isinstance(effect, e.Save)]
+    saved = [effect for effect in node.handle(e.DrainRequested(), 7.0) if isinstance(effect, fx.Save)]
     assert node.membership.own.state == "draining" and not saved
 
 
@@ -102,8 +103,8 @@ def test_a_worker_that_began_anew_while_we_were_away_has_lost_what_it_made(start
     """Its first word tells by its birth; without that each of its outputs would cost a reduce that misses it."""
     result = {"node": ident("w1"), "output": raw_cid(b"out"), "size": 5, "details": {}}
     known = {"name": "w1", "slots": 1, "start": 3}
-    node, _ = started(SPEC.body, e.Save("worker", f"{JOB}/{ident('w1')}", known),
-                      e.Save("task", f"{JOB}/map-00000", result))
+    node, _ = started(SPEC.body, fx.Save("worker", f"{JOB}/{ident('w1')}", known),
+                      fx.Save("task", f"{JOB}/map-00000", result))
     asked = m.Ask("w1:1", "w1:2")
     node.handle(e.MessageReceived(e.OWN, ident("w1"), start * CONNECTIONS + 7, asked), 7.0)
     node.check()
@@ -113,8 +114,8 @@ def test_a_worker_that_began_anew_while_we_were_away_has_lost_what_it_made(start
 def test_the_start_of_a_worker_that_was_offered_the_job_anew_is_kept() -> None:
     """Else the next restart would take what it makes from now on for lost."""
     known = {"name": "w1", "slots": 1, "start": 3}
-    node, _ = started(SPEC.body, e.Save("worker", f"{JOB}/{ident('w1')}", known),
-                      e.Save("node", "node", {"draining": True}))  # it works not itself
+    node, _ = started(SPEC.body, fx.Save("worker", f"{JOB}/{ident('w1')}", known),
+                      fx.Save("node", "node", {"draining": True}))  # it works not itself
     node.membership.watch(1000.0, 7.0)
     node.membership.listed = True
     node.handle(e.MessageReceived(ident("portal"), ident("w1"), 4 * CONNECTIONS, m.Present(record("w1"))), 7.0)
@@ -123,7 +124,7 @@ def test_the_start_of_a_worker_that_was_offered_the_job_anew_is_kept() -> None:
     accept = m.Accept(JOB, 1, "w1:1", "w1:2")
     effects = node.handle(e.MessageReceived(e.OWN, ident("w1"), 4 * CONNECTIONS + 7, accept), 13.0)
     node.check()
-    (kept,) = [effect.value for effect in effects if isinstance(effect, e.Save) and effect.kind == "worker"]
+    (kept,) = [effect.value for effect in effects if isinstance(effect, fx.Save) and effect.kind == "worker"]
     assert kept == {"name": "w1", "slots": 1, "start": 4, "mqtt": "w1:1", "gateway": "w1:2"}
 
 
@@ -131,22 +132,22 @@ W1, W2, OTHER = ident("w1"), ident("w2"), "20260101-000000-efgh"
 OLD = 7  # the birth number of the master before its restart
 
 
-def worker(name: str, job: str = JOB, start: int = 3) -> e.Save:
-    return e.Save("worker", f"{job}/{ident(name)}", {"name": name, "slots": 2, "start": start})
+def worker(name: str, job: str = JOB, start: int = 3) -> fx.Save:
+    return fx.Save("worker", f"{job}/{ident(name)}", {"name": name, "slots": 2, "start": start})
 
 
 def said(node: Node, name: str, message: m.Message, now: float, start: int = 3) -> list[m.Message]:
     """What the node answers to a member."""
     effects = node.handle(e.MessageReceived(e.OWN, ident(name), start * CONNECTIONS + 7, message), now)
     node.check()
-    return [effect.message for effect in effects if isinstance(effect, e.Send)]
+    return [effect.message for effect in effects if isinstance(effect, fx.Send)]
 
 
 def alone_with(*names: str) -> Node:
     """The job after the master's restart, with these workers, and the master's node works not itself."""
     saves = [worker(name) for name in names]
-    peers = [e.Save("peer", ident(name), {"mqtt": f"{name}:1", "gateway": f"{name}:2"}) for name in names]
-    node, _ = started(SPEC.body, *saves, *peers, e.Save("node", "node", {"draining": True}))
+    peers = [fx.Save("peer", ident(name), {"mqtt": f"{name}:1", "gateway": f"{name}:2"}) for name in names]
+    node, _ = started(SPEC.body, *saves, *peers, fx.Save("node", "node", {"draining": True}))
     return node
 
 
@@ -188,38 +189,38 @@ def test_a_node_that_misses_what_is_long_lost_does_not_do_so_for_ever() -> None:
     assert 12 < number < 40, "others may have found it out before, so that some such misses say nothing"
 
 
-DONE = tuple(e.Save("task", f"{JOB}/{task}", {"node": W1, "output": raw_cid(task.encode()), "size": 5, "details": {}})
+DONE = tuple(fx.Save("task", f"{JOB}/{task}", {"node": W1, "output": raw_cid(task.encode()), "size": 5, "details": {}})
              for task in ("map-00000", "map-00001", "reduce-00000"))
 
 
 def test_a_job_that_was_put_into_place_at_a_crash_is_not_ended_by_its_time() -> None:
     """People may have seen its result; what ends it is that the result is there, or cannot be had."""
     node, effects = started({**SPEC.body, "timeout": 1}, worker("w1"), *DONE)
-    (fetch,) = [effect for effect in effects if isinstance(effect, e.FetchPart)]
+    (fetch,) = [effect for effect in effects if isinstance(effect, fx.FetchPart)]
     told = [effect for now in range(10, 100, 10) for effect in node.handle(e.TimePassed(), float(now))]
-    assert not [effect for effect in told if isinstance(effect, e.DiscardResult)]
+    assert not [effect for effect in told if isinstance(effect, fx.DiscardResult)]
     told = node.handle(e.PartFetched(JOB, fetch.task, fetch.cid), 101.0)
-    assert [effect for effect in told if isinstance(effect, e.PublishResult)]
+    assert [effect for effect in told if isinstance(effect, fx.PublishResult)]
     told = node.handle(e.ResultPublished(JOB), 102.0)
-    assert [effect.value["state"] for effect in told if isinstance(effect, e.Save)] == ["succeeded"]
+    assert [effect.value["state"] for effect in told if isinstance(effect, fx.Save)] == ["succeeded"]
 
 
 def test_a_job_that_was_done_at_a_crash_and_has_to_be_done_again_has_its_time_again() -> None:
     node, effects = started({**SPEC.body, "timeout": 1}, worker("w1"), *DONE)
-    (fetch,) = [effect for effect in effects if isinstance(effect, e.FetchPart)]
+    (fetch,) = [effect for effect in effects if isinstance(effect, fx.FetchPart)]
     node.handle(e.PartFetchFailed(JOB, fetch.task, fetch.cid, "gone"), 7.0)
     told = node.handle(e.TimePassed(), 8.0)
-    assert [effect.value["state"] for effect in told if isinstance(effect, e.Save)] == ["failed"]
+    assert [effect.value["state"] for effect in told if isinstance(effect, fx.Save)] == ["failed"]
 
 
 @pytest.mark.parametrize(("start", "mine", "others"), [(3, "committed", "committed"), (4, "waiting", "committed"),
                                                        (5, "waiting", "waiting")])
 def test_each_job_knows_since_which_start_its_worker_has_what_it_made(start: int, mine: str, others: str) -> None:
     """A worker that began anew between two jobs has lost what it made for the first, and has what it made since."""
-    other = e.Save("job", OTHER, {"cid": SPEC.cid, "body": SPEC.body, "submitted": 1.0, "utc": ""})
+    other = fx.Save("job", OTHER, {"cid": SPEC.cid, "body": SPEC.body, "submitted": 1.0, "utc": ""})
     result = {"node": W1, "output": raw_cid(b"out"), "size": 5, "details": {}}
-    node, _ = started(SPEC.body, worker("w1"), e.Save("task", f"{JOB}/map-00000", result), other,
-                      worker("w1", OTHER, 4), e.Save("task", f"{OTHER}/map-00000", result))
+    node, _ = started(SPEC.body, worker("w1"), fx.Save("task", f"{JOB}/map-00000", result), other,
+                      worker("w1", OTHER, 4), fx.Save("task", f"{OTHER}/map-00000", result))
     said(node, "w1", m.Ask("w1:1", "w1:2"), 7.0, start)
     states = [node.masters[job].tasks.states["map-00000"].state for job in (JOB, OTHER)]
     assert states == [mine, others]

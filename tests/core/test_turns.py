@@ -6,6 +6,7 @@ from random import Random
 
 from ipdc_edge.apps.mapreduce.plan import MapReduce
 from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.core import messages as m
 from ipdc_edge.core.node import Node
@@ -21,7 +22,7 @@ class Worker:
     def __init__(self, slots: int = 1) -> None:
         self.node = Node(record("me", slots), held_list(member_list(5)), 7, Random(1), {"mapreduce": MapReduce()})
         self.begun = ""
-        self.running: list[e.StartTask] = []
+        self.running: list[fx.StartTask] = []
         self.number = 0
         self.do(e.VitalsMeasured(VITALS))
 
@@ -29,7 +30,7 @@ class Worker:
         effects = self.node.handle(event, 1.0)
         self.node.check()
         for effect in effects:
-            if isinstance(effect, e.StartTask):
+            if isinstance(effect, fx.StartTask):
                 self.running.append(effect)
                 self.begun += effect.key.job[-1]
 

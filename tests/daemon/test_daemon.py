@@ -12,6 +12,7 @@ import pytest
 
 from ipdc_edge import settings as conf
 from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.core.messages import CleanUp
 from ipdc_edge.daemon import main as daemon_main
@@ -37,14 +38,14 @@ def test_a_save_is_durable_before_anything_of_its_batch_or_after_it_is_sent(tmp_
         daemon, order = daemon_in(str(tmp_path)), []
         write = daemon.ledger._write
 
-        def slow_write(saves: list[e.Save]) -> None:
+        def slow_write(saves: list[fx.Save]) -> None:
             write(saves)
             order.append("durable " + ", ".join(save.key for save in saves))
 
         daemon.ledger._write = slow_write  # type: ignore[method-assign]
         daemon.mqtt.send = lambda node, address, message: order.append(f"sent {message.job}")  # type: ignore[method-assign,union-attr,assignment]
-        send = lambda job: e.Send("n", "a:1", CleanUp(job))  # noqa: E731
-        daemon._batch([send("with-save"), e.Save("task", "one", {}), send("with-save")])
+        send = lambda job: fx.Send("n", "a:1", CleanUp(job))  # noqa: E731
+        daemon._batch([send("with-save"), fx.Save("task", "one", {}), send("with-save")])
         daemon._batch([send("after it")])
         await daemon.durable()
         daemon._batch([send("at once")])
@@ -58,7 +59,7 @@ def test_saves_that_come_together_are_one_commit(tmp_path) -> None:  # type: ign
     async def main() -> int:
         daemon = daemon_in(str(tmp_path))
         for number in range(100):
-            daemon._batch([e.Save("task", f"job/{number}", {"n": number})])
+            daemon._batch([fx.Save("task", f"job/{number}", {"n": number})])
         await daemon.durable()
         assert len(daemon.ledger.unfinished()) == 100
         return daemon.ledger.commits
@@ -69,12 +70,12 @@ def test_saves_that_come_together_are_one_commit(tmp_path) -> None:  # type: ign
 def test_a_fact_of_a_story_costs_no_commit_and_holds_nothing_up(tmp_path) -> None:  # type: ignore[no-untyped-def]
     async def main() -> list[int]:
         daemon, commits = daemon_in(str(tmp_path)), []
-        daemon._batch([e.Tell("job", "accepted")])
+        daemon._batch([fx.Tell("job", "accepted")])
         assert daemon.saving is None, "nothing waits for it"
         await daemon.durable()
         commits.append(daemon.ledger.commits)
         assert [fact.kind for fact in daemon.ledger.stories.story("job")[0]] == ["accepted"]
-        daemon._batch([e.Tell("job", "lost", node="w1"), e.Save("task", "job/map-00000", {})])
+        daemon._batch([fx.Tell("job", "lost", node="w1"), fx.Save("task", "job/map-00000", {})])
         await daemon.durable()
         commits.append(daemon.ledger.commits)
         assert daemon.ledger.stories.tales["job"].pending == [], "all of it went with the save"
@@ -87,11 +88,11 @@ def test_a_commit_that_fails_is_told_to_whoever_waits_for_it(tmp_path) -> None: 
     async def main() -> None:
         daemon = daemon_in(str(tmp_path))
 
-        def full(saves: list[e.Save]) -> None:
+        def full(saves: list[fx.Save]) -> None:
             raise OSError(28, "No space left on device")
 
         daemon.ledger._write = full  # type: ignore[method-assign]
-        daemon._batch([e.Save("job", "one", {})])
+        daemon._batch([fx.Save("job", "one", {})])
         with pytest.raises(NotDurable, match="No space left"):
             await daemon.durable()
         with pytest.raises(NotDurable):
@@ -144,7 +145,7 @@ def test_a_bug_in_the_core_ends_the_daemon_and_is_kept(tmp_path) -> None:  # typ
     async def main() -> BaseException | None:
         daemon = daemon_in(str(tmp_path))
 
-        def broken(event: e.Event, now: float) -> list[e.Effect]:
+        def broken(event: e.Event, now: float) -> list[fx.Effect]:
             raise ZeroDivisionError("a bug")
 
         daemon.node.handle = broken  # type: ignore[method-assign]

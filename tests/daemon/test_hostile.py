@@ -19,6 +19,7 @@ from ipdc_edge.codec import member_list, messages
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.node_id import node_id
 from ipdc_edge.codec.runs import MAX_BLOCK, encode_manifest
+from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.core import messages as m
 from ipdc_edge.core.architecture import BadSpec
@@ -190,7 +191,7 @@ def test_whoever_gave_nonsense_is_named_once(tmp_path: Path, capfd: pytest.Captu
         daemon.tasks.jobs[key] = tasks.HeldCode(JobSpec(raw_cid(b""), "mapreduce", 1, 1, {"code": {}}))
         wrong: tuple[Any, ...] = ({"/": 7}, {"/": [[]]}, {"/": "b\x1b[2J"}, {}, {"inputs": 3}, {"/": raw_cid(b"none")})
         for number, params in enumerate(wrong):
-            await daemon.tasks._attempt(e.StartTask(key, "map-00000", Attempt(1, number), params))
+            await daemon.tasks._attempt(fx.StartTask(key, "map-00000", Attempt(1, number), params))
         daemon.tasks._tell(OTHER, "".join(CONTROLS))
         await daemon.tasks.close()
         return seen
@@ -207,7 +208,7 @@ def test_a_part_that_no_disk_can_hold_is_not_begun(tmp_path: Path) -> None:
         daemon = daemon_in(str(tmp_path))
         seen: list[e.Event] = []
         daemon.results.emit = seen.append
-        effect = e.FetchPart(JOB, "reduce-00000", 0, raw_cid(b"x"), 1 << 61, MALLORY, "127.0.0.1:1")
+        effect = fx.FetchPart(JOB, "reduce-00000", 0, raw_cid(b"x"), 1 << 61, MALLORY, "127.0.0.1:1")
         await daemon.results._fetch_part(effect)
         return seen, os.listdir(daemon.results._incoming(JOB))
 

@@ -13,7 +13,7 @@ import pytest
 from ipdc_edge.codec import member_list
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.node_id import node_id
-from ipdc_edge.core import events as e
+from ipdc_edge.core import effects as fx
 from ipdc_edge.daemon.daemon import Daemon
 from tests.daemon.test_daemon import daemon_in
 from tests.waiting import eventually_async
@@ -22,9 +22,9 @@ MALLORY, HONEST = (node_id(bytes([number]) * 32) for number in (1, 2))
 SOMEWHERE = "127.0.0.1:9"
 
 
-def told(data: bytes, version: int, node: str = MALLORY, cid: str = "") -> e.FetchMembers:
+def told(data: bytes, version: int, node: str = MALLORY, cid: str = "") -> fx.FetchMembers:
     packed = base64.b64encode(zlib.compress(data)).decode()
-    return e.FetchMembers(node, SOMEWHERE, cid or raw_cid(data), version, packed)
+    return fx.FetchMembers(node, SOMEWHERE, cid or raw_cid(data), version, packed)
 
 
 def counted(daemon: Daemon) -> list[bytes]:
@@ -84,7 +84,7 @@ def test_a_slow_gateway_keeps_nobody_elses_list_out(tmp_path: Path) -> None:
             return await never
 
         daemon.fetcher.block = block  # type: ignore[method-assign,assignment]
-        slow = e.FetchMembers(MALLORY, SOMEWHERE, raw_cid(b"slow"), 1000, "")
+        slow = fx.FetchMembers(MALLORY, SOMEWHERE, raw_cid(b"slow"), 1000, "")
         for _ in range(100):
             daemon.domain.fetch(slow)
         assert len(daemon.domain._fetching) == 1

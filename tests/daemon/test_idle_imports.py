@@ -43,8 +43,9 @@ OWN = {
             " tflite.formats tflite.plan",
     "codec": "answers bundle cid compression control dag_pb frames hamt join_token member_list messages node_id"
              " open_file records runs tflite_model unixfs",
-    "core": "admission architecture counters events failures leases life locality machine master membership messages"
-            " node orders pace participant parts placement queue saved story tasks timing turns values views waiting worker",
+    "core": "admission architecture counters effects events failures leases life locality machine master membership"
+            " messages node orders pace participant parts placement queue saved story tasks timing turns values views"
+            " waiting worker",
     "daemon": "attempt_words background daemon domain invitations local_inputs main offer requests results service"
               " store streams submissions tasks whereabouts",
     "drivers": "addresses architectures block_disk block_files block_index block_owners block_places block_questions"

@@ -13,7 +13,8 @@ import pytest
 
 from ipdc_edge.codec import member_list
 from ipdc_edge.codec.cid import raw_cid
-from ipdc_edge.core.events import Event, FetchMembers, MembersAdopted
+from ipdc_edge.core.effects import FetchMembers
+from ipdc_edge.core.events import Event, MembersAdopted
 from ipdc_edge.daemon import domain as module
 from ipdc_edge.daemon.background import Background
 from ipdc_edge.daemon.domain import Domain

@@ -14,6 +14,7 @@ import pytest
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.directories import DirectoryBuilder
 from ipdc_edge.codec.unixfs import CHUNK, MAX_DIRECTORY, directory_block
+from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.daemon.results import Results
 from ipdc_edge.drivers.blocks import BlockStore
@@ -34,11 +35,11 @@ def test_a_job_that_fails_after_a_crash_has_no_result_from_before(tmp_path: Path
         with open(os.path.join(results._incoming(JOB), "part-00000"), "wb") as part:
             part.write(b"one\t1\n")
         view = {"id": JOB, "state": "succeeded", "submitted": 1.0, "started": 2.0, "ended": 0.0, "running": []}
-        results.publish(e.PublishResult(JOB, view))
+        results.publish(fx.PublishResult(JOB, view))
         await eventually_async(lambda: bool(told), "the result is in its place")
         assert told == [e.ResultPublished(JOB)]
         assert sorted(os.listdir(results.directory(JOB))) == ["_SUCCESS", "job.json", "part-00000"]
-        results.discard(e.DiscardResult(JOB, {**view, "state": "cancelled"}))
+        results.discard(fx.DiscardResult(JOB, {**view, "state": "cancelled"}))
         await eventually_async(lambda: os.listdir(results.directory(JOB)) == ["job.json"], "the result is no more")
         await results.close()
         store.close()
@@ -65,13 +66,13 @@ def test_the_directory_of_the_parts_has_its_cid(tmp_path: Path, again: bool) -> 
             for at in range(0, len(text), CHUNK):
                 writer.append(text[at : at + CHUNK])
             cid, size = writer.commit_file()
-            results.fetch_part(e.FetchPart(JOB, f"r{index}", index, cid, size, "node", "127.0.0.1:1"))
+            results.fetch_part(fx.FetchPart(JOB, f"r{index}", index, cid, size, "node", "127.0.0.1:1"))
         await eventually_async(lambda: len(told) == 3, "the parts are here")
         assert {type(event) for event in told} == {e.PartFetched}
         if again:
             await results.close()
             results = begin()
-        results.publish(e.PublishResult(JOB, {"id": JOB, "submitted": 1.0, "started": 2.0, "ended": 0.0}))
+        results.publish(fx.PublishResult(JOB, {"id": JOB, "submitted": 1.0, "started": 2.0, "ended": 0.0}))
         await eventually_async(lambda: told[3:] == [e.ResultPublished(JOB)], "the result is in its place")
         assert not results.cids
         await results.close()
@@ -100,7 +101,7 @@ def test_more_parts_than_a_directory_has_in_one_block_are_a_sharded_one() -> Non
         results = Results(os.path.join(directory, "jobs"), store, None, told.append, lambda: 5.0)  # type: ignore[arg-type]
         for index in range(parts.count):
             open(os.path.join(results._incoming(JOB), f"part-{index:05d}"), "wb").close()
-        results.publish(e.PublishResult(JOB, {"id": JOB, "submitted": 1.0, "started": 2.0, "ended": 0.0}))
+        results.publish(fx.PublishResult(JOB, {"id": JOB, "submitted": 1.0, "started": 2.0, "ended": 0.0}))
         await eventually_async(lambda: told == [e.ResultPublished(JOB)], "the result is in its place")
         with open(os.path.join(results.directory(JOB), "job.json"), "rb") as file:
             assert json.load(file)["root"] == parts.cid

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipdc_edge.codec.cid import raw_cid
-from ipdc_edge.core.events import Save
+from ipdc_edge.core.effects import Save
 from ipdc_edge.drivers import durable, flash
 from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.flash import FLASH, Flash, Idle, Job

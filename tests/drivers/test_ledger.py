@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from ipdc_edge.core.events import Save
+from ipdc_edge.core.effects import Save
 from ipdc_edge.drivers.ledger import Ledger, LedgerBroken
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -54,7 +54,7 @@ def test_what_was_saved_survives_kill_9(tmp_path) -> None:  # type: ignore[no-un
     """A child saves one fact after the other and says so; killed, it has lost none that it spoke of."""
     path = str(tmp_path / "ledger.db")
     script = (
-        "import asyncio, sys\nfrom ipdc_edge.core.events import Save\nfrom ipdc_edge.drivers.ledger import Ledger\n"
+        "import asyncio, sys\nfrom ipdc_edge.core.effects import Save\nfrom ipdc_edge.drivers.ledger import Ledger\n"
         "async def main():\n ledger = Ledger(sys.argv[1])\n for n in range(10**6):\n"
         "  await ledger.save([Save('task', f'j/{n:07d}', {'n': n})])\n  print(n, flush=True)\nasyncio.run(main())\n"
     )

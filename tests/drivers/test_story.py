@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ipdc_edge.core.events import Save, Tell
+from ipdc_edge.core.effects import Save, Tell
 from ipdc_edge.drivers import story
 from ipdc_edge.drivers.ledger import Ledger, LedgerFull
 

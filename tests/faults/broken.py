@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from ipdc_edge.core import events as e
+from ipdc_edge.core import effects as fx
 from ipdc_edge.core import leases, master, tasks
 from ipdc_edge.core import messages as m
 from ipdc_edge.daemon.daemon import Daemon
@@ -32,9 +32,9 @@ def no_attempt_number() -> None:
 
 def commit_before_save() -> None:
     """What an event brought about is said to everybody at once, and is to be made durable some time later."""
-    def hasty(self: Daemon, effects: list[e.Effect]) -> None:
+    def hasty(self: Daemon, effects: list[fx.Effect]) -> None:
         self._carry_out(effects)
-        saves = [effect for effect in effects if isinstance(effect, e.Save)]
+        saves = [effect for effect in effects if isinstance(effect, fx.Save)]
         if saves:
             self.loop.call_later(600.0, lambda: self.background.start(self.ledger.save(saves)))
 

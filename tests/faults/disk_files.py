@@ -14,7 +14,8 @@ from typing import Any
 
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.commands import run_inline
-from ipdc_edge.core.events import DiscardResult, Event, FetchPart, KeepLog, PartFetched, PublishResult, ResultPublished
+from ipdc_edge.core.effects import DiscardResult, FetchPart, KeepLog, PublishResult
+from ipdc_edge.core.events import Event, PartFetched, ResultPublished
 from ipdc_edge.core.values import Attempt
 from ipdc_edge.daemon.results import Results
 from ipdc_edge.drivers import identity

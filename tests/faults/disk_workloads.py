@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ipdc_edge.codec.cid import raw_cid
-from ipdc_edge.core.events import Event, Save, Tell
+from ipdc_edge.core.effects import Save, Tell
+from ipdc_edge.core.events import Event
 from ipdc_edge.drivers import block_pins
 from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.importer import Importer

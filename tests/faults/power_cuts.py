@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
 from ipdc_edge.codec.cid import raw_cid
-from ipdc_edge.core.events import Save
+from ipdc_edge.core.effects import Save
 from ipdc_edge.daemon.results import Results
 from ipdc_edge.drivers import block_disk, block_index, identity
 from ipdc_edge.drivers import ledger as ledgers

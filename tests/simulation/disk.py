@@ -12,7 +12,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from ipdc_edge.core import events as e
+from ipdc_edge.core import effects as fx
 
 GATHER = 0.02  # as the daemon's
 FULL_PAUSE = 1.0  # likewise
@@ -24,22 +24,22 @@ class Disk:
     """One node's. `after` schedules a call; `carry_out` is told effects in their order, once they may leave."""
 
     def __init__(
-        self, random: Random, after: Callable[..., None], carry_out: Callable[[list[e.Effect]], None],
-        durable: Callable[[e.Save], None],
+        self, random: Random, after: Callable[..., None], carry_out: Callable[[list[fx.Effect]], None],
+        durable: Callable[[fx.Save], None],
     ) -> None:
         self.random, self.after, self.carry_out, self.durable = random, after, carry_out, durable
-        self.rows: dict[tuple[str, str], e.Save] = {}
+        self.rows: dict[tuple[str, str], fx.Save] = {}
         self.full = False
         self.was_full = False  # ever
-        self.batches: list[list[e.Effect]] = []
+        self.batches: list[list[fx.Effect]] = []
         self.saving = False
-        self.writing: list[e.Save] = []  # handed to the disk, not yet acknowledged by it
+        self.writing: list[fx.Save] = []  # handed to the disk, not yet acknowledged by it
         self.boot = 0
         self.commits = 0
 
-    def batch(self, effects: list[e.Effect]) -> None:
+    def batch(self, effects: list[fx.Effect]) -> None:
         """The effects of one event."""
-        if not self.saving and not any(isinstance(effect, e.Save) for effect in effects):
+        if not self.saving and not any(isinstance(effect, fx.Save) for effect in effects):
             return self.carry_out(effects)
         self.batches.append(effects)
         if not self.saving:
@@ -53,7 +53,7 @@ class Disk:
     def _write(self, boot: int, count: int) -> None:
         if boot != self.boot:
             return
-        self.writing = [effect for batch in self.batches[:count] for effect in batch if isinstance(effect, e.Save)]
+        self.writing = [effect for batch in self.batches[:count] for effect in batch if isinstance(effect, fx.Save)]
         if self.writing and self.full:
             self.writing = []
             return self.after(FULL_PAUSE, self._write, boot, count)
@@ -94,10 +94,10 @@ class Disk:
             self._keep()
         self.batches, self.saving, self.writing = [], False, []
 
-    def unfinished(self) -> list[e.Save]:
+    def unfinished(self) -> list[fx.Save]:
         """What a start reads: all saves but of ended jobs, in the ledger's order, and as JSON gives them back."""
         rows = sorted(self.rows.values(), key=lambda save: (save.key.partition("/")[0], save.kind, save.key))
-        return [e.Save(save.kind, save.key, _again(save.value)) for save in rows if save.kind != "ended"]
+        return [fx.Save(save.kind, save.key, _again(save.value)) for save in rows if save.kind != "ended"]
 
 
 def _again(value: Any) -> Any:

@@ -13,6 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from ipdc_edge.apps.mapreduce.plan import MapReduce
+from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.core.admission import AUTHORITY
 from ipdc_edge.core.architecture import spec_of
@@ -52,7 +53,7 @@ class SimNode:
         self.disk = Disk(world.random, self.after, self.carry_out, self._durable)
         for other in range(world.portal_count):  # told when it joined
             told = {"mqtt": f"sim:{other}", "gateway": f"gate:{other}"}
-            self.disk.rows["peer", world.ids[other]] = e.Save("peer", world.ids[other], told)
+            self.disk.rows["peer", world.ids[other]] = fx.Save("peer", world.ids[other], told)
         self.kept: dict[str, dict[tuple[int, int], None]] = {}  # durable: of inputs, by CID
         self.broker = Broker(self)
         self.left = ""  # why it is in the domain no more
@@ -167,7 +168,7 @@ class SimNode:
         """This side of a connection sees that it is gone."""
         self.connections.broke(link)
 
-    def _durable(self, save: e.Save) -> None:
+    def _durable(self, save: fx.Save) -> None:
         self.world.durable(self, save)
 
     # -- the one door
@@ -202,24 +203,24 @@ class SimNode:
             self.wake = float("inf")
             self.later(0.001, self.handle, e.TimePassed())
 
-    def carry_out(self, effects: list[e.Effect]) -> None:
+    def carry_out(self, effects: list[fx.Effect]) -> None:
         for effect in effects:
             getattr(self, "do_" + type(effect).__name__)(effect)
 
     # -- messages and records
 
-    def do_Send(self, effect: e.Send) -> None:
+    def do_Send(self, effect: fx.Send) -> None:
         if isinstance(effect.message, (Received, Command)):
             self.world.promised(self, effect.node, effect.message)
         self.connections.send(self.world.by_address[effect.address].id, effect.message)
 
-    def do_KeepPortals(self, effect: e.KeepPortals) -> None:
+    def do_KeepPortals(self, effect: fx.KeepPortals) -> None:
         self.connections.keep(effect.portals)
 
-    def do_PublishRecord(self, effect: e.PublishRecord) -> None:
+    def do_PublishRecord(self, effect: fx.PublishRecord) -> None:
         self.connections.publish(effect.record)
 
-    def do_WatchRecords(self, effect: e.WatchRecords) -> None:
+    def do_WatchRecords(self, effect: fx.WatchRecords) -> None:
         self.connections.watch(effect.wanted)
 
     # -- the member list
@@ -243,7 +244,7 @@ class SimNode:
             strangers = sorted(master for master in masters if members.member(master) is None)
             require(not strangers, f"n{self.number} works for {strangers}, who are no members")
 
-    def do_AdmitMembers(self, effect: e.AdmitMembers) -> None:
+    def do_AdmitMembers(self, effect: fx.AdmitMembers) -> None:
         for node in effect.expelled:
             self.broker.records.pop(node, None)
             self.broker.wills.pop(node, None)
@@ -259,17 +260,17 @@ class SimNode:
         self.world.network.end_session(session)
         session.source.broke(session)
 
-    def do_FetchMembers(self, effect: e.FetchMembers) -> None:
+    def do_FetchMembers(self, effect: fx.FetchMembers) -> None:
         holder = self.world.by_gateway.get(effect.gateway)
         if holder is not None and holder.up and self.world.network.passes(self.id, holder.id):
             members = holder.lists.get(effect.cid)  # packed in the message, or from the gateway
             if members is not None:
                 self.later(0.2, self.adopt, members)
 
-    def do_ExpelMember(self, effect: e.ExpelMember) -> None:
+    def do_ExpelMember(self, effect: fx.ExpelMember) -> None:
         self.after(0.1, self.sign, lambda now: tuple(m for m in now.members if m.id != effect.node))
 
-    def do_LeaveDomain(self, effect: e.LeaveDomain) -> None:
+    def do_LeaveDomain(self, effect: fx.LeaveDomain) -> None:
         """It begins anew, alone: for the others it is gone."""
         self.left = effect.reason
         self.later(0.1, self.crash, False)
@@ -301,10 +302,10 @@ class SimNode:
 
     # -- a worker
 
-    def do_FetchJob(self, effect: e.FetchJob) -> None:
+    def do_FetchJob(self, effect: fx.FetchJob) -> None:
         self.later(self.world.between((0.02, 0.3)), self._fetch_job, effect)
 
-    def _fetch_job(self, effect: e.FetchJob) -> None:
+    def _fetch_job(self, effect: fx.FetchJob) -> None:
         held = self.node.workers.get(effect.key)
         if held is None or held.state != "fetching":
             return
@@ -327,13 +328,13 @@ class SimNode:
         starts = [int(chance.random() * size) for _ in range(1 + int(chance.random() * 8))]
         return tuple(InputRange(0, at, at + 1 + int(chance.random() * size / 4)) for at in starts)
 
-    def do_StartTask(self, effect: e.StartTask) -> None:
+    def do_StartTask(self, effect: fx.StartTask) -> None:
         self.runners.start(effect)
 
-    def do_StopTask(self, effect: e.StopTask) -> None:
+    def do_StopTask(self, effect: fx.StopTask) -> None:
         self.runners.stop(effect.key, effect.attempt)
 
-    def do_FreeJob(self, effect: e.FreeJob) -> None:
+    def do_FreeJob(self, effect: fx.FreeJob) -> None:
         self.runners.free(effect.key)
         self._free(effect.key)
 
@@ -345,11 +346,11 @@ class SimNode:
 
     # -- a master
 
-    def do_FetchPart(self, effect: e.FetchPart) -> None:
+    def do_FetchPart(self, effect: fx.FetchPart) -> None:
         self.fetching[effect.job, effect.task] = None
         self.later(self.world.between((0.02, 0.5)), self._fetch_part, effect)
 
-    def _fetch_part(self, effect: e.FetchPart) -> None:
+    def _fetch_part(self, effect: fx.FetchPart) -> None:
         if (effect.job, effect.task) not in self.fetching:
             return
         made = self.fetch(effect.gateway, effect.cid)
@@ -362,7 +363,7 @@ class SimNode:
             self.world.parts.setdefault(effect.job, {})[effect.index] = made["output"]
             self.handle(e.PartFetched(effect.job, effect.task, effect.cid))
 
-    def do_PublishResult(self, effect: e.PublishResult) -> None:
+    def do_PublishResult(self, effect: fx.PublishResult) -> None:
         self.later(self.world.between((0.02, 0.3)), self._publish, effect.job)
 
     def _publish(self, job: str) -> None:
@@ -378,16 +379,16 @@ class SimNode:
         self.release(job)
         self._free(JobKey(self.id, job))
 
-    def do_DiscardResult(self, effect: e.DiscardResult) -> None:
+    def do_DiscardResult(self, effect: fx.DiscardResult) -> None:
         self.world.parts.pop(effect.job, None)
         self._end_job(effect.job)
 
-    def do_ReleaseJob(self, effect: e.ReleaseJob) -> None:
+    def do_ReleaseJob(self, effect: fx.ReleaseJob) -> None:
         self._end_job(effect.job)
 
-    def do_Save(self, effect: e.Save) -> None:
+    def do_Save(self, effect: fx.Save) -> None:
         """It was made durable before."""
 
-    def do_KeepLog(self, effect: e.KeepLog) -> None: ...
-    def do_Note(self, effect: e.Note) -> None: ...
-    def do_Tell(self, effect: e.Tell) -> None: ...
+    def do_KeepLog(self, effect: fx.KeepLog) -> None: ...
+    def do_Note(self, effect: fx.Note) -> None: ...
+    def do_Tell(self, effect: fx.Tell) -> None: ...

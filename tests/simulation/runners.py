@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.core.values import Attempt, Failure, JobKey, Result
 from tests.simulation.connections import NO_ROOM
@@ -38,26 +39,26 @@ class Runners:
         for place in [place for place in self.running if place[0] == key]:
             del self.running[place]
 
-    def start(self, effect: e.StartTask) -> None:
+    def start(self, effect: fx.StartTask) -> None:
         """Run an attempt."""
         self.running[effect.key, effect.attempt] = None
         self.world.began(self.node, effect)
         self._go_on(effect, (0.2 + self.world.random.random()) * self.world.work)
 
-    def _go_on(self, effect: e.StartTask, left: float) -> None:
+    def _go_on(self, effect: fx.StartTask, left: float) -> None:
         """Work on, for a while; `left` is seconds at a speed of 1."""
         pace = self.node.speed / self.node.slowed
         step = min(left, STEP * pace)
         self.node.later(step / pace, self._got_on, effect, left - step)
 
-    def _got_on(self, effect: e.StartTask, left: float) -> None:
+    def _got_on(self, effect: fx.StartTask, left: float) -> None:
         if left <= 0:
             self._work(effect)
         elif (effect.key, effect.attempt) in self.running:
             self.node.handle(e.TaskProgressed(effect.key, effect.attempt, 1000))
             self._go_on(effect, left)
 
-    def _work(self, effect: e.StartTask) -> None:
+    def _work(self, effect: fx.StartTask) -> None:
         """The output that stands for the work: a map's is its split, a reduce's is the list of all splits."""
         key, attempt, params = effect.key, effect.attempt, effect.params
         if (key, attempt) not in self.running:
@@ -92,10 +93,10 @@ class Runners:
         self.node.keep(cid, made, f"{key.job}.{key.master}")
         self.node.handle(e.TaskFinished(key, attempt, Result(self.node.id, cid, 1000, {})))
 
-    def _missed(self, effect: e.StartTask, cid: str) -> None:
+    def _missed(self, effect: fx.StartTask, cid: str) -> None:
         self.node.later(self.world.between(FETCH_PAUSE), self._fetch_failed, effect, cid)
 
-    def _fetch_failed(self, effect: e.StartTask, cid: str) -> None:
+    def _fetch_failed(self, effect: fx.StartTask, cid: str) -> None:
         if self.running.pop((effect.key, effect.attempt), 0) is None:
             failure = Failure("fetch", "it cannot be had", cid)
             self.node.handle(e.TaskFailed(effect.key, effect.attempt, failure))

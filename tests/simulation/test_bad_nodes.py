@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ipdc_edge.core import participant
-from ipdc_edge.core.events import StartTask
+from ipdc_edge.core.effects import StartTask
 from tests.simulation.test_simulation import assert_exact
 from tests.simulation.world import CALM, STORM, SimNode, Weather, World
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ipdc_edge.core.events import CancelRequested, Effect, Event, Note
+from ipdc_edge.core.effects import Effect, Note
+from ipdc_edge.core.events import CancelRequested, Event
 from tests.simulation.world import STORM, SimNode, Weather, World
 
 MOMENTS = [3.0 + 0.4 * number for number in range(30)]  # seconds: from the submission to after the end

@@ -21,6 +21,7 @@ from ipdc_edge.apps.mapreduce.plan import MapReduce, split_size
 from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.codec.messages import MessageCodec
 from ipdc_edge.codec.node_id import node_id
+from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.core.architecture import spec_of
 from ipdc_edge.core.machine import require
@@ -114,13 +115,13 @@ class World:
         """Stands for the CID of a signed list: there is one of each version."""
         return raw_cid(b"list %d" % members.version)
 
-    def fails(self, node: SimNode, effect: e.StartTask) -> bool:
+    def fails(self, node: SimNode, effect: fx.StartTask) -> bool:
         """Whether this attempt's runner dies."""
         return self.failing > 0 and self.random.random() < self.failing
 
     # -- what is seen
 
-    def observe(self, node: SimNode, event: e.Event, effects: list[e.Effect]) -> None:
+    def observe(self, node: SimNode, event: e.Event, effects: list[fx.Effect]) -> None:
         """One line of the trace for each event: when, where, what, and what came of it."""
         self.steps += 1
         if self.tracing:
@@ -133,7 +134,7 @@ class World:
         for watch in self.watching:
             watch(node)
 
-    def durable(self, node: SimNode, save: e.Save) -> None:
+    def durable(self, node: SimNode, save: fx.Save) -> None:
         """A save reached a disk: from now on it is a promise."""
         if save.kind == "job" and save.key in self.jobs:
             self.jobs[save.key].accepted = True
@@ -151,7 +152,7 @@ class World:
             kept = ("task", f"{job}/{self.reports[job, attempt]}") in rows or ("ended", job) in rows
             require(kept, f"{job} {attempt} was received before it was durable")
 
-    def began(self, node: SimNode, effect: e.StartTask) -> None:
+    def began(self, node: SimNode, effect: fx.StartTask) -> None:
         """A runner began."""
         key = effect.key.job, effect.task
         self.begun[key] = self.begun.get(key, 0) + 1
