@@ -46,14 +46,14 @@ def main(words: list[str]) -> int:
 
 
 def _answer(home: Home, words: list[str]) -> Answer:
-    from ipdc_edge.drivers import authority
+    from ipdc_edge.drivers import authority, signatures
 
     match words:
         case ["ensure"]:
             return {"id": authority.ensure(home, str(_input()["name"]), memory_total())}
         case ["verify" | "verify-swarm-key"]:
             question = _input()
-            judge = authority.verify if words == ["verify"] else authority.verify_swarm_key
+            judge = signatures.verify if words == ["verify"] else signatures.verify_swarm_key
             try:
                 data = base64.b64decode(str(question["list"]), validate=True)
                 judge(data, str(question["authority"]).encode("ascii", "replace"))

@@ -22,6 +22,7 @@ from . import certificates as x
 from . import identity as files
 from .durable import sync_directory
 from .identity import Identity
+from .signatures import verify, verify_swarm_key
 
 ALONE_NAME = "alone"  # label of the domain that a node makes by itself
 
@@ -192,34 +193,6 @@ def expel(home: Home, node: str) -> MemberList:
                _new_swarm_key(key, present.members.version + 1))
         _keep_list(home, signed)
     return member_list.parse(signed)[0]
-
-
-def verify_swarm_key(data: bytes, authority: bytes) -> SwarmKey:
-    """A signed key, if the authority of this certificate (PEM) signed it. Raises BadSwarmKey for anything else."""
-    found, payload, signature = swarm_key.parse(data)
-    _check_signed(found.authority, payload, signature, authority, BadSwarmKey)
-    return found
-
-
-def verify(data: bytes, authority: bytes) -> MemberList:
-    """A signed list, if the authority of this certificate (PEM) signed it. Raises BadMemberList for anything else."""
-    members, payload, signature = member_list.parse(data)
-    _check_signed(members.authority, payload, signature, authority, BadMemberList)
-    return members
-
-
-def _check_signed(
-    named: str, payload: bytes, signature: bytes, authority: bytes, refusal: type[BadSwarmKey | BadMemberList],
-) -> None:
-    """Raises `refusal` unless what names this authority was signed by that of the certificate (PEM)."""
-    try:
-        key = x.load_certificate(authority)[1]
-    except ValueError as error:
-        raise refusal(reason=f"the authority's certificate cannot be read: {error}") from None
-    if named != x.id_of(key):
-        raise refusal(reason=f"it is of another authority, {named}")
-    if not x.is_signed(key, payload, signature):
-        raise refusal(reason="its signature is false")
 
 
 def backup(home: Home, passphrase: bytes) -> bytes:

@@ -21,7 +21,7 @@ from ..codec.join_token import Token
 from ..core.values import MemberList
 from ..errors import IpdcError
 from ..home import Home
-from . import authority
+from . import authority, signatures
 from . import certificates as x
 from . import identity as files
 from .durable import sync_directory
@@ -159,9 +159,9 @@ def _check(own: str, token: Token, answer: m.JoinAnswer) -> MemberList:
     try:
         signer = x.load_certificate(answer.authority.encode("ascii"))[1]
         certificate, key = x.load_certificate(answer.certificate.encode("ascii"))
-        members = authority.verify(answer.members, answer.authority.encode("ascii"))
+        members = signatures.verify(answer.members, answer.authority.encode("ascii"))
         if answer.swarm:
-            authority.verify_swarm_key(answer.swarm, answer.authority.encode("ascii"))
+            signatures.verify_swarm_key(answer.swarm, answer.authority.encode("ascii"))
     except (ValueError, member_list.BadMemberList, swarm_key.BadSwarmKey) as error:
         raise BadAdmission(reason=str(error)[:300]) from None
     mine = members.member(own)

@@ -17,107 +17,25 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ipdc_edge.codec.cid import RAW, parse_cid
-from ipdc_edge.codec.unixfs import CHUNK, MAX_BLOCK
 from ipdc_edge.drivers.block_reading import SMALL
 from ipdc_edge.drivers.block_rows import KuboFailed
 from ipdc_edge.drivers.blocks import ReferenceChanged
 from ipdc_edge.drivers.fetcher import BlockUnavailable, Fetcher, open_node
+from ipdc_edge.drivers.parallel_blocks import Block, Request, Source
 from ipdc_edge.drivers.provider import ProviderFault, ProviderLied
 from ipdc_edge.drivers.speeds import speed_of
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Sequence
+    from collections.abc import Coroutine, Sequence
 
     from ipdc_edge.drivers.fetcher import Keeper
     from ipdc_edge.drivers.provider import Provider
-    from ipdc_edge.drivers.speeds import Speed
 
 MOST_BLOCKS = 8  # of one file under way or waiting for their turn, however small they are
 MOST_NODES = 4  # of these what may have children, since its bytes are known only when they come
 _NODES = 2  # requests of one file at one provider, with nodes that hold no bytes of it
 _TICK = 0.05  # seconds between two looks at what is late
 _ASSUMED = float(1 << 20)  # bytes a second of providers as long as nobody's speed is known
-
-
-class _Block:
-    """One node of the file in the line, from when it is known to when its bytes go out."""
-
-    def __init__(self, offset: int, size: int | None, cid: str, depth: int) -> None:
-        self.offset, self.size, self.cid, self.depth = offset, size, cid, depth
-        self.bare = parse_cid(cid).codec == RAW
-        # what has children, and nothing behind it is known before it came; a smaller node may be a leaf
-        self.interior = not self.bare and (size is None or size > CHUNK)
-        self.known = size is not None and not self.interior  # whether its bytes are, before it comes
-        self.weight = min(size, MAX_BLOCK) if size is not None and self.known else SMALL
-        self.reserved = 0  # bytes of the fetcher's room
-        self.here: bool | None = None  # whether the own store has it; None is not looked yet
-        self.reading: asyncio.Task[None] | None = None
-        self.requests: list[_Request] = []
-        self.failed: dict[Provider, str] = {}  # who does not give it, and why
-        self.fault = ""  # of the own store
-        self.data: bytes | None = None
-        self.opened = False  # `data` are bytes of the file, not those of a node
-        self.error: Exception | None = None
-
-
-class _Request:
-    """One block on its way from one provider. Its times are counted in the ticks that this process had, so that a busy
-    machine does not make a provider late."""
-
-    def __init__(self, block: _Block, provider: Provider, speed: Speed) -> None:
-        self.block, self.provider, self.speed = block, provider, speed
-        self.begun = False  # whether the provider's connections have a place for it
-        self.counted = False  # whether its time tells of the provider's speed
-        self.got = 0
-        self.waited = self.silent = 0.0  # seconds since it was asked, and since something came
-        self.task: asyncio.Task[None] | None = None
-
-    def received(self, count: int) -> None:
-        """Called for each piece, and with 0 when the request has a place."""
-        self.begun = True
-        self.got += count
-        self.silent = 0.0
-        now = asyncio.get_running_loop().time()
-        self.speed.received(count, now)
-        if self.got > SMALL and not self.counted:
-            self.count(now)
-
-    def count(self, now: float) -> None:
-        """It is not small."""
-        self.counted = True
-        self.speed.count(now)
-
-    def stalled(self, expected: float, pause: float) -> bool:
-        """Whether it is silent for longer than blocks that take others `expected` seconds make probable."""
-        return self.silent > max(pause, expected / 2 if self.got else expected)
-
-    def late(self, expected: float, pause: float) -> bool:
-        """Whether another who needs `expected` seconds will probably be there before it, and would have been."""
-        if self.got and self.waited > max(2 * pause, expected):
-            left = self.block.weight - self.got
-            return not self.block.known or left * self.waited > expected * self.got or self.stalled(expected, pause)
-        return self.stalled(expected, pause)
-
-
-class _Source:
-    """The children of a node that are not yet in the line."""
-
-    def __init__(self, children: Iterator[tuple[int, int | None, str]], depth: int) -> None:
-        self._children, self._depth = children, depth
-        self._next: _Block | None = None
-
-    def peek(self, start: int) -> _Block | None:
-        """The next child that ends behind `start`."""
-        while self._next is None and (child := next(self._children, None)) is not None:
-            offset, size, cid = child
-            if size is None or offset + size > start:
-                self._next = _Block(offset, size, cid, self._depth)
-        return self._next
-
-    def take(self) -> None:
-        """The child that was shown is in the line."""
-        self._next = None
 
 
 class ParallelFile:
@@ -133,8 +51,8 @@ class ParallelFile:
         self._liars: set[Provider] = set()
         self._forgiven: set[Provider] = set()
         # In the order of the file: blocks, and behind a node's own bytes the children of it that are to come.
-        self._line: list[_Block | _Source] = [_Source(iter([(0, None, root)]), 0)]
-        self._requests: dict[_Request, None] = {}
+        self._line: list[Block | Source] = [Source(iter([(0, None, root)]), 0)]
+        self._requests: dict[Request, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wanted = False  # somebody waits for the next block
         self._wake, self._turned = asyncio.Event(), asyncio.Event()
@@ -151,7 +69,7 @@ class ParallelFile:
             self._worker = asyncio.ensure_future(self._work())
         while self._line:
             first = self._line[0]
-            if isinstance(first, _Block):
+            if isinstance(first, Block):
                 if first.error is not None:
                     raise first.error
                 if first.opened and first.data is not None:
@@ -173,7 +91,7 @@ class ParallelFile:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for entry in list(self._line):
-            if isinstance(entry, _Block):
+            if isinstance(entry, Block):
                 self._remove(entry)
         self._line.clear()
 
@@ -201,15 +119,15 @@ class ParallelFile:
 
     # -- the line
 
-    def _blocks(self) -> list[_Block]:
-        return [entry for entry in self._line if isinstance(entry, _Block)]
+    def _blocks(self) -> list[Block]:
+        return [entry for entry in self._line if isinstance(entry, Block)]
 
     def _open_and_draw(self) -> None:
         """Opens the nodes that came and puts their children into the line, as far as may be fetched now."""
         at = 0
         while at < len(self._line):
             entry = self._line[at]
-            if isinstance(entry, _Source):
+            if isinstance(entry, Source):
                 block = entry.peek(self._start)
                 if block is None:
                     del self._line[at]
@@ -230,7 +148,7 @@ class ParallelFile:
                 return
             at += 1
 
-    def _may_come(self, block: _Block, at: int) -> bool:
+    def _may_come(self, block: Block, at: int) -> bool:
         if block.offset >= self._end and not (self._wanted and at == 0):
             return False
         if block.here is None:
@@ -246,18 +164,18 @@ class ParallelFile:
             self._reserve(block, block.weight)
         return True
 
-    def _look_here(self, block: _Block) -> None:
+    def _look_here(self, block: Block) -> None:
         block.here = False
         try:
             block.here = self._fetcher.has(block.cid)
         except OSError as error:
             block.fault = f"the own store: {error}"
 
-    def _reserve(self, block: _Block, size: int) -> None:
+    def _reserve(self, block: Block, size: int) -> None:
         self._fetcher.room += block.reserved - size
         block.reserved = size
 
-    def _open(self, block: _Block, at: int) -> None:
+    def _open(self, block: Block, at: int) -> None:
         """A block that came stands at `at`: what it has of the file stays there, its children come behind it."""
         assert block.data is not None
         try:
@@ -266,13 +184,13 @@ class ParallelFile:
             block.data, block.error = None, error
             return
         if children is not None:
-            self._line.insert(at + 1, _Source(children, block.depth + 1))
+            self._line.insert(at + 1, Source(children, block.depth + 1))
         if data and block.offset + len(data) > self._start:
             block.data, block.opened = data, True
         else:
             self._remove(block)
 
-    def _remove(self, block: _Block) -> None:
+    def _remove(self, block: Block) -> None:
         self._line.remove(block)
         self._reserve(block, 0)
 
@@ -299,23 +217,23 @@ class ParallelFile:
         best = max((rate for rate in rates.values() if rate is not None), default=_ASSUMED)
         return {provider: best if rate is None else rate for provider, rate in rates.items()}
 
-    def _others(self, block: _Block) -> list[Provider]:
+    def _others(self, block: Block) -> list[Provider]:
         """Who is good, and not asked for the block."""
         asked = {request.provider for request in block.requests}
         return [p for p in self._speeds if p not in self._dropped and p not in asked and p not in block.failed]
 
-    def _is_late(self, block: _Block, rates: dict[Provider, float]) -> bool:
+    def _is_late(self, block: Block, rates: dict[Provider, float]) -> bool:
         others = self._others(block)
         if not others:
             return False
         expected = self._expected(block, rates, others)
         return all(request.late(expected, self._fetcher.pause) for request in block.requests)
 
-    def _expected(self, block: _Block, rates: dict[Provider, float], providers: Sequence[Provider]) -> float:
+    def _expected(self, block: Block, rates: dict[Provider, float], providers: Sequence[Provider]) -> float:
         """Seconds until the first of them would have it, behind what each was asked for already."""
         return min((self._speeds[provider].left + block.weight) / rates[provider] for provider in providers)
 
-    def _ask_best(self, block: _Block, rates: dict[Provider, float], planned: dict[Provider, int]) -> None:
+    def _ask_best(self, block: Block, rates: dict[Provider, float], planned: dict[Provider, int]) -> None:
         candidates = self._others(block)
         if not candidates:  # nor has anybody been asked who could still give it
             candidates = [p for p in self._dropped if p not in self._liars and p not in block.failed]
@@ -329,7 +247,7 @@ class ParallelFile:
             return
         if len(block.requests) > 1:  # never more than two
             self._lose(block.requests[0], self._expected(block, rates, candidates))
-        request = _Request(block, best, self._speeds[best])
+        request = Request(block, best, self._speeds[best])
         block.requests.append(request)
         self._requests[request] = None
         request.speed.begin(block.weight)
@@ -338,7 +256,7 @@ class ParallelFile:
         request.task = self._start_task(self._ask(request))
         request.task.add_done_callback(lambda task: self._forget(request))
 
-    def _unavailable(self, block: _Block) -> BlockUnavailable:
+    def _unavailable(self, block: Block) -> BlockUnavailable:
         reasons = [block.fault] if block.fault else []
         for provider in self._speeds:
             reasons.append(f"{provider.address}: {block.failed.get(provider) or self._dropped[provider]}")
@@ -352,7 +270,7 @@ class ParallelFile:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _read(self, block: _Block) -> None:
+    async def _read(self, block: Block) -> None:
         """One block of the own store."""
         try:
             block.data = await self._fetcher.own(block.cid)
@@ -368,7 +286,7 @@ class ParallelFile:
             self._keeper.was_here(block.cid)
         self._wake.set()
 
-    async def _ask(self, request: _Request) -> None:
+    async def _ask(self, request: Request) -> None:
         block = request.block
         try:
             data = await self._fetcher.ask(request.provider, block.cid, request.received)
@@ -383,7 +301,7 @@ class ParallelFile:
             for other in [other for other in block.requests if other is not request]:
                 self._lose(other, request.waited)
 
-    def _forget(self, request: _Request) -> None:
+    def _forget(self, request: Request) -> None:
         """It came, failed, or was cancelled, maybe before it began."""
         del self._requests[request]
         if request in request.block.requests:
@@ -391,12 +309,12 @@ class ParallelFile:
         request.speed.end(request.block.weight, request.got, request.counted, asyncio.get_running_loop().time())
         self._wake.set()
 
-    def _fail(self, request: _Request, fault: ProviderFault) -> None:
+    def _fail(self, request: Request, fault: ProviderFault) -> None:
         self._dropped[request.provider] = request.block.failed[request.provider] = str(fault)
         if isinstance(fault, ProviderLied):
             self._liars.add(request.provider)
 
-    def _lose(self, request: _Request, expected: float) -> None:
+    def _lose(self, request: Request, expected: float) -> None:
         """Another was faster. Who was silent meanwhile is not asked again; who was slow is known to be."""
         provider, pause = request.provider, self._fetcher.pause
         if request.begun and request.stalled(expected, pause):

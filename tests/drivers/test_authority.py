@@ -25,7 +25,7 @@ from ipdc_edge.codec.member_list import MOST_BYTES, MOST_MEMBERS, MOST_REVOKED, 
 from ipdc_edge.codec.node_id import node_id
 from ipdc_edge.codec.swarm_key import BadSwarmKey, SwarmKey
 from ipdc_edge.core.values import Member, MemberList
-from ipdc_edge.drivers import authority, certificates, identity, sealed
+from ipdc_edge.drivers import authority, certificates, identity, sealed, signatures
 from ipdc_edge.home import Home
 from tests.drivers.nodes import admit, current, make_creator, make_node, tree
 
@@ -63,7 +63,7 @@ def test_making_a_domain_of_the_same_name_again_is_another_domain(tmp_path: Path
     assert new.authority != old.authority and new.domain == old.domain
     assert Path(directory, "members.json").read_bytes() == old.signed
     with pytest.raises(BadMemberList):
-        authority.verify(old.signed, Path(new.authority_certificate).read_bytes())
+        signatures.verify(old.signed, Path(new.authority_certificate).read_bytes())
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "+", "#", "x" * 64, "-a", "a\n"])
@@ -110,7 +110,7 @@ def test_a_newcomer_gets_a_certificate_for_its_key_whatever_it_asked_for(tmp_pat
     assert (admitted.member.id, admitted.member.name, admitted.member.memory) == (node, "desk", 9)
     assert int(admitted.member.serial, 16) == certificate.serial_number
     assert identity.load(home).members == admitted.members and admitted.members.version == 2
-    assert authority.verify(admitted.signed, admitted.authority) == admitted.members
+    assert signatures.verify(admitted.signed, admitted.authority) == admitted.members
 
 
 @pytest.mark.parametrize("what", ["another curve", "another kind", "a false proof", "no request", "nothing", "bytes"])
@@ -278,7 +278,7 @@ def test_a_list_counts_only_as_its_authority_signed_it(tmp_path: Path) -> None:
     home, other = make_creator(tmp_path, "one"), make_creator(tmp_path, "two")
     present = identity.load(home)
     certificate = Path(present.authority_certificate).read_bytes()
-    assert authority.verify(present.signed, certificate) == present.members
+    assert signatures.verify(present.signed, certificate) == present.members
     _, payload, signature = member_list.parse(present.signed)
     for changed in (
         member_list.signed(payload.replace(b'"memory":1', b'"memory":2'), signature),
@@ -286,12 +286,12 @@ def test_a_list_counts_only_as_its_authority_signed_it(tmp_path: Path) -> None:
         member_list.signed(payload, bytes(70)),
     ):
         with pytest.raises(BadMemberList, match="false"):
-            authority.verify(changed, certificate)
+            signatures.verify(changed, certificate)
     with pytest.raises(BadMemberList, match="another authority"):
-        authority.verify(present.signed, Path(identity.load(other).authority_certificate).read_bytes())
+        signatures.verify(present.signed, Path(identity.load(other).authority_certificate).read_bytes())
     for broken in (b"", b"x", certificate[:200]):
         with pytest.raises(BadMemberList, match="certificate"):
-            authority.verify(present.signed, broken)
+            signatures.verify(present.signed, broken)
 
 
 # ---- backup, restore ------------------------------------------------------------------------------------------------
@@ -465,15 +465,15 @@ def test_a_key_counts_only_as_its_authority_signed_it(tmp_path: Path) -> None:
     own = identity.load(home)
     certificate = Path(own.authority_certificate).read_bytes()
     data = identity.swarm_key(home, own.authority)
-    assert authority.verify_swarm_key(data, certificate) == swarm_of(home)
+    assert signatures.verify_swarm_key(data, certificate) == swarm_of(home)
     foreign = identity.swarm_key(other, identity.load(other).authority)
     digits = swarm_of(home).key.hex().encode()
     forged = data.replace(digits, b"00" * 32)
     for bad, reason in ((foreign, "another authority"), (forged, "signature is false"), (b"{}", "payload is no text")):
         with pytest.raises(BadSwarmKey, match=reason):
-            authority.verify_swarm_key(bad, certificate)
+            signatures.verify_swarm_key(bad, certificate)
     with pytest.raises(BadSwarmKey, match="certificate"):
-        authority.verify_swarm_key(data, b"x")
+        signatures.verify_swarm_key(data, b"x")
     with pytest.raises(identity.ForeignMemberList):
         identity.store_swarm_key(home, foreign)
     assert not identity.store_swarm_key(home, data)  # it is not newer

@@ -96,8 +96,8 @@ def permissions(home: Home) -> Iterator[Check]:
 
 def _mismatch(home: Home, now: Identity) -> str:
     """What does not fit together; empty where all does."""
-    from ipdc_edge.drivers import authority
     from ipdc_edge.drivers import certificates as x
+    from ipdc_edge.drivers import signatures
 
     path = now.key
     try:
@@ -120,7 +120,7 @@ def _mismatch(home: Home, now: Identity) -> str:
     if not x.is_issued(own, authority_key):
         return f"{now.certificate} was not signed by the domain's authority"
     try:
-        authority.verify(now.signed, pem)
+        signatures.verify(now.signed, pem)
     except IpdcError as error:
         return f"the member list was not signed by the domain's authority: {error}"
     serial = f"{own.serial_number:x}"
