@@ -81,6 +81,7 @@ class FileImport:
             if not self._shared:
                 self._content().commit(durable=True)
             return "copy"
+        self._replace_kept(root, status.st_size)
         group = (File(REFERENCE, path, status.st_size), leaves)
         if self._writer is None or self._shared:
             self._store.record(self._owner, [group], durable=not self._shared)
@@ -101,6 +102,14 @@ class FileImport:
         if self._writer is None:
             self._writer = self._store.new_file(self._owner)
         return self._writer
+
+    def _replace_kept(self, root: str, size: int) -> None:
+        """Inputs of jobs that were kept go where they are blocks of this file: its bytes stand in for them, and outlast
+        a power cut, as those need not."""
+        if self._store.cached:
+            from ipdc_edge.drivers.block_pins import forget_kept  # not in the memory of who keeps nothing
+
+            forget_kept(self._store, (cid for cid, _, _ in self._leaves(root, size)))
 
     def _copy(self, fd: int, root: str, leaves: Iterator[tuple[str, int, int]]) -> None:
         done: dict[str, None] = {}

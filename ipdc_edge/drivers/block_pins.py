@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from ipdc_edge.drivers.block_rows import CACHED, PIN, UNPINNED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ipdc_edge.codec.cid import Buffer
     from ipdc_edge.drivers.block_files import ContentWriter
     from ipdc_edge.drivers.block_owners import OwnedBlocks
@@ -55,6 +57,22 @@ def collect(store: OwnedBlocks) -> Freed | None:
         if freed is not None:
             store._remove(freed)
         return freed
+
+
+def forget_kept(store: BlockStore, cids: Iterable[str]) -> None:
+    """Free the inputs that were kept of which any is among these blocks: they are about to lie elsewhere."""
+    found: dict[str, None] = {}
+    for cid in cids:
+        with store._lock:
+            if len(found) == len(store.cached):
+                break
+            owner = store._index.holder(cid, CACHED)
+            if owner in store.cached:
+                found[owner] = None
+    for owner in found:
+        with store._lock:
+            store.release(owner)
+            store.cached.pop(owner, None)
 
 
 def abandon(store: BlockStore, room: int) -> None:

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.codec.unixfs import FileBuilder
 from ipdc_edge.drivers import input_cache
+from ipdc_edge.drivers.block_import import BadImport
 from ipdc_edge.drivers.block_pins import collect
+from ipdc_edge.drivers.block_rows import CACHED
 from ipdc_edge.drivers.block_verify import check
-from ipdc_edge.drivers.blocks import BlockStore, StoreFull
+from ipdc_edge.drivers.blocks import BlockStore, ReferenceChanged, StoreFull
 from ipdc_edge.drivers.flash import FLASH
 from ipdc_edge.drivers.input_cache import InputCache
 from tests.drivers.stores import files
@@ -211,3 +214,46 @@ def test_what_is_kept_is_no_pin_until_it_was_put_durably(store: BlockStore) -> N
     assert store.hold_all("pin.x", [cid_of(1)]) == [] and len(files(store.directory)) == 2
     assert collect(store) is not None and len(files(store.directory)) == 1, "its file goes though nothing in it went"
     assert store.stat()["bytes"] == 2 * SIZE and here(store, 1, 2) == [1, 2] and store.get(cid_of(2)) == data_of(2)
+
+
+def add(store: BlockStore, path: Path, *numbers: int, owner: str = "pin.mine", bad: bool = False) -> str:
+    """The owner of this node has these blocks in a file, and adds that by reference."""
+    path.write_bytes(b"".join(map(data_of, numbers)))
+    builder = FileBuilder()
+    for number in numbers:
+        builder.add(cid_of(number), SIZE)
+    root, _, interior = builder.finish()
+    with open(path, "rb") as file:
+        assert store.add_reference(file.fileno(), root, [] if bad else interior, owner) == "reference"
+    return root
+
+
+def test_a_file_that_is_added_by_reference_stands_in_for_what_was_kept_of_it(store: BlockStore, tmp_path: Path) -> None:
+    cache = InputCache(store, 5000)
+    keep(cache, 1, 2)
+    keep(cache, 3)
+    keep(cache, 7, 8)
+    with pytest.raises(BadImport):
+        add(store, tmp_path / "bad", 1, 2, 3, 4, bad=True)
+    assert cache.size() == 5000, "what is no file is no reason"
+    root = add(store, tmp_path / "input", 1, 2, 3, 4)
+    interior = store.size(root)
+    assert interior is not None and store.stat()["bytes"] == 2 * SIZE + interior, "nothing lies here twice"
+    assert cache.size() == store.owned_bytes(CACHED) == 2 * SIZE
+    assert here(store, 7, 8) == [7, 8], "of other files it stays"
+    assert store.stat()["references"] == 4 and len(files(store.directory)) == 2
+    assert [store.get(cid_of(number)) for number in (1, 2, 3, 4)] == [data_of(number) for number in (1, 2, 3, 4)]
+    assert not [damage for step in check(store) for damage in step.damage]
+    (tmp_path / "input").unlink()
+    with pytest.raises(ReferenceChanged):
+        store.get(cid_of(1))
+
+
+def test_what_a_job_holds_of_such_a_file_stays_where_it_is(store: BlockStore, tmp_path: Path) -> None:
+    cache = InputCache(store, 5000)
+    keep(cache, 1, 2)
+    store.put(cid_of(1), data_of(1), "job")
+    add(store, tmp_path / "input", 1, 2)
+    (tmp_path / "input").unlink()
+    assert store.get(cid_of(1)) == data_of(1), "its bytes are the job's too, and a file may change"
+    assert cache.size() == 0 and here(store, 1, 2) == [1, 2]
