@@ -27,7 +27,7 @@ from ..drivers.blocks import StoreFull
 from ..drivers.control import ControlChannel
 from ..drivers.provider import Provider
 from ..errors import BadRequest, IpdcError
-from .requests import text_of, waiting_owner
+from .request_fields import text_of, waiting_owner
 from .submissions import MOST_PROVIDERS
 from .tasks import FULL_PAUSE
 from .trees import Keeper, entries, in_thread, node_of

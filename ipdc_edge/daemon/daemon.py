@@ -189,7 +189,7 @@ class Daemon:
         if self._holdings is None:
             from .holdings import Holdings  # rarely needed
 
-            self._holdings = Holdings(self)
+            self._holdings = Holdings(self.fetcher, self.store)
         return self._holdings
 
     def busy(self) -> bool:

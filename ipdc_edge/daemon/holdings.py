@@ -21,12 +21,13 @@ from ..core.values import MOST_RANGES, InputRange, NodeRecord
 from ..drivers.fetcher import BlockUnavailable, NoFile, open_node
 from ..drivers.gateway import HOLDINGS
 from ..drivers.provider import Provider, ProviderFault, ProviderPool
-from .tasks import size_of
+from .input_sizes import size_of
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from ..drivers.blocks import BlockStore
     from ..drivers.fetcher import Fetcher
-    from .daemon import Daemon
 
 MOST_INPUTS = 64  # of a job that a worker looks for
 MOST_ASKED = 16  # files in one question, and nodes that are asked
@@ -99,14 +100,13 @@ def _is_leaf(cid: str, size: int) -> bool:
 class Holdings:
     """Answers other members, one after the other."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self.daemon = daemon
+    def __init__(self, fetcher: Fetcher, store: BlockStore) -> None:
+        self.fetcher, self.store = fetcher, store
         self._turn = asyncio.Lock()
 
     async def page(self, query: Mapping[str, str]) -> str:
         """{CID: how many bytes of that file are here} of those that are asked for, JSON."""
         asked = [cid for cid in query.get("files", "").split(",")[:MOST_ASKED] if CID_TEXT.fullmatch(cid)]
-        fetcher, store = self.daemon.fetcher, self.daemon.store
         sizes, budget = {}, _Budget()
         async with self._turn:
             with suppress(TimeoutError):  # who asked has gone by then
@@ -114,21 +114,23 @@ class Holdings:
                     for cid in asked:
                         sizes[cid] = 0
                         with suppress(*_FAILURES):
-                            async for start, end in _spans(fetcher, store, cid, [], budget):
+                            async for start, end in _spans(self.fetcher, self.store, cid, [], budget):
                                 sizes[cid] += end - start
         return json.dumps(sizes)
 
 
-async def ask(daemon: Daemon, records: Collection[NodeRecord], cids: Sequence[str]) -> dict[str, dict[str, int]]:
+async def ask(
+    ssl: SSLContext | None, records: Collection[NodeRecord], cids: Sequence[str],
+) -> dict[str, dict[str, int]]:
     """{node: {CID: bytes of that file}}, of who answers in time: of the first few files, by the first few nodes."""
-    others = [record for record in records if record.id != daemon.id][:MOST_ASKED]
+    others = list(records)[:MOST_ASKED]
     asked = [cid for cid in dict.fromkeys(cids) if CID_TEXT.fullmatch(cid)][:MOST_ASKED]
-    answers = await asyncio.gather(*(_ask_one(daemon, record, asked) for record in others))
+    answers = await asyncio.gather(*(_ask_one(ssl, record, asked) for record in others))
     return {record.id: answer for record, answer in zip(others, answers, strict=True)}
 
 
-async def _ask_one(daemon: Daemon, record: NodeRecord, cids: Sequence[str]) -> dict[str, int]:
-    pool = ProviderPool(Provider(record.id, record.gateway), daemon.mqtt.context, PATIENCE)
+async def _ask_one(ssl: SSLContext | None, record: NodeRecord, cids: Sequence[str]) -> dict[str, int]:
+    pool = ProviderPool(Provider(record.id, record.gateway), ssl, PATIENCE)
     with suppress(TimeoutError, ProviderFault, ValueError, RecursionError):
         async with asyncio.timeout(PATIENCE):
             answer = json.loads(await pool.page(f"{HOLDINGS}?files={','.join(cids)}", MOST_ANSWER))

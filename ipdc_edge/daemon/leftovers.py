@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.master import FINAL
 from ..core.values import JobKey, Member
 from ..drivers import leftovers
-from ..drivers.block_rows import outlives, under_way
+from ..drivers.block_rows import SUBMITTED, outlives, under_way
 from ..drivers.broker_client import Unkicked
 from ..drivers.broker_files import RETAINED
 from ..drivers.gateway import LEFTOVERS
@@ -26,7 +26,6 @@ from ..drivers.leftovers import Leftover
 from ..drivers.provider import Provider, ProviderFault, ProviderPool
 from ..drivers.retained import retained
 from .domain import MEMBERS
-from .requests import SUBMITTED
 
 if TYPE_CHECKING:
     from .daemon import Daemon

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..core.events import CancelRequested, DrainRequested, LeaveRequested, ResumeRequested
 from ..core.life import FINAL
@@ -18,6 +17,7 @@ from ..core.values import Json, NodeRecord
 from ..drivers.control import ControlChannel
 from ..drivers.flash import FLASH
 from ..errors import BadRequest, IpdcError, UnknownJob
+from .request_fields import text_of, waiting_owner
 from .store import IN_KUBO
 from .submissions import Submissions
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from .content import Content
     from .daemon import Daemon
 
-SUBMISSION = re.compile(r"[0-9a-f]{16}")  # names content that waits for its job; drawn by the client
-SUBMITTED = "submit-"  # begins the owner of such content
 SHOWN_JOBS = 200  # ended jobs that `jobs` lists
 WATCH_PAUSE = 0.2  # seconds between two pictures of a running job
 LOG_NAME = re.compile(r"([a-z0-9-]+)\.(\d+)\.(\d+)\.txt")
@@ -280,19 +278,3 @@ def _owner(channel: ControlChannel) -> None:
     """Nobody but root and the daemon's own user changes what the node belongs to."""
     if channel.uid not in (0, os.geteuid()):
         raise NotTheOwner
-
-
-def waiting_owner(request: Mapping[str, Any]) -> str:
-    """The owner of content that waits for its job."""
-    submission = text_of(request, "submission")
-    if not SUBMISSION.fullmatch(submission):
-        raise BadRequest(reason=f"submission {submission[:40]!r}")
-    return SUBMITTED + submission
-
-
-def text_of(request: Mapping[str, Any], name: str) -> str:
-    """A field that is there, and text. BadRequest."""
-    value = request.get(name)
-    if not isinstance(value, str):
-        raise BadRequest(reason=f"no {name}")
-    return value

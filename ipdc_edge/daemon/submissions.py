@@ -26,8 +26,9 @@ from ..drivers.fetcher import BlockUnavailable
 from ..drivers.provider import Provider
 from ..drivers.tflite_capability import PROVING
 from ..errors import BadRequest, IpdcError, NotPlaced
+from .input_sizes import LARGE, size_of
+from .job_source import MOST_JSON
 from .local_inputs import LOCAL_INPUT, opens
-from .tasks import LARGE, MOST_JSON, size_of
 
 if TYPE_CHECKING:
     from .daemon import Daemon
@@ -163,7 +164,8 @@ class Submissions:
         told: dict[str, dict[str, int]] = {}
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                told = await ask(self.daemon, await self._records(), [item["cid"] for item in large])
+                others = [record for record in await self._records() if record.id != self.daemon.id]
+                told = await ask(self.daemon.mqtt.context, others, [item["cid"] for item in large])
         for item in large:
             if whole := [node for node, sizes in told.items() if sizes.get(item["cid"]) == item["size"]]:
                 item["holders"] = whole

@@ -1,7 +1,7 @@
 """The worker's side of the daemon: fetches jobs, feeds attempts to runners, makes their output content.
 
 Owns the runners of the jobs that this node holds, and what becomes of an attempt. Decides nothing: the core
-orders by effects, outcomes go back as events.
+orders by effects, outcomes go back as events. What masters have of the jobs is got by `job_source`.
 """
 
 from __future__ import annotations
@@ -10,27 +10,25 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..codec.answers import RunnerBroken
 from ..codec.answers import TaskFailed as RunnerTaskFailed
 from ..codec.bundle import bundle_items
 from ..codec.cid import BadCid, raw_cid
-from ..codec.frames import MAX_PAYLOAD
-from ..codec.messages import CONTROL, load
+from ..codec.messages import CONTROL
 from ..codec.unixfs import BadNode
-from ..core.architecture import Architecture, BadSpec, spec_of
+from ..core.architecture import Architecture, BadSpec
 from ..core.effects import FetchJob, FreeJob, StartTask, StopTask
 from ..core.events import Event, JobFetched, JobFetchFailed, TaskFailed, TaskFinished, TaskProgressed
-from ..core.values import Attempt, Failure, InputRange, JobKey, JobSpec, Result
+from ..core.values import Attempt, Failure, JobKey, JobSpec, Result
 from ..drivers.block_reading import in_store
-from ..drivers.block_rows import IndexFailed, KuboFailed, outlives
+from ..drivers.block_rows import IndexFailed, KuboFailed
 from ..drivers.blocks import BlockStore
 from ..drivers.fetcher import BlockUnavailable, Fetcher, FileTooBig, NoFile
 from ..drivers.flash import FLASH
 from ..drivers.input_cache import InputCache
-from ..drivers.provider import Provider
 from ..drivers.refusals import Refusals
 from ..drivers.runner import Runner, RunnerDied
 from ..drivers.sandbox import Sandbox
@@ -38,6 +36,7 @@ from ..drivers.tensorflow import Absent, Found
 from ..errors import IpdcError
 from .attempt_words import Aside, Progress, fitting, message
 from .background import Background, note, report_bug
+from .job_source import JobSource, json_of, owner_of
 from .local_inputs import LocalInputs
 from .streams import FetchFailed, Inputs, Outputs, OutputTooBig, check_params, is_cid
 
@@ -49,18 +48,9 @@ FETCH_PAUSE = 2.0  # seconds before a worker says that content cannot be had: it
 BLAMED = (BadSpec, BadCid, BadNode, BlockUnavailable, FileTooBig, NoFile)  # faults of whoever gave what we work on
 BLAME = {OutputTooBig.__name__: "hopeless", "NotAlone": "node"}  # what a runner tells that is not the user's fault
 MOST_TOLD = 500  # characters of a line for the journal about what a peer gave
-MOST_JSON = MAX_PAYLOAD - (256 << 10)  # bytes of a peer's JSON as a runner is given it, with room for names of code
 LEAST_OUTPUT, MOST_GROWTH = 1 << 30, 64  # bytes that any task may write, and for each byte that it has read
-LARGE = 8 << 20  # bytes of inputs for which it matters who has them
 ROOM_OF_ROLE, MUCH_MORE = 64 << 30, 4  # bytes that a role may map (8 MB a thread), and for each that it may use
 MOST_TOLD_OF_RESULT = 11_000  # bytes of a result's details; they travel in one message with the rest
-
-
-def size_of(item: Any) -> int:
-    """Bytes of an input that a description names by its CID; 0 where it names none, whatever it says."""
-    if isinstance(item, dict) and isinstance(item.get("cid"), str) and type(item.get("size")) is int:
-        return max(0, item["size"])
-    return 0
 
 
 class NoPlaceForRoles(IpdcError):
@@ -69,11 +59,6 @@ class NoPlaceForRoles(IpdcError):
 
 def _none() -> Tunnels:
     raise NoPlaceForRoles
-
-
-def owner_of(key: JobKey) -> str:
-    """Under which name the store keeps what this node holds as a worker of a job."""
-    return f"{key.job}.{key.master}"
 
 
 def output_limit(spec: JobSpec) -> int:
@@ -104,6 +89,7 @@ class TaskRunner:
         self.node_id, self.store, self.fetcher, self.architectures = node_id, store, fetcher, architectures
         self.emit, self.slots, self.gateway_of, self.sandbox = emit, slots, gateway_of, sandbox
         self.local, self.cache = local, cache
+        self.source = JobSource(node_id, store, fetcher, architectures, gateway_of)
         self.tensorflow: Found | Absent = Absent("")
         self.tunnels: Callable[[], Tunnels] = lambda: _none()
         self.refusals = Refusals(note)
@@ -121,8 +107,11 @@ class TaskRunner:
 
     async def _fetch_job(self, effect: FetchJob) -> None:
         try:
-            spec = await self._spec(effect)
-            held = await self._held(effect.key, spec)
+            releasing = self.releasing.get(effect.key)
+            if releasing is not None:  # it was freed a moment ago: what that releases has the same owner
+                await asyncio.wait([releasing])
+            spec = await self.source.spec(effect.key, effect.cid)
+            held = await self.source.held(effect.key, spec)
         except (IpdcError, OSError) as error:
             if isinstance(error, BLAMED):
                 self._tell(effect.key.master, f"job {effect.key.job} is not taken: {error}")
@@ -136,46 +125,6 @@ class TaskRunner:
         finally:
             if self.fetching.get(effect.key) is asyncio.current_task():
                 del self.fetching[effect.key]
-
-    async def _spec(self, effect: FetchJob) -> JobSpec:
-        releasing = self.releasing.get(effect.key)
-        if releasing is not None:  # it was freed a moment ago: what that releases has the same owner
-            await asyncio.wait([releasing])
-        spec = spec_of(effect.cid, _json(await self.fetcher.block(effect.cid, self._master(effect.key))))
-        if spec.app not in self.architectures:
-            raise BadSpec(reason=f"no architecture {spec.app[:40]!r} here")
-        self.architectures[spec.app].check(spec)
-        for name, cid, size in bundle_items(spec.body):
-            await self._keep_code(effect.key, name, cid, size)
-        return spec
-
-    async def _held(self, key: JobKey, spec: JobSpec) -> tuple[InputRange, ...]:
-        """What is here of the job's inputs; a node that keeps nothing does not look."""
-        inputs = spec.body.get("inputs")
-        if not isinstance(inputs, list) or sum(map(size_of, inputs)) < LARGE:
-            return ()
-        if key.master != self.node_id and not any(map(outlives, self.store.owners())):
-            return ()
-        from .holdings import held  # rarely needed
-
-        return await held(self.fetcher, self.store, inputs, self._master(key))
-
-    async def _keep_code(self, key: JobKey, name: str, cid: str, size: int) -> None:
-        """Bring one file of a job's code here, so that the next runner need not ask the master again. BadSpec when it
-        is not as big as was said."""
-        writer = self.store.new_file(owner_of(key))
-        try:
-            async for _, data in self.fetcher.file_blocks(cid, 0, size, self._master(key)):
-                if writer.size + len(data) > size:
-                    break
-                await in_store(self.store, lambda data=data: writer.append(data))  # type: ignore[misc]
-            else:
-                if writer.size == size:
-                    await in_store(self.store, writer.commit_file)
-                    return
-            raise BadSpec(reason=f"its code file {name} has not the {size} bytes that were told")
-        finally:
-            writer.discard()
 
     def free_job(self, effect: FreeJob) -> None:
         """Drop everything that this node holds of a job as its worker."""
@@ -274,7 +223,7 @@ class TaskRunner:
         if "/" in params:  # too long for a message
             if not is_cid(params["/"]):
                 raise BadSpec(reason="the parameters of a task are named by what is no CID")
-            params = _json(await self._block(params["/"], key))
+            params = json_of(await self.source.block(key, params["/"]))
         check_params(params)
         params = await self.local.expanded(params)
         inputs = Inputs(self.fetcher, self.local, params, self.cache)
@@ -340,23 +289,13 @@ class TaskRunner:
             other.runners.remove(oldest)
             self.background.start(oldest.close())
 
-    def _master(self, key: JobKey) -> list[Provider]:
-        """Who has the job's description, code and parameters, wherever it is now."""
-        return [Provider(key.master, self.gateway_of(key.master))]
-
-    async def _block(self, cid: str, key: JobKey) -> bytes:
-        try:
-            return await self.fetcher.block(cid, self._master(key))
-        except BlockUnavailable as error:
-            raise FetchFailed(cid, str(error)) from None
-
     async def _runner(self, key: JobKey, held: HeldCode) -> Runner:
         while held.runners:
             waiting = held.runners.pop()
             if waiting.alive:
                 return waiting
             await waiting.close()
-        code = [(name, size, self._code(key, cid, size)) for name, cid, size in bundle_items(held.spec.body)]
+        code = [(name, size, self.source.code(key, cid, size)) for name, cid, size in bundle_items(held.spec.body)]
         architecture = self.architectures[held.spec.app]
         runner, memory = self._new_runner(architecture), 0
         if architecture.cluster:  # its programs map much more than they use; they are watched from within
@@ -393,20 +332,6 @@ class TaskRunner:
         self.tunnels().open(end)
         return end
 
-    async def _code(self, key: JobKey, cid: str, size: int) -> AsyncIterator[bytes]:
-        """A code file in pieces, exactly `size` bytes."""
-        left = size
-        try:
-            async for _, data in self.fetcher.file_blocks(cid, 0, size, self._master(key)):
-                left -= len(data)
-                if left < 0:
-                    break
-                yield data
-        except BlockUnavailable as error:
-            raise FetchFailed(cid, str(error)) from None
-        if left:
-            raise FetchFailed(cid, f"it has not the {size} bytes that were told")
-
     async def _kept(self, key: JobKey, text: bytes) -> str:
         """The CID of what the user's code printed or set aside, content now; "" when that is nothing."""
         if not text:
@@ -428,15 +353,3 @@ def _for_runner(params: dict[str, Any], node: str) -> dict[str, Any]:
     inputs = [{kind: {name: value for name, value in stream.items() if name != "path"}
                for kind, stream in item.items()} for item in params["inputs"]]
     return {**params, "inputs": inputs, "gateways": {}, "node": node}
-
-
-def _json(block: bytes) -> Any:
-    """A peer's JSON that can be handed on to a runner: in ASCII, up to three times as long as in UTF-8."""
-    try:
-        value = load(block)
-    except ValueError as error:
-        raise BadSpec(reason=f"a block is not JSON: {str(error)[:100]}") from None
-    size = len(json.dumps(value, separators=(",", ":")))
-    if size > MOST_JSON:
-        raise BadSpec(reason=f"a block is JSON of {size} bytes; at most {MOST_JSON}")
-    return value

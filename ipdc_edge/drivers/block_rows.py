@@ -34,6 +34,7 @@ USER = "user"  # what was added before there were pins
 PIN = "pin."
 UNPINNED = "unpinned."
 CACHED = "cached."
+SUBMITTED = "submit-"  # content that waits for its job
 ADDING = "adding."  # a directory
 PINNING = "pinning."
 

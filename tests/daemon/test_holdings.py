@@ -111,7 +111,7 @@ def test_who_has_gone_is_looked_for_no_longer(monkeypatch: pytest.MonkeyPatch) -
             await asyncio.Event().wait()
             raise AssertionError
 
-    page = Holdings(SimpleNamespace(fetcher=Slow(), store=None)).page  # type: ignore[arg-type]
+    page = Holdings(Slow(), None).page  # type: ignore[arg-type]
     assert json.loads(asyncio.run(asyncio.wait_for(page({"files": cid}), 5))) == {cid: 0}
 
 
@@ -120,7 +120,7 @@ def test_others_are_answered_how_much_is_here(store: BlockStore, other: BlockSto
     root, half = put_file(store, whole, BLOCK), put_file(other, part, BLOCK)
     interior_to(store, other, part)
     leaves_to(store, part, *range(10))
-    page = Holdings(SimpleNamespace(fetcher=Fetcher(store, None), store=store)).page  # type: ignore[arg-type]
+    page = Holdings(Fetcher(store, None), store).page
     asked = ",".join([root, half, raw_cid(b"nowhere"), "../x", ""])
     assert json.loads(asyncio.run(page({"files": asked}))) == {root: 20_000, half: 10_000, raw_cid(b"nowhere"): 0}
     assert json.loads(asyncio.run(page({}))) == {}
@@ -142,7 +142,6 @@ def test_an_answer_that_is_none_counts_for_nothing(monkeypatch: pytest.MonkeyPat
             return told[self.node].encode()
 
     monkeypatch.setattr(holdings, "ProviderPool", Pool)
-    daemon = SimpleNamespace(id="me", mqtt=SimpleNamespace(context=None))
-    records = [SimpleNamespace(id=name, gateway=f"{name}:1") for name in ("me", "good", "bad")]
-    found = asyncio.run(holdings.ask(daemon, records, [cid, cid, "../x"]))  # type: ignore[arg-type]
+    records = [SimpleNamespace(id=name, gateway=f"{name}:1") for name in ("good", "bad")]
+    found = asyncio.run(holdings.ask(None, records, [cid, cid, "../x"]))  # type: ignore[arg-type]
     assert found == {"good": {cid: 7}, "bad": {}}

@@ -25,7 +25,7 @@ from ipdc_edge.core import messages as m
 from ipdc_edge.core.architecture import BadSpec
 from ipdc_edge.core.values import Attempt, JobKey, JobSpec
 from ipdc_edge.daemon import domain as domain_module
-from ipdc_edge.daemon import tasks
+from ipdc_edge.daemon import job_source, tasks
 from ipdc_edge.daemon.daemon import Daemon
 from ipdc_edge.daemon.local_inputs import LocalInputs
 from ipdc_edge.daemon.streams import FetchFailed, Inputs
@@ -125,12 +125,12 @@ def test_a_packed_bomb_is_not_unpacked() -> None:
 ], ids=["two bytes become six", "too long", "no JSON", "deep"])
 def test_json_that_no_runner_can_be_given_is_refused_where_it_is_read(block: bytes) -> None:
     with pytest.raises(BadSpec):
-        tasks._json(block)
+        job_source.json_of(block)
 
 
 def test_ordinary_parameters_are_taken() -> None:
     params = {"inputs": [{"run": {"manifest": raw_cid(b"%d" % n), "index": 1, "node": OTHER}} for n in range(9000)]}
-    assert tasks._json(json.dumps(params).encode()) == params
+    assert job_source.json_of(json.dumps(params).encode()) == params
 
 
 class Given:

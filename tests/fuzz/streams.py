@@ -11,9 +11,9 @@ from typing import Any
 from ipdc_edge.codec.cid import inlined, raw_cid
 from ipdc_edge.codec.runs import encode_manifest
 from ipdc_edge.codec.unixfs import MAX_BLOCK, directory_block
+from ipdc_edge.daemon.job_source import json_of as json_block
 from ipdc_edge.daemon.local_inputs import LocalInputs
 from ipdc_edge.daemon.streams import FetchFailed, Inputs, Outputs, check_params
-from ipdc_edge.daemon.tasks import _json as json_block
 from ipdc_edge.drivers.block_files import BlockReader
 from ipdc_edge.drivers.fetcher import BlockUnavailable
 from ipdc_edge.drivers.gateway import Gateway

@@ -36,8 +36,8 @@ from ipdc_edge.codec.node_id import node_id
 from ipdc_edge.core import messages as m
 from ipdc_edge.core.architecture import BadSpec, spec_of
 from ipdc_edge.core.values import Attempt, Failure, InputRange, Member, MemberList, NodeRecord, Result, Vitals
+from ipdc_edge.daemon.job_source import json_of as json_block
 from ipdc_edge.daemon.kubo_network import other_of
-from ipdc_edge.daemon.tasks import _json as json_block
 from ipdc_edge.drivers import discovery
 from ipdc_edge.errors import IpdcError
 from tests.fuzz.engine import Target
