@@ -17,7 +17,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from ipdc_edge.daemon.daemon import SAMPLE
+from ipdc_edge.daemon.main import SAMPLE
 from ipdc_edge.drivers.vitals import VitalsSampler
 
 MOST = 0.001  # of one core

@@ -1,7 +1,7 @@
 """The daemon: one asyncio loop, one queue of events, one place that calls the core.
 
-Owns the life of a node's process and the rule that a `Save` is durable before any `Send` of the same batch
-leaves. Every effect of the core has one line in `_carry_out`. Decides nothing itself.
+Owns the parts of a node and the rule that a `Save` is durable before any `Send` of the same batch leaves. Every effect
+of the core has one line in `_carry_out`. Decides nothing itself; `main.py` has it begin and end.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import signal
 import sqlite3
 import time
 from collections import deque
@@ -30,9 +29,7 @@ from ..drivers import sandbox, tls
 from ..drivers.architectures import architectures, reserved
 from ..drivers.block_rows import outlives
 from ..drivers.broker_files import credentials
-from ..drivers.control import ControlServer
 from ..drivers.fetcher import Fetcher
-from ..drivers.flash import FLASH
 from ..drivers.gateway import HOLDINGS, LEFTOVERS, SWARM_KEY, Gateway
 from ..drivers.identity import Identity
 from ..drivers.input_cache import InputCache
@@ -49,8 +46,7 @@ from .invitations import Invitations
 from .local_inputs import LocalInputs
 from .offer import Offer
 from .results import Results
-from .service import Service
-from .store import begin, open_store
+from .store import open_store
 from .tasks import TaskRunner
 from .whereabouts import Whereabouts
 
@@ -63,7 +59,6 @@ if TYPE_CHECKING:
 GATHER = 0.02  # seconds in which saves gather for one commit; the design allows 0.2
 FULL_PAUSE = 1.0  # seconds between two tries to write to a full disk
 ANSWERED = 0.1  # seconds in which an answer gets out before the daemon begins anew
-SAMPLE = 5.0  # seconds between two looks at the machine's vitals
 
 
 class NotDurable(IpdcError):
@@ -183,6 +178,11 @@ class Daemon:
 
             self._kubo = KuboNetwork(self)
         return self._kubo
+
+    def look_at_kubo(self) -> None:
+        """This node's own Kubo may have come, gone or changed, where there is one."""
+        if self._kubo is not None or os.path.exists(self.home.kubo_mark):
+            self.kubo().look()
 
     def holdings(self) -> Holdings:
         """What tells others which files are here."""
@@ -386,68 +386,3 @@ class Daemon:
             release(job)
         except (IpdcError, OSError, sqlite3.Error) as error:
             note(f"job {job}: what it held could not be freed yet: {error}")
-
-    # -- its life
-
-    async def run(self, control: ControlServer) -> None:
-        """Until SIGTERM, SIGINT, or a bug in the core. Requests come in by `control`."""
-        service, hurry = Service(self), asyncio.Event()
-        for signum in (signal.SIGTERM, signal.SIGINT):  # who asks twice is in a hurry
-            self.loop.add_signal_handler(signum, lambda: (hurry if self.stopped.is_set() else self.stopped).set())
-        self.loop.add_signal_handler(signal.SIGHUP, service.reload)
-        await self.gateway.start()
-        await control.start()
-        self.background.start(self.domain.changed())  # by a command that found no daemon yet and told nobody
-        self.mqtt.start()
-        membership = self.node.membership
-        for work in (begin(self.store), self._sample(), self.offer.prove(),
-                     self.whereabouts.look(membership, self.mqtt.reconnect),
-                     self.whereabouts.guess(membership, self.mqtt.context)):
-            self.background.start(work)
-        if self.domain.identity.restored:
-            self.background.start(self.domain.announce(
-                self.node.admission, membership,
-                lambda message: self.mqtt.codec.encode(message, self.birth * CONNECTIONS).payload))
-        service.ready()
-        note(f"node {self.settings.name} ({self.id}) is up in domain {self.domain.members.domain}: "
-             f"broker {self.whereabouts.mqtt}, gateway {self.whereabouts.gateway}")
-        await self.stopped.wait()
-        if self.failed is None and not self.restarts:
-            await service.drain(hurry)
-        if self.store.kubo is not None:
-            self.store.kubo.hurry()
-        await control.close()
-        await self.background.close()
-        await self._say_goodbye()
-        await self.tasks.close()
-        await self.results.close()
-        self.mqtt.close()
-        await self.gateway.close()
-        await self.fetcher.close()
-        self.store.close()
-        self.ledger.close()
-
-    async def _say_goodbye(self) -> None:
-        """Tell the portals, and let nothing begin any more; a broken core says nothing, the last wills do."""
-        if self.failed is None:
-            self.ask(e.StopRequested())
-        self.closing = True
-        if self.timer is not None:
-            self.timer.cancel()
-        try:
-            await self.durable()
-        except NotDurable as error:
-            note(str(error))
-
-    async def _sample(self) -> None:
-        while True:
-            try:
-                vitals = self.vitals.sample()
-                self.inputs.give_way(vitals.disk_free)
-                self.emit(e.VitalsMeasured(vitals))
-            except OSError as error:  # the disk, most likely: the old vitals stay, and the next look may do better
-                note(f"vitals could not be taken: {error}")
-            if self._kubo is not None or os.path.exists(self.home.kubo_mark):
-                self.kubo().look()
-            FLASH.look(time.monotonic(), self.busy())
-            await asyncio.sleep(SAMPLE)
