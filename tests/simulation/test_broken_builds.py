@@ -26,6 +26,7 @@ from ipdc_edge.core import (
     timing,
     worker,
 )
+from ipdc_edge.core import effects as fx
 from ipdc_edge.core import messages as m
 from tests.simulation import disk
 from tests.simulation.scenario import play
@@ -131,9 +132,9 @@ def sends_before_saves(patch: Patch) -> None:
     """What an event brought about leaves at once, and is made durable after that."""
     batch = disk.Disk.batch
 
-    def hasty(self: disk.Disk, effects: list[events.Effect]) -> None:
+    def hasty(self: disk.Disk, effects: list[fx.Effect]) -> None:
         self.carry_out(effects)
-        batch(self, [effect for effect in effects if isinstance(effect, events.Save)])
+        batch(self, [effect for effect in effects if isinstance(effect, fx.Save)])
 
     patch.setattr(disk.Disk, "batch", hasty)
 
@@ -162,7 +163,7 @@ def no_fsync(patch: Patch) -> None:
 def the_end_is_not_saved(patch: Patch) -> None:
     """A job that has ended begins anew after a restart."""
     _without(patch, master.Master, "result_published", lambda effect: (
-        isinstance(effect, events.Save) and effect.kind == "ended"))
+        isinstance(effect, fx.Save) and effect.kind == "ended"))
 
 
 def no_clean_up_for_who_renews(patch: Patch) -> None:
@@ -203,14 +204,14 @@ def masters_are_waited_for_without_end(patch: Patch) -> None:
 
 
 def inputs_are_kept_for_ever(patch: Patch) -> None:
-    _without(patch, master.Master, "result_published", lambda effect: isinstance(effect, events.ReleaseJob))
+    _without(patch, master.Master, "result_published", lambda effect: isinstance(effect, fx.ReleaseJob))
 
 
 def freed_jobs_leave_their_content(patch: Patch) -> None:
-    _without(patch, worker.Worker, "free", lambda effect: isinstance(effect, events.FreeJob))
+    _without(patch, worker.Worker, "free", lambda effect: isinstance(effect, fx.FreeJob))
 
 
-def _without(patch: Patch, kind: type, method: str, unwanted: Callable[[events.Effect], bool]) -> None:
+def _without(patch: Patch, kind: type, method: str, unwanted: Callable[[fx.Effect], bool]) -> None:
     """The method without some of its effects."""
     real = getattr(kind, method)
 
