@@ -1,15 +1,19 @@
 """What failed attempts say: how often a task may yet fail, and which node may be to blame.
 
-Owns the counting: of a task's failures by the task, of content that was missed by the node that should have it. Sets
-nobody aside (`participant.py` does) and ends no job (`master.py` does).
+Owns the counting: of a task's failures by the task, of content that was missed by the node that should have it; and
+what is told and kept of a failure. Sets nobody aside (`participant.py` does) and ends no job (`master.py` does).
 """
 
 from __future__ import annotations
 
+from .architecture import Architecture
+from .effects import KeepLog, Note
 from .participant import Participants
+from .story import Story
 from .tasks import MOST_FAILURES, Tasks, TaskState
 from .timing import NEVER
-from .values import Failure
+from .values import Attempt, Failure, JobSpec
+from .views import failure_view
 
 MOST_FETCH_FAILURES = 12  # times that one task may miss content of the same node before the job fails
 
@@ -17,11 +21,24 @@ MOST_FETCH_FAILURES = 12  # times that one task may miss content of the same nod
 class Failures:
     """Of one job."""
 
-    def __init__(self, tasks: Tasks, participants: Participants) -> None:
-        self.tasks, self.participants = tasks, participants
+    def __init__(
+        self, job: str, spec: JobSpec, architecture: Architecture, tasks: Tasks, participants: Participants,
+        story: Story,
+    ) -> None:
+        self.job, self.spec, self.architecture = job, spec, architecture
+        self.tasks, self.participants, self.story = tasks, participants, story
 
-    def count(self, task: TaskState, node: str, failure: Failure, ordered: float) -> str:
+    def count(self, task: TaskState, node: str, attempt: Attempt, failure: Failure, ordered: float) -> str:
         """An attempt that was ordered then failed on a node; why its job has to fail, "" while it need not."""
+        ident, name = task.task.id, self.participants.name(node)
+        missed = self.participants.name(self.tasks.maker(failure.cid)) if failure.kind == "fetch" else ""
+        self.story.failed(ident, name, attempt, failure.kind, failure.message, missed)
+        hopeless = self._count(task, node, failure, ordered)
+        if not hopeless and self.architecture.brittle(self.spec):
+            hopeless = f"{ident} failed on {name}: {failure.message}"
+        return hopeless
+
+    def _count(self, task: TaskState, node: str, failure: Failure, ordered: float) -> str:
         ident = task.task.id
         if failure.kind == "fetch":
             task.missed_on[node] = task.missed_on.get(node, 0) + 1
@@ -43,6 +60,19 @@ class Failures:
             enough = task.failures >= MOST_FAILURES
         name = self.participants.name(node)
         return f"{ident} failed {times} times, last on {name}: {failure.message}" if enough else ""
+
+    def blame(self, node: str, why: str) -> Note | None:
+        """A node failed where it need not have; the word of it where that sets it aside."""
+        participant = self.participants.blame(node, why)
+        if participant is None:
+            return None
+        self.story.tell("aside", node=participant.name, reason=participant.aside)
+        return Note(f"job {self.job}: {participant.name} is set aside: {participant.aside}")
+
+    def kept(self, task: str, node: str, attempt: Attempt, failure: Failure) -> tuple[dict[str, object], KeepLog]:
+        """What is kept of a failure: as people see the last one of a job, and in a file beside its result."""
+        view, text = failure_view(task, node, self.participants.name(node), failure)
+        return view, KeepLog(self.job, task, attempt, text)
 
     def count_part(self, task: TaskState, node: str, cid: str, reason: str) -> str:
         """A part of the result could not be had from the node that made it; likewise."""

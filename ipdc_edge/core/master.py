@@ -12,23 +12,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from . import messages as m
+from . import saved
 from .architecture import Architecture
-from .effects import DiscardResult, Effect, KeepLog, Note, PublishResult, ReleaseJob, Save, Send
+from .effects import DiscardResult, Effect, Note, PublishResult, ReleaseJob
 from .failures import Failures
 from .leases import Leases
 from .life import FINAL, Life
 from .locality import Locality
 from .machine import require
 from .membership import Membership
-from .orders import offer, order
+from .orders import Orders
 from .pace import Pace
 from .participant import Participant, Participants
 from .parts import ASIDE, LOG, Parts
 from .story import Story
 from .tasks import Tasks, TaskState
 from .timing import NEVER, Timing
-from .values import Attempt, Failure, JobSpec, Json, Result
-from .views import failure_view, job_view, saved_result, task_views
+from .values import Attempt, JobSpec, Json, Result
+from .views import job_view, task_views
 
 NO_ATTEMPT = Attempt(0, 0)  # of what was committed before a restart: the ledger keeps none
 
@@ -49,9 +50,10 @@ class Master:
         self.locality = Locality(architecture.reads, self.tasks)
         self.leases = Leases(self.tasks, self.participants, pace, self.locality, birth)
         self.parts = Parts(job, self.tasks, membership)
-        self.failures = Failures(self.tasks, self.participants)
         self.effects: list[Effect] = []
         self.story = Story(job, lambda fact: self.effects.append(fact))  # not its method: the list is taken away
+        self.failures = Failures(job, spec, architecture, self.tasks, self.participants, self.story)
+        self.orders = Orders(job, spec, architecture, membership, self.tasks, lambda sent: self.effects.append(sent))
         self.noticed = False  # whether the node knows that it has ended
 
     # -- its life
@@ -63,8 +65,7 @@ class Master:
 
     def accept(self, utc: str) -> None:
         """The job is new: make it durable before anybody hears of it."""
-        body = {"cid": self.spec.cid, "body": self.spec.body, "submitted": self.life.submitted, "utc": utc}
-        self.effects.append(Save("job", self.job, body))
+        self.effects.append(saved.job(self.job, self.spec, self.life.submitted, utc))
         self.story.tell("accepted", app=self.spec.app, tasks=len(self.tasks.states), workers=self.spec.workers)
 
     def restore(self, submitted: float, workers: Mapping[str, Json], committed: Mapping[str, Result]) -> None:
@@ -98,9 +99,9 @@ class Master:
         self.life.end(word, now, reason)
         self.story.tell(self.state, reason=reason)
         for participant in self.participants:
-            self._send(participant.node, m.Cancel(self.job, reason[:200]))
+            self.orders.send(participant.node, m.Cancel(self.job, reason[:200]))
             self.leases.take_back_all(participant)
-        self.effects.append(Save("ended", self.job, self.view()))
+        self.effects.append(saved.ended(self.job, self.view()))
         self.effects.append(DiscardResult(self.job, self.view()))
 
     def result_published(self, now: float) -> None:
@@ -109,9 +110,9 @@ class Master:
             return
         self.life.end("finish", now)
         self.story.tell("published")
-        self.effects.append(Save("ended", self.job, self.view()))
+        self.effects.append(saved.ended(self.job, self.view()))
         for participant in self.participants:
-            self._send(participant.node, m.CleanUp(self.job))
+            self.orders.send(participant.node, m.CleanUp(self.job))
         self.effects.append(ReleaseJob(self.job))
 
     # -- workers
@@ -126,7 +127,7 @@ class Master:
         if self.state in ("queued", "running") and self.tasks.ready_count():
             for participant in self.participants.recruit(now):
                 self.story.tell("offered", node=participant.name)
-                self._send(participant.node, offer(self.job, self.spec, self.membership))
+                self.orders.offer(participant.node)
             pardoned, self.participants.pardoned = self.participants.pardoned, []
             for participant in pardoned:
                 self.story.tell("pardoned", node=participant.name)
@@ -137,7 +138,7 @@ class Master:
         """A worker takes the job."""
         participant = self.participants.get(node)
         if participant is None or self.state in FINAL:
-            return self._send(node, m.CleanUp(self.job))
+            return self.orders.send(node, m.CleanUp(self.job))
         before, slots = participant.state, participant.slots
         self.participants.accept(participant, message.slots, now)
         if before != "working":
@@ -153,10 +154,7 @@ class Master:
         """It is our worker: after a restart only those who were given the job may say what they hold of it."""
         if not participant.saved:
             participant.saved = True
-            known = {"name": participant.name, "slots": participant.slots, "start": participant.start}
-            if addresses := self.membership.addresses.get(participant.node):  # else kept now and then only
-                known |= {"mqtt": addresses[0], "gateway": addresses[1]}
-            self.effects.append(Save("worker", f"{self.job}/{participant.node}", known))
+            self.effects.append(saved.worker(self.job, participant, self.membership.addresses.get(participant.node)))
         if self.state == "queued":
             self.life.start(now)
 
@@ -216,15 +214,15 @@ class Master:
         was, held = (before.state, dict(before.held)) if before is not None else ("", {})
         participant = None if self.state in FINAL else self.participants.renew(node, now)
         if participant is None:
-            return self._send(node, m.CleanUp(self.job))
+            return self.orders.send(node, m.CleanUp(self.job))
         if was != "working":
             self.story.tell("back", node=participant.name, was=was)
         self._works(participant, now)
         drop = self.leases.renew(participant, message.held, now)
         for attempt in self.leases.unseen(participant, {h.attempt for h in message.held}, now, self.timing.resend):
-            self._command(node, participant.held[attempt], attempt)
+            self.orders.order(node, participant.held[attempt], attempt)
         self.story.renewed(participant.name, held, participant.held)
-        self._send(node, m.Renewed(self.job, drop))
+        self.orders.send(node, m.Renewed(self.job, drop))
         self.lease(now)
 
     # -- tasks
@@ -236,11 +234,7 @@ class Master:
                 beside = next((lease.node for other, lease in task.leases.items() if other != attempt), "")
                 late = self.participants.name(beside) if beside else ""
                 self.story.leased(task.task.id, participant.name, attempt, late, len(task.issued) > 1)
-                self._command(participant.node, task.task.id, attempt)
-
-    def _command(self, node: str, ident: str, attempt: Attempt) -> None:
-        told = self.job, self.spec, self.architecture, self.membership, self.tasks
-        self._send(node, order(*told, ident, attempt))
+                self.orders.order(participant.node, task.task.id, attempt)
 
     def report(self, node: str, message: m.Report, now: float) -> None:
         """A worker finished an attempt; the first result of a task is committed."""
@@ -250,17 +244,17 @@ class Master:
         wanted = self.state == "running" and message.channel == task.task.report
         if task.state not in ("committed", "skipped") and not wanted:
             return  # not taken, so not acknowledged: it comes again
-        self._send(node, m.Received(self.job, message.task, message.attempt))
+        self.orders.send(node, m.Received(self.job, message.task, message.attempt))
         if task.state not in ("committed", "skipped"):
             result, held = message.result, message.attempt in task.leases
             losers = self.leases.commit(node, task, message.attempt, result, now)
-            self.effects.append(Save("task", f"{self.job}/{message.task}", saved_result(result)))
+            self.effects.append(saved.task(self.job, message.task, result))
             name = self.participants.name(node)
             self.story.tell("committed", message.task, name, size=result.size, late=not held,
                             attempt=list(message.attempt))
             for loser, attempt in losers:
                 self.story.tell("outrun", message.task, self.participants.name(loser), by=name)
-                self._send(loser, m.Renewed(self.job, (attempt,)))
+                self.orders.send(loser, m.Renewed(self.job, (attempt,)))
             for suspect in self.failures.shown(task, node):
                 self._blame(suspect, "that others have done", now)
             self.effects += self.parts.fetch_prints(message.task, message.attempt, result, LOG, ASIDE)
@@ -273,10 +267,8 @@ class Master:
 
     def _blame(self, node: str, why: str, now: float) -> None:
         """A node failed where it need not have; one that does so often gets no more of this job."""
-        participant = self.participants.blame(node, why)
-        if participant is not None:
-            self.story.tell("aside", node=participant.name, reason=participant.aside)
-            self.effects.append(Note(f"job {self.job}: {participant.name} is set aside: {participant.aside}"))
+        if (note := self.failures.blame(node, why)) is not None:
+            self.effects.append(note)
             self.recruit(now)
 
     def _finish_early(self, now: float) -> None:
@@ -284,14 +276,14 @@ class Master:
         if self.tasks.stage() is not None and self.architecture.enough(self.spec, self.tasks.results):
             self.story.tell("enough")
             for participant, attempts in self.leases.skip_rest(now):
-                self._send(participant.node, m.Renewed(self.job, attempts))
+                self.orders.send(participant.node, m.Renewed(self.job, attempts))
 
     def _issued(self, node: str, ident: str, attempt: Attempt) -> TaskState | None:
         """The task if this attempt was this node's, else None: reports are taken from the holder of the lease
         only."""
         task = self.tasks.states.get(ident)
         if task is None or self.participants.get(node) is None or self.state in FINAL:
-            self._send(node, m.CleanUp(self.job))
+            self.orders.send(node, m.CleanUp(self.job))
             return None
         return task if self.leases.may_speak(node, task, attempt) else None
 
@@ -300,7 +292,7 @@ class Master:
         task = self._issued(node, message.task, message.attempt)
         if task is None:
             return
-        self._send(node, m.Received(self.job, message.task, message.attempt))
+        self.orders.send(node, m.Received(self.job, message.task, message.attempt))
         if message.attempt not in task.leases:
             return  # told before, or not wanted any more
         ordered = task.leases[message.attempt].sent
@@ -312,25 +304,18 @@ class Master:
             if self.architecture.brittle(self.spec):
                 return self.fail(f"{message.task} was given up on {name}", now)
             return self.lease(now)
-        missed = self.participants.name(self.tasks.maker(failure.cid)) if failure.kind == "fetch" else ""
-        self.story.failed(message.task, name, message.attempt, failure.kind, failure.message, missed)
-        hopeless = self.failures.count(task, node, failure, ordered)
+        hopeless = self.failures.count(task, node, message.attempt, failure, ordered)
         if failure.kind == "fetch":
             self._lose_output(failure.cid, ordered)
         elif failure.kind == "node":
             self._blame(node, f"for a reason of its own, the last: {failure.message}", now)
-        self._keep_failure(node, message.task, message.attempt, failure)
-        if not hopeless and self.architecture.brittle(self.spec):
-            hopeless = f"{message.task} failed on {name}: {failure.message}"
+        self.life.failure, log = self.failures.kept(message.task, node, message.attempt, failure)
+        self.effects.append(log)
         if hopeless:
             return self.fail(hopeless, now)
         if task.one_left() and not task.task.node and self.participants.seek(task, now):
             self.recruit(now)
         self.lease(now)
-
-    def _keep_failure(self, node: str, task: str, attempt: Attempt, failure: Failure) -> None:
-        self.life.failure, text = failure_view(task, node, self.participants.name(node), failure)
-        self.effects.append(KeepLog(self.job, task, attempt, text))
 
     def _lose_output(self, cid: str, ordered: float) -> None:
         for ident, node in self.leases.lose_output(cid, ordered).items():
@@ -382,7 +367,7 @@ class Master:
         if now >= self.life.due():
             return self.fail(f"not done within {self.spec.timeout} s of its submission, as --timeout demands", now)
         for participant in self.participants.to_remind(now):
-            self._send(participant.node, offer(self.job, self.spec, self.membership))
+            self.orders.offer(participant.node)
         for participant in self.participants.run_out(now):
             self.story.tell(participant.state, node=participant.name)
             if participant.state == "lost":
@@ -402,11 +387,6 @@ class Master:
     def workers(self) -> list[str]:
         """The nodes that have a part in the job at present."""
         return [participant.node for participant in self.participants if participant.active()]
-
-    def _send(self, node: str, message: m.FromMaster) -> None:
-        address = self.membership.addresses.get(node)
-        if address is not None:
-            self.effects.append(Send(node, address[0], message))
 
     def view(self) -> dict[str, object]:
         """The job as `status --json` shows it."""

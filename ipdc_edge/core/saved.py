@@ -1,7 +1,7 @@
 """What a node's ledger holds, sorted by what it is about.
 
-Owns how saves are read back, and which jobs this version can go on with; who makes them (`master.py`, `membership.py`,
-`node.py`) says what stands in each. Pure.
+Owns what a master saves of its jobs, how saves are read back, and which jobs this version can go on with. What stands
+in other saves, who makes them (`membership.py`, `node.py`) says. Pure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,32 @@ from dataclasses import dataclass, field
 
 from .architecture import Architecture, BadSpec, spec_of
 from .effects import Save
+from .participant import Participant
 from .values import JobSpec, Json, Result
+
+
+def job(ident: str, spec: JobSpec, submitted: float, utc: str) -> Save:
+    """A job is accepted."""
+    return Save("job", ident, {"cid": spec.cid, "body": spec.body, "submitted": submitted, "utc": utc})
+
+
+def worker(ident: str, participant: Participant, addresses: tuple[str, str] | None) -> Save:
+    """A node was given the job; with its broker and gateway, where they are known."""
+    known: dict[str, object] = {"name": participant.name, "slots": participant.slots, "start": participant.start}
+    if addresses:  # else kept now and then only
+        known |= {"mqtt": addresses[0], "gateway": addresses[1]}
+    return Save("worker", f"{ident}/{participant.node}", known)
+
+
+def task(ident: str, name: str, result: Result) -> Save:
+    """A task of the job is committed."""
+    body = {"node": result.node, "output": result.output, "size": result.size, "details": dict(result.details)}
+    return Save("task", f"{ident}/{name}", body)
+
+
+def ended(ident: str, view: Json) -> Save:
+    """The job is over; this is what people see of it."""
+    return Save("ended", ident, view)
 
 
 @dataclass(slots=True)

@@ -25,11 +25,6 @@ def failure_view(task: str, node: str, name: str, failure: Failure) -> tuple[dic
     return {**details, **told}, "".join(f"{line}\n" for line in lines if line) + output
 
 
-def saved_result(result: Result) -> dict[str, object]:
-    """A result as the ledger keeps it."""
-    return {"node": result.node, "output": result.output, "size": result.size, "details": dict(result.details)}
-
-
 def job_view(
     life: Life, spec: JobSpec, architecture: Architecture, tasks: Tasks, leases: Leases, participants: Participants
 ) -> dict[str, object]:
