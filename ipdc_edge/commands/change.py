@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from ipdc_edge.commands import accounts
 from ipdc_edge.commands.client import call, start_command
 from ipdc_edge.commands.display import program
 from ipdc_edge.drivers import identity
@@ -64,7 +65,7 @@ def owner(home: Home) -> Iterator[None]:
         yield
         return
     if os.geteuid() != 0:
-        raise NotOwner(path=home.state, owner=_user(found.st_uid), command=as_root(home))
+        raise NotOwner(path=home.state, owner=accounts.user(found.st_uid), command=as_root(home))
     gid, groups = os.getegid(), os.getgroups()
     try:
         os.setgroups([found.st_gid])
@@ -163,12 +164,3 @@ def as_root(home: Home) -> str:
     """This very command line, as it works with the rights that it takes."""
     node = f"IPDC_HOME={shlex.quote(home.state)} " if home.own else ""
     return f"sudo {node}ipdc-edge {shlex.join(sys.argv[1:])}"
-
-
-def _user(uid: int) -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

@@ -14,6 +14,7 @@ from types import TracebackType
 
 from ipdc_edge.codec import control as codec
 from ipdc_edge.codec import frames
+from ipdc_edge.commands import accounts
 from ipdc_edge.errors import ControlBroken, DaemonLost, IpdcError, NoDaemon, NotAllowed
 from ipdc_edge.frame_socket import FrameSocket
 from ipdc_edge.home import Home
@@ -191,9 +192,4 @@ def not_allowed(path: str, groups: Collection[int] | None = None) -> NotAllowed:
 
 def user_name() -> str:
     """Who runs this command."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
+    return accounts.user(os.getuid())

@@ -30,13 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when nothing is left to free."""
-    progress = Progress(args.json)
-    answer: Mapping[str, object] = {}
-    try:
-        for answer in events(Home(os.environ), "gc", "ask again; what is freed already stays so"):
-            progress.line(_text(answer))
-    finally:
-        progress.end()
+    freed = events(Home(os.environ), "gc", "ask again; what is freed already stays so")
+    answer = Progress(args.json).follow(freed, _text)
     if args.json:
         print_json(answer)
     else:

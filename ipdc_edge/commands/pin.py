@@ -46,13 +46,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             print("".join(f"{cid}\n" for cid in found), end="")
         return 0
-    progress = Progress(args.json)
-    answer: Mapping[str, Any] = {}
-    try:
-        for answer in events(home, "pin", "pin it again", cid=cid_of(args.cid)):
-            progress.line(_text(answer))
-    finally:
-        progress.end()
+    fetched = events(home, "pin", "pin it again", cid=cid_of(args.cid))
+    answer = Progress(args.json).follow(fetched, _text)
     if args.json:
         print_json(answer)
     else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TextIO
 
 from ipdc_edge.commands.display import (
@@ -172,6 +172,18 @@ class Progress:
         """Replaces the terminal's lines; nothing elsewhere."""
         if self._terminal:
             self._draw(text, "")
+
+    def follow(
+        self, pictures: Iterable[Mapping[str, Any]], text: Callable[[Mapping[str, Any]], str],
+    ) -> Mapping[str, Any]:
+        """Shows of each a line while they come; the last one."""
+        last: Mapping[str, Any] = {}
+        try:
+            for last in pictures:
+                self.line(text(last))
+        finally:
+            self.end()
+        return last
 
     def _draw(self, text: str, detail: str) -> None:
         """One or two lines, and the cursor back on the first."""

@@ -9,6 +9,7 @@ import os
 import shlex
 from collections.abc import Iterator
 
+from ipdc_edge.commands import accounts
 from ipdc_edge.commands.backup_mark import backed_up
 from ipdc_edge.commands.change import present
 from ipdc_edge.commands.doctor.check import Check
@@ -87,11 +88,11 @@ def permissions(home: Home) -> Iterator[Check]:
         return
     foreign = [place for place in (home.identity, *_inside(home)) if os.stat(place).st_uid != state.st_uid]
     if foreign:
-        owner = f"{_user(state.st_uid)}:{_group(state.st_gid)}"
-        yield Check("permissions", False, f"{foreign[0]} belongs to {_user(os.stat(foreign[0]).st_uid)}, not to "
-                    f"{_user(state.st_uid)} as {home.state} does", f"sudo chown -R {owner} {path}")
+        own, other = accounts.user(state.st_uid), accounts.user(os.stat(foreign[0]).st_uid)
+        yield Check("permissions", False, f"{foreign[0]} belongs to {other}, not to {own} as {home.state} does",
+                    f"sudo chown -R {own}:{accounts.group(state.st_gid)} {path}")
         return
-    yield Check("permissions", True, f"{home.identity} is open to {_user(state.st_uid)} only")
+    yield Check("permissions", True, f"{home.identity} is open to {accounts.user(state.st_uid)} only")
 
 
 def _mismatch(home: Home, now: Identity) -> str:
@@ -160,21 +161,3 @@ def _inside(home: Home) -> list[str]:
     """The files and directories of identity/; none where they are closed to us."""
     return [os.path.join(directory, name) for directory, directories, names in os.walk(home.identity)
             for name in (*directories, *names) if not os.path.islink(os.path.join(directory, name))]
-
-
-def _user(uid: int) -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _group(gid: int) -> str:
-    import grp
-
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
