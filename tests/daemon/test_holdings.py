@@ -18,7 +18,7 @@ from ipdc_edge.daemon import holdings
 from ipdc_edge.daemon.holdings import Holdings, held
 from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.fetcher import Fetcher
-from tests.drivers.test_fetcher import put_file
+from tests.drivers.providers import put_file
 
 BLOCK = 1000
 

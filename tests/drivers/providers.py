@@ -1,18 +1,35 @@
-"""Scenes for the tests of fetching: gateways behind links, and servers that give, or do, what no gateway would."""
+"""Scenes for the tests of fetching: stores and files, gateways behind links, and servers that give, or do, what no
+gateway would."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+
+import pytest
 
 from ipdc_edge.codec.cid import raw_cid
-from ipdc_edge.codec.unixfs import FileBuilder
+from ipdc_edge.codec.unixfs import FileBuilder, dag_pb_cid, directory_block, parse_node
+from ipdc_edge.drivers.blocks import BlockStore
 from ipdc_edge.drivers.fetcher import AHEAD, Fetcher
 from ipdc_edge.drivers.gateway import Gateway
 from ipdc_edge.drivers.provider import Provider
 from tests.drivers.links import Link
 
 MB = 1 << 20
+CAP = 20e6 / 8  # bytes a second
+FAST = 1e9
+NEVER = 3600.0  # seconds: what a test with this would wait for does not come
+
+
+@pytest.fixture()
+def stores(tmp_path):
+    """Three stores: the fetcher's own, which is empty, and two that are served."""
+    stores = [BlockStore(str(tmp_path / name), 64 << 20) for name in ("own", "first", "second")]
+    yield stores
+    for store in stores:
+        store.close()
 
 
 def at(address):
@@ -35,6 +52,44 @@ def put_file(store, data, chunk, links=3):
     for cid, block in blocks + last:
         store.put(cid, block, "user")
     return root
+
+
+def leaves(store, root):
+    """The CIDs of a file's blocks."""
+    return [link.cid for link in parse_node(root, store.get(root)).links]
+
+
+def lose(store, cid):
+    """A disk has lost a block of which the index knows."""
+    os.unlink(os.path.join(store.directory, cid[-2:], cid))
+
+
+def put_wrapped(store, data):
+    """Store a leaf as older tools make it: its bytes stand in a node. Its CID."""
+    size = bytes([len(data)])
+    unixfs = b"\x08\x02\x12" + size + data + b"\x18" + size
+    block = b"\x0a" + bytes([len(unixfs)]) + unixfs
+    store.put(dag_pb_cid(block), block, "user")
+    return dag_pb_cid(block)
+
+
+def put_what_is_no_file(store):
+    """The roots of a file whose last block is shorter than its parent says, of a directory, and of a tree that is too
+    deep."""
+    builder = FileBuilder()
+    builder.add(put(store, b"abc"), 3)
+    builder.add(put(store, b"de"), 3)
+    root, _, ((_, block),) = builder.finish()
+    store.put(root, block, "user")
+    directory, block = directory_block([("a", root, 1)])
+    store.put(directory, block, "user")
+    deep = put(store, b"x")
+    for _ in range(20):
+        chain = FileBuilder()
+        chain.add(deep, 1)
+        deep, block = chain._close(0)
+        store.put(deep, block, "user")
+    return root, directory, deep
 
 
 # --- gateways
@@ -66,6 +121,25 @@ async def fetching(store, ssl=None, **options):
     await fetcher.close()
 
 
+def run_with_gateways(stores, check, gateway_options=None, **options):
+    """`check(fetcher, gateways, providers)` with a gateway for each store but the first."""
+
+    async def main():
+        everybody = (None, lambda node: True, lambda line: None)
+        gateways = [Gateway(store, "127.0.0.1", 0, *everybody, **(gateway_options or {})) for store in stores[1:]]
+        for gateway in gateways:
+            await gateway.start()
+        fetcher = Fetcher(stores[0], None, **options)
+        try:
+            return await check(fetcher, gateways, [at(f"127.0.0.1:{gateway.port}") for gateway in gateways])
+        finally:
+            await fetcher.close()
+            for gateway in gateways:
+                await gateway.close()
+
+    return asyncio.run(main())
+
+
 async def read(fetcher, root, size, providers, start=0):
     """The bytes from `start`, which come in order and without a gap."""
     parts = []
@@ -73,6 +147,25 @@ async def read(fetcher, root, size, providers, start=0):
         assert not parts or offset == parts[-1][0] + len(parts[-1][1])
         parts.append((offset, data))
     return b"".join(data for _, data in parts)[start - parts[0][0] :] if parts else b""
+
+
+def run_bounded(main):
+    """A test may not wait for what does not come."""
+    async def bounded():
+        async with asyncio.timeout(60):
+            await main()
+
+    asyncio.run(bounded())
+
+
+def keep_node(stores, cid):
+    """So that only leaves are to be fetched."""
+    stores[0].put(cid, stores[1].get(cid), "user")
+
+
+def in_each(links):
+    """How many blocks each was asked for."""
+    return [len(link.asked) for link in links]
 
 
 # --- providers that mean no good
