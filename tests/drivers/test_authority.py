@@ -1,9 +1,8 @@
-"""A domain's life on disk, and its certificates as OpenSSL itself judges them."""
+"""A domain's life on disk."""
 
 from __future__ import annotations
 
 import base64
-import datetime
 import json
 import os
 import subprocess
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
@@ -148,23 +146,6 @@ def test_a_request_is_good_only_for_the_authority_that_it_was_made_for(tmp_path:
     assert tree(one) == before
 
 
-@pytest.mark.parametrize("curve", ["SM2", "brainpoolP256t1", "secp112r1"])
-def test_a_strangers_odd_curve_is_a_value_error(tmp_path: Path, curve: str) -> None:
-    key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
-    openssl("ecparam", "-name", curve, "-genkey", "-noout", "-out", key)
-    openssl("req", "-x509", "-new", "-key", key, "-subj", "/CN=x", "-outform", "DER", "-out", certificate)
-    for read, path in ((certificates.id_of_der, certificate), (certificates.load_private, key)):
-        with pytest.raises(ValueError):
-            read(Path(path).read_bytes())
-
-
-def test_a_certificate_of_no_version_is_a_value_error(tmp_path: Path) -> None:
-    pem = Path(identity.load(make_creator(tmp_path)).certificate).read_bytes()
-    der = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
-    with pytest.raises(ValueError):
-        certificates.id_of_der(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1))
-
-
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_request_or_bad(data: bytes) -> None:
     with pytest.raises(authority.BadSigningRequest):
@@ -272,28 +253,6 @@ def test_nobody_expels_the_authoritys_own_node_or_a_stranger(tmp_path: Path) -> 
     assert tree(home) == before
 
 
-# ---- verify ---------------------------------------------------------------------------------------------------------
-
-def test_a_list_counts_only_as_its_authority_signed_it(tmp_path: Path) -> None:
-    home, other = make_creator(tmp_path, "one"), make_creator(tmp_path, "two")
-    present = identity.load(home)
-    certificate = Path(present.authority_certificate).read_bytes()
-    assert signatures.verify(present.signed, certificate) == present.members
-    _, payload, signature = member_list.parse(present.signed)
-    for changed in (
-        member_list.signed(payload.replace(b'"memory":1', b'"memory":2'), signature),
-        member_list.signed(payload, signature[:-1] + bytes([signature[-1] ^ 1])),
-        member_list.signed(payload, bytes(70)),
-    ):
-        with pytest.raises(BadMemberList, match="false"):
-            signatures.verify(changed, certificate)
-    with pytest.raises(BadMemberList, match="another authority"):
-        signatures.verify(present.signed, Path(identity.load(other).authority_certificate).read_bytes())
-    for broken in (b"", b"x", certificate[:200]):
-        with pytest.raises(BadMemberList, match="certificate"):
-            signatures.verify(present.signed, broken)
-
-
 # ---- backup, restore ------------------------------------------------------------------------------------------------
 
 def test_another_node_takes_the_domain_over(tmp_path: Path) -> None:
@@ -361,50 +320,6 @@ def test_a_backup_says_nothing_without_its_passphrase(tmp_path: Path) -> None:
     assert tree(home) == before
 
 
-@given(st.data())
-def test_a_damaged_backup_is_told_from_a_wrong_passphrase(data: st.DataObject) -> None:
-    at = data.draw(st.integers(0, len(BACKUP) - 2))
-    for broken in (BACKUP[:at], BACKUP[:at] + bytes([BACKUP[at] ^ data.draw(st.integers(1, 255))]) + BACKUP[at + 1 :]):
-        try:
-            assert sealed.unseal(broken, PASSPHRASE) == SEALED  # a space became a tab, or a hexadecimal digit a capital
-        except sealed.BackupDamaged:
-            pass
-
-
-@given(st.binary(max_size=300) | st.dictionaries(st.text(max_size=6), st.text(max_size=6)).map(
-    lambda value: json.dumps({"form": sealed.FORM, **value}).encode()))
-def test_any_bytes_are_a_backup_or_damaged(data: bytes) -> None:
-    with pytest.raises(sealed.BackupDamaged):
-        sealed.unseal(data, PASSPHRASE)
-
-
-def resealed(change: dict[str, object], inside: object = None) -> bytes:
-    """A backup with other words in it, whose digest and passphrase are right."""
-    body = json.loads(BACKUP)
-    del body["digest"]
-    body.update(change)
-    if inside is not None:
-        salt, nonce = bytes.fromhex(body["salt"]), bytes.fromhex(body["nonce"])
-        head = {name: value for name, value in body.items() if name != "sealed"}
-        key = AESGCM(sealed._key(PASSPHRASE, salt, sealed.PASSES))
-        cipher = key.encrypt(nonce, json.dumps(inside).encode(), sealed._bytes(head))
-        body["sealed"] = base64.b64encode(cipher).decode()
-    return json.dumps({**body, "digest": sealed._digest(body)}).encode()
-
-
-@pytest.mark.parametrize("change, inside", [
-    ({"domain": "\x1b[2J"}, None), ({"domain": "a\nb"}, None), ({"domain": 5 * "x" * 63}, None), ({"nonce": ""}, None),
-    ({"passes": "0"}, None), ({"passes": "17"}, None), ({"passes": "x"}, None), ({"passes": "9" * 5000}, None),
-    ({}, []), ({}, {"key": 1}), ({}, {"key": "k", "authority": "\xe4", "members": "m"}),
-    ({}, {"key": "k", "authority": "a", "members": "m", "holder": "", "swarm": "{}"}),
-    ({}, {"key": "k", "authority": "a", "members": "m", "holder": "", "swarm": 5}),
-])
-def test_what_a_strangers_backup_says_is_bounded(change: dict[str, object], inside: object) -> None:
-    """Its text reaches a terminal before the passphrase is known to fit."""
-    with pytest.raises(sealed.BackupDamaged):
-        sealed.unseal(resealed(change, inside), PASSPHRASE)
-
-
 def test_a_backup_with_another_domains_key_is_damaged(tmp_path: Path) -> None:
     one, two = make_creator(tmp_path, "one"), make_creator(tmp_path, "two")
     key = Path(current(two), "authority-key.pem").read_bytes()
@@ -412,12 +327,6 @@ def test_a_backup_with_another_domains_key_is_damaged(tmp_path: Path) -> None:
     mixed = sealed.Domain(key, Path(present.authority_certificate).read_bytes(), present.signed)
     with pytest.raises(sealed.BackupDamaged, match="not its authority's"):
         authority.restore(two, sealed.seal(mixed, PASSPHRASE), PASSPHRASE, node_name="two", memory=1)
-
-
-SEALED = sealed.Domain(b"key", b"certificate", member_list.signed(member_list.payload(MemberList(
-    "home", "QmNLei78zWmzUdbeRB3CiUfAizWUrbeeZh5K1rhAQKCh51", 1, (), (),
-    "-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n")), bytes(70)))
-BACKUP = sealed.seal(SEALED, PASSPHRASE)
 
 
 # ---- the key of the Kubo nodes' network -----------------------------------------------------------------------------
@@ -504,91 +413,6 @@ def test_a_backup_of_an_earlier_version_has_no_key_and_is_restored(tmp_path: Pat
     domain = replace(sealed.unseal(authority.backup(dead, PASSPHRASE), PASSPHRASE), swarm=b"")
     authority.restore(spare, sealed.seal(domain, PASSPHRASE), PASSPHRASE, node_name="spare", memory=5)
     assert swarm_of(spare).version == identity.load(spare).members.version == 1001
-
-
-# ---- what OpenSSL says ----------------------------------------------------------------------------------------------
-
-def openssl(*words: str) -> str:
-    """Its output and errors, whatever its exit code."""
-    done = subprocess.run(["openssl", *words], capture_output=True, text=True)
-    return done.stdout + done.stderr
-
-
-def checked(home: Home, certificate: str, *options: str, at: int | None = None) -> str:
-    """`openssl verify` with the CRL of this home's list, at a time (seconds since 1970)."""
-    crl = os.path.join(home.run, "crl.pem")
-    Path(crl).write_text(identity.load(home).members.crl)
-    when = () if at is None else ("-attime", str(at))
-    return openssl("verify", "-x509_strict", "-CAfile", identity.load(home).authority_certificate, "-crl_check",
-                   "-CRLfile", crl, *when, *options, certificate)
-
-
-TIMES = [1, 86400, int(datetime.datetime(2036, 2, 7, tzinfo=datetime.UTC).timestamp()), 253402300798]
-
-
-@pytest.mark.parametrize("at", TIMES)
-@pytest.mark.parametrize("purpose", ["sslserver", "sslclient"])
-def test_openssl_believes_a_member_at_any_time_and_on_both_sides(tmp_path: Path, at: int, purpose: str) -> None:
-    """1970, as a board without a clock believes at boot; 2036, when NTP's era ends; and the last second of 9999."""
-    home, guest = make_creator(tmp_path), make_node(tmp_path, "two")
-    path = str(tmp_path / "two.pem")
-    Path(path).write_bytes(admit(home, guest, "two").certificate)
-    for certificate in (path, identity.load(home).certificate):
-        assert checked(home, certificate, "-purpose", purpose, at=at).endswith(": OK\n")
-
-
-def test_openssl_refuses_the_expelled_the_replaced_and_a_strangers_certificate(tmp_path: Path) -> None:
-    home, guest = make_creator(tmp_path), make_node(tmp_path, "two")
-    paths = [str(tmp_path / name) for name in ("old.pem", "new.pem")]
-    for path in paths:
-        Path(path).write_bytes(admit(home, guest, "two").certificate)
-    assert "certificate revoked" in checked(home, paths[0]) and checked(home, paths[1]).endswith(": OK\n")
-    authority.expel(home, "two")
-    for at in TIMES:
-        assert "certificate revoked" in checked(home, paths[1], at=at)
-    assert checked(home, identity.load(home).certificate).endswith(": OK\n")
-    stranger = make_creator(tmp_path, "three")
-    assert "unable to get local issuer" in checked(home, identity.load(stranger).certificate)
-
-
-def test_a_member_is_no_authority_and_cannot_sign(tmp_path: Path) -> None:
-    home = make_creator(tmp_path)
-    present = identity.load(home)
-    text = openssl("x509", "-in", present.certificate, "-noout", "-text").replace("CN = ", "CN=")  # OpenSSL 3.0
-    for line in ("CA:FALSE", "Digital Signature", "TLS Web Server Authentication, TLS Web Client Authentication",
-                 "Not Before: Jan  1 00:00:00 1970 GMT", "Not After : Dec 31 23:59:59 9999 GMT", "NIST CURVE: P-256",
-                 f"Subject: CN={present.id}\n", f"Issuer: CN={present.authority}\n"):
-        assert line in text, text
-    text = openssl("x509", "-in", present.authority_certificate, "-noout", "-text").replace("CN = ", "CN=")
-    for line in ("CA:TRUE, pathlen:0", "Certificate Sign, CRL Sign", f"Subject: CN={present.authority}\n"):
-        assert line in text, text
-    forged = certificates.member_certificate(
-        certificates.new_key().public_key(), certificates.load_private(Path(present.key).read_bytes()), "77"
-    )
-    (tmp_path / "forged.pem").write_bytes(forged)
-    chain = str(tmp_path / "forged.pem")
-    assert "OK" not in checked(home, chain, "-untrusted", present.certificate, "-partial_chain")
-
-
-def test_of_two_crls_openssl_takes_the_one_of_the_higher_version(tmp_path: Path) -> None:
-    """A broker that reloads keeps the CRL before in its store: the dates, which are the versions, decide."""
-    home, guest = make_creator(tmp_path), make_node(tmp_path, "two")
-    path, both = str(tmp_path / "two.pem"), str(tmp_path / "both.pem")
-    Path(path).write_bytes(admit(home, guest, "two").certificate)
-    before = identity.load(home).members.crl
-    after = authority.expel(home, "two").crl
-    text = openssl("verify", "-CAfile", identity.load(home).authority_certificate, "-crl_check", path)
-    assert "unable to get certificate CRL" in text
-    for order in ((before, after), (after, before)):
-        Path(both).write_text("".join(order))
-        ca = identity.load(home).authority_certificate
-        assert "certificate revoked" in openssl("verify", "-CAfile", ca, "-crl_check", "-CRLfile", both, path)
-    crl = str(tmp_path / "crl.pem")
-    Path(crl).write_text(after)
-    text = openssl("crl", "-in", crl, "-noout", "-text")
-    for line in ("Last Update: Jan  1 00:00:03 1950 GMT", "Next Update: Dec 31 23:59:59 9999 GMT", "X509v3 CRL Number"):
-        assert line in text, text
-    assert "verify OK" in openssl("crl", "-in", crl, "-noout", "-CAfile", identity.load(home).authority_certificate)
 
 
 # ---- the child ------------------------------------------------------------------------------------------------------
