@@ -1,7 +1,7 @@
 """The daemon: one asyncio loop, one queue of events, one place that calls the core.
 
-Owns the parts of a node and the rule that a `Save` is durable before any `Send` of the same batch leaves. Every effect
-of the core has one line in `_carry_out`. Decides nothing itself; `main.py` has it begin and end.
+Owns the parts of a node. Every effect of the core has one line in `_carry_out`; when it is its turn, `commits.py` says.
+Decides nothing itself; `main.py` has it begin and end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,7 @@ from ..drivers.fetcher import Fetcher
 from ..drivers.gateway import HOLDINGS, LEFTOVERS, SWARM_KEY, Gateway
 from ..drivers.identity import Identity
 from ..drivers.input_cache import InputCache
-from ..drivers.ledger import Ledger, LedgerFull
+from ..drivers.ledger import Ledger
 from ..drivers.mqtt import Mqtt
 from ..drivers.scratch import clear_leftovers
 from ..drivers.vitals import VitalsSampler, architecture
@@ -41,6 +40,7 @@ from ..errors import IpdcError
 from ..home import Home
 from ..settings import LOOPBACK, Settings
 from .background import Background, note
+from .commits import Commits
 from .domain import MEMBERS, Domain
 from .invitations import Invitations
 from .local_inputs import LocalInputs
@@ -56,8 +56,6 @@ if TYPE_CHECKING:
     from .leftovers import Leftovers
     from .tunnels import Tunnels
 
-GATHER = 0.02  # seconds in which saves gather for one commit; the design allows 0.2
-FULL_PAUSE = 1.0  # seconds between two tries to write to a full disk
 ANSWERED = 0.1  # seconds in which an answer gets out before the daemon begins anew
 
 
@@ -65,15 +63,6 @@ class NotDurable(IpdcError):
     """the daemon is broken and ends ({reason}); what was asked of it last may be lost"""
 
     retry = True
-
-
-@dataclass(slots=True)
-class Batch:
-    """The effects of one event, the saves among them, and who waits until they are carried out."""
-
-    saves: list[fx.Save]
-    effects: list[fx.Effect]
-    done: asyncio.Future[None] | None = None
 
 
 class Daemon:
@@ -85,8 +74,6 @@ class Daemon:
         self.loop = asyncio.get_running_loop()
         self.events: deque[e.Event] = deque()
         self.scheduled = False
-        self.batches: deque[Batch] = deque()  # waiting to be durable, in order
-        self.saving: asyncio.Task[None] | None = None
         self.background = Background()
         self.timer: asyncio.TimerHandle | None = None
         self.wall = time.time() - time.monotonic()
@@ -101,6 +88,7 @@ class Daemon:
         self.change: asyncio.Future[None] = self.loop.create_future()  # done after the next event
 
         self.ledger = Ledger(home.ledger)
+        self.commits = Commits(self.ledger, self._carry_out, self._broken)
         self.birth = self.ledger.next_birth()
         clear_leftovers(home.scratch)
         self.store = open_store(home, settings)
@@ -249,49 +237,10 @@ class Daemon:
         return effects
 
     def _batch(self, effects: list[fx.Effect]) -> None:
-        """Carry effects out in order; a batch with a save, and whatever comes after it, waits until that is
-        durable."""
-        saves = []
         for effect in effects:
-            if isinstance(effect, fx.Save):
-                saves.append(effect)
-            elif isinstance(effect, fx.Tell):
+            if isinstance(effect, fx.Tell):
                 self.ledger.stories.tell(effect, self.now())
-        if not saves and self.saving is None:
-            return self._carry_out(effects)
-        self.batches.append(Batch(saves, effects))
-        if self.saving is None:
-            self.saving = self.loop.create_task(self._save())
-
-    async def _save(self) -> None:
-        try:
-            while self.batches:
-                await asyncio.sleep(GATHER)
-                group = list(self.batches)
-                saves = [save for batch in group for save in batch.saves]
-                if saves:
-                    await self._durably(saves)
-                for batch in group:
-                    self.batches.popleft()
-                    self._carry_out(batch.effects)
-                    if batch.done is not None and not batch.done.done():
-                        batch.done.set_result(None)
-        except BaseException as error:
-            self._broken(error)
-        finally:
-            self.saving = None
-
-    async def _durably(self, saves: list[fx.Save]) -> None:
-        """A full disk holds everything up until it has room again: meanwhile nothing is carried out or answered."""
-        told = False
-        while True:
-            try:
-                return await self.ledger.save(saves)
-            except LedgerFull as error:
-                if not told:
-                    told = True
-                    note(str(error))
-            await asyncio.sleep(FULL_PAUSE)
+        self.commits.take(effects)
 
     def _broken(self, error: BaseException) -> None:
         """The core or the ledger is broken: end, loudly; systemd starts us anew from the ledger."""
@@ -307,10 +256,7 @@ class Daemon:
 
     async def durable(self) -> None:
         """Returns when everything handled so far is durable and on its way; NotDurable when it never will be."""
-        if self.saving is not None:
-            done = self.loop.create_future()
-            self.batches.append(Batch([], [], done))
-            await asyncio.wait([done, self.saving], return_when=asyncio.FIRST_COMPLETED)
+        await self.commits.settled()
         if self.failed is not None:
             raise NotDurable(reason=f"{type(self.failed).__name__}: {self.failed}")
 

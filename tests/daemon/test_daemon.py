@@ -71,7 +71,7 @@ def test_a_fact_of_a_story_costs_no_commit_and_holds_nothing_up(tmp_path) -> Non
     async def main() -> list[int]:
         daemon, commits = daemon_in(str(tmp_path)), []
         daemon._batch([fx.Tell("job", "accepted")])
-        assert daemon.saving is None, "nothing waits for it"
+        assert daemon.commits.saving is None, "nothing waits for it"
         await daemon.durable()
         commits.append(daemon.ledger.commits)
         assert [fact.kind for fact in daemon.ledger.stories.story("job")[0]] == ["accepted"]

@@ -46,8 +46,8 @@ OWN = {
     "core": "admission architecture counters effects events failures leases life locality machine master membership"
             " messages node orders pace participant parts placement queue saved story tasks timing turns values views"
             " waiting worker",
-    "daemon": "attempt_words background daemon domain input_sizes invitations job_source local_inputs main offer"
-              " request_fields requests results service store streams submissions tasks whereabouts",
+    "daemon": "attempt_words background commits daemon domain input_sizes invitations job_source local_inputs main"
+              " offer request_fields requests results service store streams submissions tasks whereabouts",
     "drivers": "addresses architectures block_disk block_files block_index block_owners block_places block_questions"
                " block_reading block_rows blocks broker broker_client broker_files broker_log control durable fetcher"
                " flash gateway gateway_content gateway_door gateway_http identity input_cache lean_paho ledger mqtt"
