@@ -149,13 +149,28 @@ async def read(fetcher, root, size, providers, start=0):
     return b"".join(data for _, data in parts)[start - parts[0][0] :] if parts else b""
 
 
-def run_bounded(main):
+class TooSlow(AssertionError):
+    """It took longer than is promised: once where the machine had much else to do, each time where it is our fault."""
+
+
+def run_bounded(main, tries=3):
     """A test may not wait for what does not come."""
     async def bounded():
         async with asyncio.timeout(60):
             await main()
 
-    asyncio.run(bounded())
+    for left in reversed(range(tries)):
+        try:
+            return asyncio.run(bounded())
+        except TooSlow:
+            if not left:
+                raise
+
+
+def in_time(took, most):
+    """What is promised of how long it takes."""
+    if took > most:
+        raise TooSlow(f"{took} s, at most {most}")
 
 
 def keep_node(stores, cid):
