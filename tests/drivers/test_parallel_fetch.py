@@ -37,13 +37,27 @@ def stores(tmp_path):
         store.close()
 
 
-def run(main):
+class TooSlow(AssertionError):
+    """It took longer than is promised: once where the machine had much else to do, each time where it is our fault."""
+
+
+def run(main, tries=3):
     """A test may not wait for what does not come."""
     async def bounded():
         async with asyncio.timeout(60):
             await main()
 
-    asyncio.run(bounded())
+    for left in reversed(range(tries)):
+        try:
+            return asyncio.run(bounded())
+        except TooSlow:
+            if not left:
+                raise
+
+
+def in_time(took, most):
+    if took > most:
+        raise TooSlow(f"{took} s, at most {most}")
 
 
 def leaves(store, root):
@@ -71,9 +85,9 @@ def test_three_capped_providers_are_two_and_a_half_times_as_fast_as_one(stores, 
                 begun = now()
                 assert await read(fetcher, root, len(data), providers) == data
                 took[count] = now() - begun
+        in_time(2.5 * took[3], took[1])
 
     run(main)
-    assert took[1] >= 2.5 * took[3], took
 
 
 def test_who_is_faster_gets_more(stores):
@@ -87,7 +101,7 @@ def test_who_is_faster_gets_more(stores):
             now = asyncio.get_running_loop().time
             begun = now()
             assert await read(fetcher, root, len(data), providers) == data
-            assert now() - begun < 0.8 * len(data) / CAP  # of what the faster would have needed alone
+            in_time(now() - begun, 0.8 * len(data) / CAP)  # of what the faster would have needed alone
             slower, faster = len(links[0].asked), len(links[1].asked)
             assert 3 <= slower and faster >= slower + 3, (slower, faster)
 
@@ -146,8 +160,7 @@ def test_a_bad_provider_costs_at_most_one_blocks_time(stores, bad, place):
             now = asyncio.get_running_loop().time
             begun = now()
             assert await read(fetcher, root, len(data), providers) == data
-            took = now() - begun
-            assert took < (len(data) / 2 + MB) / rate, took
+            in_time(now() - begun, (len(data) / 2 + MB) / rate)
             assert links[place].asked
             assert len([cid for cid in links[place].asked if cid != root]) <= 1
             if "rate" not in bad:  # who is only slow is known to be slow, and has done nothing wrong
