@@ -95,13 +95,15 @@ class Requests:
         return {"jobs": [daemon.results.complete(views[job]) for job in sorted(views)]}
 
     async def _do_watch(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
-        """A picture of the job whenever it changed, the last one as the answer."""
+        """A picture of the job whenever it changed, the last one as the answer: an end that no power cut takes back."""
         job, shown, due = text_of(request, "id"), None, 0.0
         loop = asyncio.get_running_loop()
         while True:
             change = self.daemon.change
             master = self.daemon.node.masters.get(job)
             if master is None or master.state in FINAL:
+                if master is not None:
+                    await self.daemon.durable()
                 return self._view(job)
             wait = due - loop.time()
             if wait <= 0:  # a picture costs time with the number of tasks: not one for every event

@@ -10,7 +10,6 @@ import contextlib
 import json
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +26,7 @@ MEGABYTE = 1 << 20
 GREEDY_JOB = "/usr/local/share/hostile/Greedy.py"
 MEMORY = 768 * MEGABYTE  # of the whole system, so that the units' shares of it bite
 PORT = 7777
+PROMPT = 10  # seconds: a cancel takes one or two, on a machine that does much else several times as long
 LETTERS = "/home/owner /root /tmp /var/tmp /dev/shm /srv /opt /media /boot /run /var/log"
 LEFT = "left-by-a-job"
 
@@ -260,9 +260,7 @@ def test_a_job_that_never_ends_is_cancelled_at_once(board: Node) -> None:
         board.eventually(board.runners, "it runs")
         assert works(board)
         board.ipdc("cancel", job)
-        began = time.monotonic()
-        board.eventually(lambda: not board.runners(), "its unit has ended")
-        assert time.monotonic() - began < 2, words
+        board.eventually(lambda: not board.runners(), f"the unit of {words} has ended", PROMPT)
         assert board.status(job)["state"] == "cancelled"
         assert len(board.ipdc("logs", job, check=False).stdout) < 200_000
 

@@ -15,6 +15,7 @@ from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.core.messages import CleanUp
+from ipdc_edge.core.values import JobSpec
 from ipdc_edge.daemon import main as daemon_main
 from ipdc_edge.daemon.background import note, report_bug
 from ipdc_edge.daemon.daemon import Daemon, NotDurable
@@ -100,6 +101,28 @@ def test_a_commit_that_fails_is_told_to_whoever_waits_for_it(tmp_path) -> None: 
         assert daemon.stopped.is_set()
 
     asyncio.run(main())
+
+
+def test_the_end_of_a_job_is_told_when_it_is_durable(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    async def main() -> list[str]:
+        daemon, order = daemon_in(str(tmp_path)), []
+        body = {"inputs": [{"name": "text", "cid": raw_cid(b""), "size": 0}], "code": {"Map.py": "bafkqaaa"},
+                "options": {"steps": [{"map": "Map.py"}]}}
+        daemon.ask(e.JobSubmitted("20260101-000000", JobSpec(raw_cid(b"job"), "mapreduce", 1, 16 << 20, body)))
+        (job,) = daemon.node.masters
+        await daemon.durable()
+        write = daemon.ledger._write
+
+        def told(saves: list[e.Save]) -> None:
+            write(saves)
+            order.extend("durable" for save in saves if save.kind == "ended")
+
+        daemon.ledger._write = told  # type: ignore[method-assign]
+        daemon.ask(e.CancelRequested(job))
+        order.append(str((await Requests(daemon)._do_watch({"id": job}, [], None))["state"]))  # type: ignore[arg-type]
+        return order
+
+    assert asyncio.run(main()) == ["durable", "cancelled"]
 
 
 def test_a_client_that_leaves_while_it_waits_takes_nothing_with_it(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -173,6 +173,7 @@ def test_with_the_last_token_the_port_closes_and_the_child_ends(serving: Server,
         join(make_node(tmp_path, "four"), second)
 
 
+@pytest.mark.alone  # the child gives the daemon two seconds
 def test_the_newcomer_is_answered_when_the_daemon_has_adopted_it(tmp_path: Path) -> None:
     server = Server(make_creator(tmp_path), adopts=False)
     try:
@@ -216,7 +217,7 @@ def test_a_daemon_that_dies_meanwhile_leaves_a_member_and_a_closed_port(tmp_path
         server.heard("joined")
         assert server.process.stdin is not None
         server.process.stdin.close()
-        thread.join(3)
+        thread.join(30)
         assert found and server.process.wait(5) == 0 and is_closed(server.port)
     finally:
         server.close()
@@ -239,6 +240,7 @@ def test_who_joins_again_after_leaving_has_a_new_certificate(serving: Server, tm
     assert keep
 
 
+@pytest.mark.alone  # the child gives the daemon two seconds
 def test_a_token_told_while_the_port_closes_is_not_confirmed(tmp_path: Path) -> None:
     """So that its inviter opens another port instead of handing out a token that nobody knows."""
     server = Server(make_creator(tmp_path), adopts=False)

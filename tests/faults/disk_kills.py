@@ -1,6 +1,7 @@
-"""Kills a process at its n-th write to the block store, for every n, and judges what the next start finds.
+"""Ends a process at its n-th write to the block store, for every n, and judges what the next start finds.
 
-`disk_kills()` starts this module under disk_shim.c; each kill is of a process of its own. It does what the daemon does
+`disk_kills()` starts this module under disk_shim.c, which stops the process at every such call; a copy of its files is
+what would lie there if it had been killed, and is opened as the next start would open it. It does what the daemon does
 when directories and files are added, pinned, unpinned and collected, under a quota that is always short. What is found
 must be sound by `store verify`'s own check, all that was told to be pinned must be there, and the quota was kept.
 From the command line: python3 -m tests.faults.disk_kills
@@ -8,7 +9,6 @@ From the command line: python3 -m tests.faults.disk_kills
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 import os
@@ -30,12 +30,11 @@ from .disk_workloads import data_of, files_below
 QUOTA = 70_000  # four trees, more or less
 LEAF = 4096  # bytes of a leaf here
 KEPT = 12_000  # bytes of inputs
-MOST_KILLS = 5000
 
 
 @dataclass
 class Report:
-    """`kills` that were done, and by which step they fell; `violations` in words."""
+    """`kills` that were judged, and by which step they fell; `violations` in words."""
 
     kills: int = 0
     during: dict[str, int] = field(default_factory=dict)
@@ -146,21 +145,21 @@ def tree_of(name: str) -> tuple[str, bytes]:
     return directory_block((file, imported(file)[0], 1) for file in (name + "1", name + "2", name + "3"))
 
 
-def one_kill(number: int, torn: bool, root: str) -> tuple[bool, str, list[str]]:
-    """(whether it was killed, during which step, violations)."""
+def every_kill(torn: bool, root: str) -> Iterator[tuple[str, list[str]]]:
+    """(during which step, violations) of each, in their order; the last one is of a work that has come to its end."""
     os.makedirs(os.path.join(root, "sources"))
     for name in "abcdefg":
         for file in (name + "1", name + "2", name + "3"):
             with open(os.path.join(root, "sources", file), "wb") as source:
                 source.write(content(file))
-    reading, writing = os.pipe()
+    telling = os.open(os.path.join(root, "told"), os.O_CREAT | os.O_RDWR)
     child = os.fork()
     if child == 0:
         code = 1
         try:
             shim = Shim()
-            shim.calls.disk_arm(number, 0, int(torn), os.fsencode(os.path.join(root, "blocks")))
-            tell = lambda text: os.write(writing, f"{text}\n".encode())  # noqa: E731
+            shim.calls.disk_arm(-1, 0, int(torn), os.fsencode(os.path.join(root, "blocks")))
+            tell = lambda text: os.write(telling, f"{text}\n".encode())  # noqa: E731
             work = Work(root, tell)
             for step, name, do in work.steps():
                 tell(f"begin {step} {name}")
@@ -172,16 +171,32 @@ def one_kill(number: int, torn: bool, root: str) -> tuple[bool, str, list[str]]:
             code = 0
         finally:
             os._exit(code)
-    os.close(writing)
-    with open(reading) as pipe:
-        told = pipe.read().splitlines()
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    violations = [] if status in (0, -signal.SIGKILL) else [f"the work ended with {status}"]
-    violations += [text for text in told if text.startswith("over")]
-    violations += judge(root, told)
+    try:
+        while os.WIFSTOPPED(status := os.waitpid(child, os.WUNTRACED)[1]):
+            yield found_by_the_next_start(root)
+            os.kill(child, signal.SIGCONT)
+        child = 0
+        code = os.waitstatus_to_exitcode(status)
+        yield "end", found_by_the_next_start(root)[1] + ([f"the work ended with {code}"] if code else [])
+    finally:
+        os.close(telling)
+        if child:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def found_by_the_next_start(root: str) -> tuple[str, list[str]]:
+    """(during which step it would end now, violations). The work itself is left as it is."""
+    with open(os.path.join(root, "told")) as file:
+        told = file.read().splitlines()
+    found = os.path.join(root, "found")
+    os.mkdir(found)
+    if os.path.isdir(os.path.join(root, "blocks")):
+        shutil.copytree(os.path.join(root, "blocks"), os.path.join(found, "blocks"), symlinks=True)
+    violations = [text for text in told if text.startswith("over")] + judge(found, told)
+    shutil.rmtree(found)
     steps = [text.split()[1] for text in told if text.startswith("begin")]
-    during = steps[-1] if steps else "start"
-    return status == -signal.SIGKILL, during, violations
+    return steps[-1] if steps else "start", violations
 
 
 def judge(root: str, told: list[str]) -> list[str]:
@@ -235,14 +250,10 @@ def under_the_shim(directory: str, broken: str, torn: bool) -> None:
     if broken:
         BROKEN[broken]()
     report = Report()
-    gc.collect()
-    gc.freeze()
-    for number in range(1, MOST_KILLS):
-        root = os.path.join(directory, "run")
-        killed, during, violations = one_kill(number, torn, root)
+    root = os.path.join(directory, "run")
+    for number, (during, violations) in enumerate(every_kill(torn, root), 1):
         report.violations += [f"killed at write {number}, during {during}: {text}" for text in violations]
-        shutil.rmtree(root)
-        if not killed or (broken and violations):
+        if broken and violations:
             break
         report.kills += 1
         report.during[during] = report.during.get(during, 0) + 1

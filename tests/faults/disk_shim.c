@@ -3,7 +3,8 @@
  * Counts write, pwrite, ftruncate, fsync, fdatasync, rename, mkdir, symlink, an open that may create, and with EIO also
  * unlink and rmdir; only on files below one directory. A lasting fault first writes half of what was wanted, as a disk
  * does that fills up, and goes on until it is disarmed; a full disk still syncs, renames and removes. With the code 0
- * nothing fails: the process is killed before the call, or, where that is lasting, after half of what it writes.
+ * nothing fails: the process is killed before the call, or, where that is lasting, after half of what it writes. With
+ * the number -1 it is stopped there instead, at every call, and goes on when it is told to.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -24,7 +25,7 @@ static int error, lasting, undeletable;
 static char under[PATH_MAX], what[PATH_MAX + 32];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* Every call below `directory` counts from now on, and number `n` (from 1; 0: none) fails with `code`. */
+/* Every call below `directory` counts from now on, and number `n` (from 1; 0: none; -1: each) fails with `code`. */
 void disk_arm(long n, int code, int lasts, const char *directory)
 {
 	at = n, error = code, lasting = lasts, count = 0, undeletable = 0, what[0] = 0;
@@ -39,6 +40,9 @@ const char *disk_what(void) { return what; }
 /* How often something could not be removed. */
 int disk_undeletable(void) { return undeletable; }
 
+/* Here it ends, or whoever looks on has a look. */
+static void ends(void) { raise(at < 0 ? SIGSTOP : SIGKILL); }
+
 enum kind { GROWS, SYNCS, REMOVES };
 
 /* Whether this call fails: 1, or 2 for the first of a lasting fault. */
@@ -49,8 +53,13 @@ static int fails(const char *name, enum kind kind, const char *path)
 		return 0;
 	pthread_mutex_lock(&lock);
 	count++;
-	if (at && count == at && !error && !(lasting && strstr(name, "write")))
-		kill(getpid(), SIGKILL);
+	if (!error) {
+		int here = at < 0 || (at && count == at), torn = lasting && strstr(name, "write");
+		pthread_mutex_unlock(&lock);
+		if (here && !torn)
+			ends();
+		return here && torn; /* who writes does it */
+	}
 	failed = at && (count == at || (lasting && count > at && (kind == GROWS || error == EIO)));
 	if (failed && !what[0]) {
 		snprintf(what, sizeof what, "%s %s", name, path + strlen(under));
@@ -81,16 +90,21 @@ static int fails_open(const char *name, enum kind kind, int descriptor)
 	if (!real) \
 		*(void **)&real = dlsym(RTLD_NEXT, #name)
 
-#define WRITES(name, parameters, arguments) \
+#define WRITES(name, parameters, arguments, on) \
 	ssize_t name parameters \
 	{ \
 		int failed; \
 		REAL(name); \
 		failed = fails_open(#name, GROWS, descriptor); \
 		if (failed && !error) { \
+			size_t all = size; \
 			size /= 2; \
 			(void)!real arguments; \
-			kill(getpid(), SIGKILL); \
+			ends(); \
+			data = (const char *)data + size; \
+			on; \
+			size = all - size; \
+			return real arguments < 0 ? -1 : (ssize_t)all; \
 		} \
 		if (failed == 2 && size > 1) { \
 			size /= 2; \
@@ -99,9 +113,11 @@ static int fails_open(const char *name, enum kind kind, int descriptor)
 		return failed ? -1 : real arguments; \
 	}
 
-WRITES(write, (int descriptor, const void *data, size_t size), (descriptor, data, size))
-WRITES(pwrite, (int descriptor, const void *data, size_t size, off_t offset), (descriptor, data, size, offset))
-WRITES(pwrite64, (int descriptor, const void *data, size_t size, off64_t offset), (descriptor, data, size, offset))
+WRITES(write, (int descriptor, const void *data, size_t size), (descriptor, data, size), (void)0)
+WRITES(pwrite, (int descriptor, const void *data, size_t size, off_t offset), (descriptor, data, size, offset),
+       offset += size)
+WRITES(pwrite64, (int descriptor, const void *data, size_t size, off64_t offset), (descriptor, data, size, offset),
+       offset += size)
 
 #define CALL(name, check, parameters, arguments) \
 	int name parameters \

@@ -10,10 +10,11 @@ import errno
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from tests.lab.conftest import PYTHON, ROOT, Lab
@@ -93,6 +94,14 @@ class Town:
     def maps_done(self, job: str) -> int:
         return int(self.lab.json(1, "status", job)["maps"]["done"])
 
+    def maps_saved(self, job: str) -> int:
+        """How many are in the master's ledger; `status` knows of them before that. What a reader of a write-ahead log
+        sees was synced before."""
+        ledger = sqlite3.connect(f"file:{self.lab.home(1)}/ledger.db?mode=ro", uri=True)
+        with closing(ledger):
+            return int(ledger.execute("SELECT count(*) FROM save WHERE kind = 'task' AND key GLOB ?",
+                                      (f"{job}/map-*",)).fetchone()[0])
+
     def state(self, job: str) -> str:
         return str(self.lab.json(1, "status", job)["state"])
 
@@ -156,7 +165,7 @@ def cut_among_maps(town: Town) -> None:
     quiet = town.quiet_run()
     job = town.begin()
     town.open(0, 1, 2)
-    eventually(lambda: town.maps_done(job) >= 3, "three maps are done", PATIENCE)
+    eventually(lambda: town.maps_saved(job) >= 3, "three maps are done", PATIENCE)
     town.cut()
     assert town.maps_done(job) >= 3, "what was done is to be done again"
     town.open(3, 4, 5)

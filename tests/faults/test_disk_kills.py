@@ -80,6 +80,8 @@ def _killed_at(number: int, directory: Path, trees: list[Path], library: str) ->
         return done.stdout.strip() if not done.returncode else ""
 
     for place, tree in enumerate(trees):
+        if daemon.poll() is not None:
+            break  # there is nobody to ask
         if cid := ipdc("add", *(["--copy"] if place < 2 else []), str(tree)):
             pinned[cid] = tree
         if cid and place != 1:

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
+from pathlib import Path
 from typing import IO
 
 import pytest
@@ -25,6 +27,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         words = ["nice", "-n", "10", sys.executable, "-m", "tests.fuzz"]
         process = subprocess.Popen(words, cwd=engine.ROOT, stdout=output, stderr=subprocess.STDOUT,
                                    start_new_session=True)
+        with suppress(OSError):  # the session has a share of its own (sched(7), autogroup): `nice` counts within it
+            Path(f"/proc/{process.pid}/autogroup").write_text("5")
         session.config.stash[RUNNING] = process, output
 
 

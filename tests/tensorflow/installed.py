@@ -8,6 +8,7 @@ usage: python3 -m tests.tensorflow.installed        makes all of them and prints
 from __future__ import annotations
 
 import fcntl
+import os
 import platform
 import shutil
 import subprocess
@@ -90,7 +91,8 @@ def _made(name: str, installs: list[list[str]]) -> Path:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+    environment = {**os.environ, "PIP_CACHE_DIR": str(cache() / "pip")}  # as test_install.py has it: one download
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise CannotInstall(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-1500:]}")
 
