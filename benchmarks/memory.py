@@ -44,6 +44,7 @@ KINDS = ("daemon", "broker", "runners")
 BUDGET = {"idle daemon": 27.0, "idle broker": 5.0, "node sum on the largest text": 64.0, "growth": 1.10}
 INTERVAL = 0.1  # seconds between sweeps
 LIMIT = 3600  # seconds for a job: one that hangs is not waited for
+BOARD = "24M"  # what a job gets on boards; where all nodes have much, it would get more
 SWEEPS, REPEATS = 500, 8  # a text's job runs again, at most so often, until so many sweeps have looked at it
 MAP = """\
 def map(key, line):
@@ -171,7 +172,8 @@ class Lab:
             self.limits.pop().remove()
 
     def submit(self, text: str) -> subprocess.Popen:
-        words = ["submit", *self._program(), "--input", text, "-k", str(self.count), "--wait", "--json"]
+        words = ["submit", *self._program(), "--input", text, "-k", str(self.count), "--memory", BOARD, "--wait",
+                 "--json"]
         environment = {**self.environment, "IPDC_HOME": self.home(1)}
         log = open(os.path.join(self.directory, "submit.log"), "wb")
         with log:
