@@ -42,7 +42,7 @@ import struct
 import zlib
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
-from itertools import repeat
+from itertools import chain, filterfalse, repeat
 from json.encoder import encode_basestring
 from operator import mod
 
@@ -51,6 +51,9 @@ from ipdc_edge.errors import IpdcError
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any, TypeVar
+
+    Value = TypeVar("Value")
 
 MAX_LINE = 1024 * 1024  # bytes of one record line; readers hold one line of each run
 MAX_KEY = 64 * 1024  # bytes of one encoded key
@@ -116,6 +119,15 @@ def encode_key(key: object) -> str:
     if len(encoded) > MAX_KEY:
         raise refuse("a key", key, f"it takes {len(encoded)} bytes, at most {MAX_KEY}; make a key of its hash")
     return encoded
+
+
+def without_plain(table: dict[Any, Value]) -> dict[Any, Value]:
+    """Takes from a table all keys, which are str, but those of short printable ASCII text, whose encoding is "S" and
+    themselves; gives what it took, in the same order. C code looks at the keys."""
+    names = dict.fromkeys(chain(filterfalse(str.isascii, table), filterfalse(str.isprintable, table)))
+    if max(map(len, table), default=0) >= MAX_KEY:
+        names.update(dict.fromkeys([name for name in table if len(name) >= MAX_KEY]))
+    return {name: table.pop(name) for name in names}
 
 
 def encode_item(key: object, depth: int) -> str:
