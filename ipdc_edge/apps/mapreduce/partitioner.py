@@ -5,6 +5,7 @@ Owns the calls of the user's partition. Never makes lines and never sorts them.
 
 from __future__ import annotations
 
+from ipdc_edge.apps.mapreduce.calls import Calls
 from ipdc_edge.codec.records import decode_key, partitions_of
 from ipdc_edge.errors import IpdcError
 
@@ -17,29 +18,6 @@ if TYPE_CHECKING:
 
 class PartitionRefused(IpdcError):
     """partition must return an int, and for the key {key} returned {value} of type {type}"""
-
-
-class Calls:
-    """The keys that a function of the user's is called for, by C code: which one it is at is asked only when it
-    fails."""
-
-    def __init__(self) -> None:
-        self._keys: list[object] = []
-        self._rest: Iterator[object] = iter(())
-
-    def begin(self, keys: list[object]) -> Iterator[object]:
-        """The keys, one after the other."""
-        self._keys, self._rest = keys, iter(keys)
-        return self._rest
-
-    def end(self) -> None:
-        """All calls came back."""
-        self._keys, self._rest = [], iter(())
-
-    def under_way(self) -> list[object]:
-        """The key of the call that has not come back, or nothing."""
-        given = len(self._keys) - self._rest.__length_hint__()  # type: ignore[attr-defined]
-        return self._keys[given - 1 : given]
 
 
 class Partitioner:

@@ -15,10 +15,11 @@ from collections import Counter
 from functools import partial
 from itertools import chain, islice
 
+from ipdc_edge.apps.mapreduce.calls import Calls
 from ipdc_edge.apps.mapreduce.mapper import refuse_no_pair, without_none
 from ipdc_edge.apps.mapreduce.merge import merge_runs
 from ipdc_edge.apps.mapreduce.ones import Ones, encoded, lines_of, long_ones, values_of
-from ipdc_edge.apps.mapreduce.partitioner import Calls, Partitioner
+from ipdc_edge.apps.mapreduce.partitioner import Partitioner
 from ipdc_edge.apps.mapreduce.recombine import WRITE_LINES, recombined, regrouped, through_command
 from ipdc_edge.apps.mapreduce.weights import text_length, weight_of
 from ipdc_edge.codec.records import decode_key, encode_key, without_plain
