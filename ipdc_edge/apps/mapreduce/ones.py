@@ -12,7 +12,8 @@ from collections import Counter
 from itertools import repeat
 from sys import getsizeof
 
-from ipdc_edge.codec.records import LINE_TARGET, encode_key
+from ipdc_edge.codec.keys import encode_key
+from ipdc_edge.codec.records import LINE_TARGET
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ Owns the calls of the user's partition. Never makes lines and never sorts them.
 from __future__ import annotations
 
 from ipdc_edge.apps.mapreduce.calls import Calls
-from ipdc_edge.codec.records import decode_key, partitions_of
+from ipdc_edge.codec.keys import decode_key, partitions_of
 from ipdc_edge.errors import IpdcError
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB

@@ -15,7 +15,8 @@ from operator import add
 from ipdc_edge.apps.mapreduce.calls import Calls
 from ipdc_edge.apps.mapreduce.mapper import without_none
 from ipdc_edge.apps.mapreduce.merge import group_end, key_of
-from ipdc_edge.codec.records import BadRecord, decode_ints, decode_key, decode_keys
+from ipdc_edge.codec.keys import BadRecord, decode_key, decode_keys
+from ipdc_edge.codec.records import decode_ints
 from ipdc_edge.codec.value_lines import plain_values
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB

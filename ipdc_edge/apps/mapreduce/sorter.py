@@ -22,7 +22,7 @@ from ipdc_edge.apps.mapreduce.ones import Ones, encoded, lines_of, long_ones, va
 from ipdc_edge.apps.mapreduce.partitioner import Partitioner
 from ipdc_edge.apps.mapreduce.recombine import WRITE_LINES, recombined, regrouped, through_command
 from ipdc_edge.apps.mapreduce.weights import text_length, weight_of
-from ipdc_edge.codec.records import decode_key, encode_key, without_plain
+from ipdc_edge.codec.keys import decode_key, encode_key, without_plain
 from ipdc_edge.codec.runs import RunWriter
 from ipdc_edge.codec.value_lines import PLAIN
 from ipdc_edge.errors import IpdcError
