@@ -21,11 +21,10 @@ from ipdc_edge.apps.mapreduce.merge import merge_runs
 from ipdc_edge.apps.mapreduce.ones import Ones, encoded, lines_of, long_ones, values_of
 from ipdc_edge.apps.mapreduce.partitioner import Partitioner
 from ipdc_edge.apps.mapreduce.recombine import WRITE_LINES, recombined, regrouped, through_command
-from ipdc_edge.apps.mapreduce.weights import text_length, weight_of
+from ipdc_edge.apps.mapreduce.weights import Given, text_length, weight_of
 from ipdc_edge.codec.keys import decode_key, encode_key, without_plain
 from ipdc_edge.codec.runs import RunWriter
 from ipdc_edge.codec.value_lines import PLAIN
-from ipdc_edge.errors import IpdcError
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
@@ -45,16 +44,10 @@ SAMPLE = 16  # pairs of a batch that are weighed
 FOLD_FROM = 8  # values of a key that make folding worth a call
 FOLD_GAIN = 0.7  # of the budget: what folding must come below, or the table is spilled
 ENTRY = 140  # bytes of a table's entry besides key and values: the list object, its first slots, the dict's slots
-PAIR = 8  # bytes that a pair counts beside its text, for the bound of the output
 LINE = 16  # bytes of memory of a line besides key and value, where each value has its own
 _TEXT_ONLY = frozenset((str,))
 
 
-
-
-class OutputTooBig(IpdcError):
-    """the task gave more than {megabytes} MB of pairs, and may give {limit} MB: does the program ever end? If so, allow
-    it more: --output-limit"""
 
 
 class Sorter:
@@ -74,8 +67,7 @@ class Sorter:
         """partition(key, count): the user's, instead of the key's hash; combiner: takes the sorted pairs of a
         partition and gives others, as a command does, instead of combine; most(): bytes of text that may have been
         given by now."""
-        self._most = most
-        self._given = 0.0
+        self._given = Given(most)
         self._codec = codec
         self._partitioner = Partitioner(partitions, partition)
         self._combiner = combiner
@@ -121,8 +113,8 @@ class Sorter:
         ones = self._ones
         assert ones is not None
         if ones.take(batch):
-            if self._most is not None:
-                self._bound(len(batch), ones.text + 4)
+            if self._given.bounded:
+                self._given.add(len(batch), ones.text + 4)
             return True
         lists = ones.lists(self._budget)
         if lists is None:
@@ -131,13 +123,6 @@ class Sorter:
             self._table, self._value_bytes = lists, 8.0 * ones.given
         self._ones = None
         return False
-
-    def _bound(self, pairs: int, text: float) -> None:
-        """OutputTooBig when a map gives more than it may. text: bytes of a pair."""
-        assert self._most is not None
-        self._given += pairs * (PAIR + text)
-        if self._given > self._most():
-            raise OutputTooBig(megabytes=int(self._given) >> 20, limit=self._most() >> 20)
 
     def _weigh(self, batch: list[tuple[object, object]]) -> float:
         """Counts a batch by a sample spread over it: what a map yields may have a pattern. The mean of a value."""
@@ -149,8 +134,9 @@ class Sorter:
         if self._codec.by_line:
             weight += LINE + self._key_bytes
         self._value_bytes += len(batch) * weight
-        if self._most is not None:
-            self._bound(len(batch), sum([text_length(key) + text_length(value) for key, value in sample]) / len(sample))
+        if self._given.bounded:
+            text = sum([text_length(key) + text_length(value) for key, value in sample]) / len(sample)
+            self._given.add(len(batch), text)
         return weight
 
     def _take_text(self, batch: list[tuple[object, object]]) -> None:
