@@ -23,10 +23,8 @@ rss` is the kernel's own record, with all shared pages. On other hardware only r
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,9 +32,10 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from limits import Limit  # beside this file
+from ending import Measured, ended  # beside this file
+from limits import Limit
 from processes import NotMeasured, Reading, descendants, highest_rss, process_of, read_pss
-from text import NoDictionary, make_text
+from text import make_text
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PYTHON = "/usr/bin/python3"
@@ -44,6 +43,7 @@ KINDS = ("daemon", "broker", "runners")
 BUDGET = {"idle daemon": 27.0, "idle broker": 5.0, "node sum on the largest text": 64.0, "growth": 1.10}
 INTERVAL = 0.1  # seconds between sweeps
 LIMIT = 3600  # seconds for a job: one that hangs is not waited for
+BOARD = "24M"  # what a job gets on boards; where all nodes have much, it would get more
 SWEEPS, REPEATS = 500, 8  # a text's job runs again, at most so often, until so many sweeps have looked at it
 MAP = """\
 def map(key, line):
@@ -171,7 +171,8 @@ class Lab:
             self.limits.pop().remove()
 
     def submit(self, text: str) -> subprocess.Popen:
-        words = ["submit", *self._program(), "--input", text, "-k", str(self.count), "--wait", "--json"]
+        words = ["submit", *self._program(), "--input", text, "-k", str(self.count), "--memory", BOARD, "--wait",
+                 "--json"]
         environment = {**self.environment, "IPDC_HOME": self.home(1)}
         log = open(os.path.join(self.directory, "submit.log"), "wb")
         with log:
@@ -370,23 +371,12 @@ def main() -> int:
     directory = options.keep or tempfile.mkdtemp(prefix="ipdc-memory-", dir="/var/tmp")
     os.makedirs(directory, exist_ok=True)
     lab = Lab(os.path.abspath(directory), options.nodes, options.limit)
-    try:
+
+    def measured() -> Measured:
         result = measure(lab, [parse_size(text) for text in options.sizes.split(",") if text])
-    except (NotMeasured, NoDictionary) as error:
-        print(f"not measured: {error}\n{lab.logs()}", file=sys.stderr)
-        return 2
-    finally:
-        try:
-            lab.down()
-        except NotMeasured as error:
-            print(error, file=sys.stderr)
-        if not options.keep:
-            shutil.rmtree(directory, ignore_errors=True)
-    print(table(result))
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(result, file, indent=1)
-    return 1 if result["over"] else 0
+        return Measured(table(result), result, bool(result["over"]))
+
+    return ended(measured, lab, None if options.keep else directory, options.json)
 
 
 if __name__ == "__main__":

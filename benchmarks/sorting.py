@@ -12,18 +12,17 @@ Exit code: 0; 1 where it is less than 0.3 of GNU sort's MB/s; 2 when it was not 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
-from memory import Lab, parse_size  # beside this file
+from ending import Measured, ended  # beside this file
+from memory import Lab, parse_size
 from processes import NotMeasured, descendants
-from text import NoDictionary, make_text
+from text import make_text
 from trial import Peak, Took, head, run, spread, table
 
 LEAST = 0.3
@@ -56,60 +55,57 @@ def main() -> int:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:WORKERS])  # for both: one processor a worker
     directory = tempfile.mkdtemp(prefix="ipdc-sorting-", dir="/var/tmp")
     lab = Lab(os.path.join(directory, "lab"), WORKERS)
+    return ended(lambda: measure(lab, directory, options), lab, directory, options.json)
+
+
+def measure(lab: Lab, directory: str, options: argparse.Namespace) -> Measured:
+    """All rounds, the first one for memory. NotMeasured, NoDictionary."""
     times: dict[str, list[Took]] = {"lab": [], "GNU sort": []}
-    try:
-        text, target = os.path.join(directory, "text"), os.path.join(directory, "sorted")
-        make_text(text, options.size)
-        nodes = lab.up()
-        program = []
-        for name, source in (("Map.py", MAP.format(median=middle(text))), ("Reduce.py", REDUCE)):
-            program.append(os.path.join(directory, name))
-            Path(program[-1]).write_text(source)
-        env = {**lab.environment, "IPDC_HOME": lab.home(1)}
-        budget = f"{options.budget >> 20}M"
-        memory = f"{(options.budget >> 20) * 2 + 32}M"  # with its interpreter, the lines being made, and blocks
-        submit = lab.command("submit", *program, "--input", text, "-k", str(WORKERS), "--memory", memory,
-                             "--sort-budget", budget, "--partition", "Map.py:partition",
-                             "--output-format", "raw", "--wait", "--json")
-        sort = ["sort", "-S", budget, "-T", directory, "-o", target, text]
-        behind = [pid for node in nodes for pid in (node.daemon, node.broker)]
-        peak = Peak(lambda: {"daemon": [node.daemon for node in nodes], "broker": [node.broker for node in nodes],
-                             "runner": [pid for node in nodes for pid in descendants(node.daemon)]})
-        for number in range(-1, options.pairs):  # the first round is for memory
-            log = os.path.join(lab.directory, "submit.log")
-            if number < 0:
-                with peak:
-                    took = run(submit, env, log, behind)[0]
-            else:
+    text, target = os.path.join(directory, "text"), os.path.join(directory, "sorted")
+    make_text(text, options.size)
+    nodes = lab.up()
+    program = []
+    for name, source in (("Map.py", MAP.format(median=middle(text))), ("Reduce.py", REDUCE)):
+        program.append(os.path.join(directory, name))
+        Path(program[-1]).write_text(source)
+    env = {**lab.environment, "IPDC_HOME": lab.home(1)}
+    budget = f"{options.budget >> 20}M"
+    memory = f"{(options.budget >> 20) * 2 + 32}M"  # with its interpreter, the lines being made, and blocks
+    submit = lab.command("submit", *program, "--input", text, "-k", str(WORKERS), "--memory", memory,
+                         "--sort-budget", budget, "--partition", "Map.py:partition",
+                         "--output-format", "raw", "--wait", "--json")
+    sort = ["sort", "-S", budget, "-T", directory, "-o", target, text]
+    behind = [pid for node in nodes for pid in (node.daemon, node.broker)]
+    peak = Peak(lambda: {"daemon": [node.daemon for node in nodes], "broker": [node.broker for node in nodes],
+                         "runner": [pid for node in nodes for pid in descendants(node.daemon)]})
+    for number in range(-1, options.pairs):
+        log = os.path.join(lab.directory, "submit.log")
+        if number < 0:
+            with peak:
                 took = run(submit, env, log, behind)[0]
-            other, sort_peak = run(sort, {**env, "LC_ALL": "C"}, peak=number < 0)
-            if sort_peak is not None:
-                peaks = {"lab": peak, "GNU sort": sort_peak}
-            else:
-                times["lab"].append(took)
-                times["GNU sort"].append(other)
-            compare(lab, target)
-            print(f"round {number + 1}: {took.wall:.1f} s, GNU sort {other.wall:.1f} s", file=sys.stderr, flush=True)
-    except (NotMeasured, NoDictionary) as error:
-        print(f"not measured: {error}\n{lab.logs()[-3000:]}", file=sys.stderr)
-        return 2
-    finally:
-        try:
-            lab.down()
-        except NotMeasured as error:
-            print(error, file=sys.stderr)
-        shutil.rmtree(directory, ignore_errors=True)
-    megabytes = options.size / 2**20
+        else:
+            took = run(submit, env, log, behind)[0]
+        other, sort_peak = run(sort, {**env, "LC_ALL": "C"}, peak=number < 0)
+        if sort_peak is not None:
+            peaks = {"lab": peak, "GNU sort": sort_peak}
+        else:
+            times["lab"].append(took)
+            times["GNU sort"].append(other)
+        compare(lab, target)
+        print(f"round {number + 1}: {took.wall:.1f} s, GNU sort {other.wall:.1f} s", file=sys.stderr, flush=True)
+    return report(options.size, budget, times, peaks)
+
+
+def report(size: int, budget: str, times: dict[str, list[Took]], peaks: dict[str, Peak]) -> Measured:
+    """Markdown, with how much of GNU sort's speed it is."""
+    megabytes = size / 2**20
     rows = [[name, spread([took.wall for took in runs]), spread([took.processor for took in runs]),
              spread([megabytes / took.wall for took in runs]), peaks[name].text()] for name, runs in times.items()]
+    heads = [f"sort of {megabytes:.0f} MB, {budget} each", "wall s", "processor s", "MB/s",
+             "peak PSS MB: sum (biggest of each kind)"]
     ratio = median([two.wall / one.wall for one, two in zip(times["lab"], times["GNU sort"])])
-    print(head(), "\n")
-    print(table([f"sort of {megabytes:.0f} MB, {budget} each", "wall s", "processor s", "MB/s",
-                 "peak PSS MB: sum (biggest of each kind)"], rows))
-    print(f"\n{ratio:.2f} of GNU sort's speed, at least {LEAST}: {'holds' if ratio >= LEAST else 'MISSED'}")
-    if options.json:
-        Path(options.json).write_text(json.dumps({"size": options.size, "times": times}, indent=1))
-    return 0 if ratio >= LEAST else 1
+    goal = f"{ratio:.2f} of GNU sort's speed, at least {LEAST}: {'holds' if ratio >= LEAST else 'MISSED'}"
+    return Measured(f"{head()}\n\n{table(heads, rows)}\n\n{goal}", {"size": size, "times": times}, ratio < LEAST)
 
 
 def compare(lab: Lab, target: str) -> None:

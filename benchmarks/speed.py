@@ -28,11 +28,12 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from environments import LeftOut, environment, python_of  # beside this file
+from ending import Measured, ended  # beside this file
+from environments import LeftOut, environment, python_of
 from flash import written
 from memory import Lab, Node, parse_size
 from processes import NotMeasured, descendants
-from text import NoDictionary, make_text
+from text import make_text
 from trial import Peak, Took, head, run, spread, table
 
 PYTHON = "/usr/bin/python3"
@@ -225,37 +226,29 @@ def main() -> int:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:WORKERS])  # for everybody: one processor a worker
     directory = tempfile.mkdtemp(prefix="ipdc-speed-", dir="/var/tmp")
     lab = Lab(os.path.join(directory, "lab"), WORKERS)
+    return ended(lambda: measure(lab, directory, options), lab, directory, options.json)
+
+
+def measure(lab: Lab, directory: str, options: argparse.Namespace) -> Measured:
+    """All rounds. NotMeasured, NoDictionary."""
     times: dict[str, list[Took]] = {}
     peaks: dict[str, Peak] = {}
-    try:
-        words = Words(directory, options.size, options.slice)
-        contest = Contest(words, lab, options.only)
-        contest.nodes = lab.up()
-        for number in range(0 if options.no_memory else -1, options.pairs):
-            for name in contest.commands:
-                took, peak = contest.turn(name, number < 0)
-                print(f"round {number + 1}: {name}: {took.wall:.2f} s, processor {took.processor:.2f} s",
-                      file=sys.stderr, flush=True)
-                if peak is None:
-                    times.setdefault(name, []).append(took)
-                else:
-                    peaks[name] = peak
-        text, missed = report(contest, times, peaks)
-    except (NotMeasured, NoDictionary) as error:
-        print(f"not measured: {error}\n{lab.logs()[-3000:]}", file=sys.stderr)
-        return 2
-    finally:
-        try:
-            lab.down()
-        except NotMeasured as error:
-            print(error, file=sys.stderr)
-        shutil.rmtree(directory, ignore_errors=True)
-    print(text)
-    if options.json:
-        figures = {"size": options.size, "times": times, "bytes": contest.bytes,
-                   "peaks": {name: {"sum": peak.sum, **peak.each} for name, peak in peaks.items()}}
-        Path(options.json).write_text(json.dumps(figures, indent=1))
-    return 1 if missed else 0
+    words = Words(directory, options.size, options.slice)
+    contest = Contest(words, lab, options.only)
+    contest.nodes = lab.up()
+    for number in range(0 if options.no_memory else -1, options.pairs):
+        for name in contest.commands:
+            took, peak = contest.turn(name, number < 0)
+            print(f"round {number + 1}: {name}: {took.wall:.2f} s, processor {took.processor:.2f} s",
+                  file=sys.stderr, flush=True)
+            if peak is None:
+                times.setdefault(name, []).append(took)
+            else:
+                peaks[name] = peak
+    text, missed = report(contest, times, peaks)
+    figures = {"size": options.size, "times": times, "bytes": contest.bytes,
+               "peaks": {name: {"sum": peak.sum, **peak.each} for name, peak in peaks.items()}}
+    return Measured(text, figures, bool(missed))
 
 
 if __name__ == "__main__":

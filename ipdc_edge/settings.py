@@ -63,7 +63,7 @@ class Settings:
     local_port: int
     portals: tuple[tuple[str, int], ...]
     slots: int
-    runner_memory: int
+    runner_memory: int | None
     store_quota: int | None
     input_cache: int | None
     local_inputs: tuple[str, ...]
@@ -220,7 +220,9 @@ def _environment(text: str) -> str:
     return text.rstrip("/")
 
 
-def _runner_memory(text: str) -> int:
+def _runner_memory(text: str) -> int | None:
+    if text == "auto":
+        return None
     found = size(text)
     if not 16 << 20 <= found <= 1 << 40:
         raise ValueError(text)
@@ -267,8 +269,10 @@ TABLE = (
     Setting("slots", "auto", _slots, "1 to 256, or auto",
             "Tasks that run here at the same time, one runner each.\n"
             "auto: one a processor, as long as runners of 24M fit into a quarter of the memory."),
-    Setting("runner_memory", "24M", _runner_memory, "a size of at least 16M, such as 24M or 1G",
-            "Memory of one runner, the user's code and its interpreter together."),
+    Setting("runner_memory", "auto", _runner_memory, "a size of at least 16M, such as 24M or 1G, or auto",
+            "Memory of one runner, the user's code and its interpreter together, of jobs from here without --memory.\n"
+            "auto: 24M to 128M, what every node that is there spares: an eighth of its memory for all its slots, and\n"
+            "half at most of what is available. With more memory maps sort with fewer spills, or none."),
     Setting("store_quota", "auto", _quota, "a size of at least 16M, such as 500M or 20G, or auto",
             "How much content this node keeps. auto: 80 % of what the disk has free at start."),
     Setting("input_cache", "auto", _cache, "a size such as 500M or 20G, 0, or auto",

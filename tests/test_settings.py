@@ -53,7 +53,7 @@ def test_no_file_means_the_defaults(tmp_path: Path) -> None:
     assert (settings.listen, settings.address) == (None, None)
     ports = (settings.mqtt_port, settings.gateway_port, settings.join_port, settings.local_port)
     assert ports == (18830, 18831, 18832, 18833)
-    assert (settings.portals, settings.runner_memory, settings.store_quota) == ((), 24 << 20, None)
+    assert (settings.portals, settings.runner_memory, settings.store_quota) == ((), None, None)
     assert settings.keepalive == 10
     assert settings.slots >= 1
     assert settings.name

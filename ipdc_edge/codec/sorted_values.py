@@ -1,7 +1,7 @@
 """Values that sort: the lines of a job whose reduce wants each key's values in order (`sort_values`).
 
 Owns the encoding of one value such that sorting lines sorts values: `key NUL value`, one line a pair, the value
-encoded as keys are (records.py), in their documented order:
+encoded as keys are (keys.py), in their documented order:
 
     None < False < True < int < float < str < bytes < tuple or list
 
@@ -11,8 +11,9 @@ was, just before 0.0; NaN and dicts are refused, for they have no place in an or
 
 from __future__ import annotations
 
-from ipdc_edge.codec import records
-from ipdc_edge.codec.records import MAX_DEPTH, MAX_LINE, BadRecord, ValueNotCarried, decode_key
+from ipdc_edge.codec import keys
+from ipdc_edge.codec.keys import BadRecord, ValueNotCarried, decode_key
+from ipdc_edge.codec.records import MAX_DEPTH, MAX_LINE
 from ipdc_edge.codec.value_lines import Codec
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
@@ -31,24 +32,24 @@ def encode_value(value: object, key: object = None) -> str:
         return _encode(value, key, MAX_DEPTH)
     except UnicodeEncodeError:
         reason = "it holds a lone surrogate, which has no place in UTF-8; clean it with encode('utf-8', 'replace')"
-        raise records.refuse("a value", value, reason, key) from None
+        raise keys.refuse("a value", value, reason, key) from None
 
 
 def _encode(value: object, key: object, depth: int) -> str:
     if isinstance(value, (tuple, list)):
         if not depth:
-            raise records.refuse("a value", value, f"containers stand more than {MAX_DEPTH} deep in each other", key)
+            raise keys.refuse("a value", value, f"containers stand more than {MAX_DEPTH} deep in each other", key)
         return "Z" + "".join([_encode(item, key, depth - 1) + "\x02" for item in value]) + "\x01"
     if isinstance(value, float):
         if value != value:
-            raise records.refuse("a value", value, "NaN equals nothing, so it has no place in an order", key)
+            raise keys.refuse("a value", value, "NaN equals nothing, so it has no place in an order", key)
         if not value and str(float(value))[0] == "-":
             return _MINUS_ZERO
     elif isinstance(value, bytearray):
         value = bytes(value)
     elif not (value is None or isinstance(value, (int, str, bytes))):
-        raise records.refuse("a value", value, _NO_ORDER, key)
-    return records.encode_item(value, MAX_DEPTH)
+        raise keys.refuse("a value", value, _NO_ORDER, key)
+    return keys.encode_item(value, MAX_DEPTH)
 
 
 _MINUS_ZERO = "R7fffffffffffffff"  # the greatest number below 0.0's "R8000000000000000"
@@ -59,7 +60,7 @@ def decode_value(text: str) -> object:
     if text[:1] == "S" and text.isascii() and text.isprintable():
         return text[1:]
     try:
-        value = _listed(records.decode_item(text, MAX_DEPTH))
+        value = _listed(keys.decode_item(text, MAX_DEPTH))
         if encode_value(value) != text:
             raise BadRecord(f"a value in no canonical form: {ascii(text)[:200]}")
     except (ValueNotCarried, IndexError) as error:
@@ -89,7 +90,7 @@ def _many(prefix: str, names: Sequence[str], lists: Sequence[Sequence[object]]) 
         if made and max(map(len, made)) >= MAX_LINE:
             longest = max(range(len(made)), key=lambda number: len(made[number]))
             reason = f"it takes {len(made[longest])} bytes with its key, at most {MAX_LINE}"
-            raise records.refuse("a value", values[longest], reason, decode_key(prefix + name))
+            raise keys.refuse("a value", values[longest], reason, decode_key(prefix + name))
         lines += made
     return lines
 

@@ -1,4 +1,5 @@
-"""Which nodes a job is offered to: a score for each node from its record, with the reasons in words.
+"""Which nodes a job is offered to: a score for each node from its record, with the reasons in words; and how much
+memory a job gets that asks for none.
 
 Owns the selection and nothing else; pure functions of records and the job. The ancestor chose by resource
 statistics and broke ties by hash distance; so do we.
@@ -15,6 +16,7 @@ from .values import JobSpec, NodeRecord
 MB = 1024 * 1024
 HOT = 80.0  # degrees; boards throttle themselves from here on
 LEAST_IDLE = 0.05  # a busy core still gets some work done
+LEAST_RUNNER, MOST_RUNNER = 24 * MB, 128 * MB  # of a job that asks for none; with the most few maps spill
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,15 @@ def judge(
         score *= 1 + share / 200  # up to 1.5: what it holds need not be moved
         reasons.append(f"holds {share} % of the input")
     return Verdict(record.id, record.name, round(score, 2), True, tuple(reasons))
+
+
+def usual_memory(records: Iterable[NodeRecord]) -> int:
+    """Bytes for a runner of a job that asks for none: what the node with the least of it spares. A node's runners take
+    an eighth of its memory together, and half at most of what is available. The job has the same everywhere: no node
+    has to refuse it, and a task that takes too much does so on every one."""
+    shares = [min(record.vitals.memory_total // 8, record.vitals.memory_available // 2) // max(1, record.slots)
+              for record in records]
+    return max(LEAST_RUNNER, min(MOST_RUNNER, *shares) // MB * MB)
 
 
 def rank(

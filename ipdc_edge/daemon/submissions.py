@@ -19,7 +19,7 @@ from ..codec.compression import LONGEST, compression_of
 from ..core.architecture import BadSpec, spec_of
 from ..core.effects import Save
 from ..core.events import JobSubmitted
-from ..core.placement import incapable, rank
+from ..core.placement import incapable, rank, usual_memory
 from ..core.values import JobSpec, NodeRecord
 from ..drivers.block_reading import in_store
 from ..drivers.fetcher import BlockUnavailable
@@ -78,7 +78,10 @@ class Submissions:
         daemon = self.daemon
         architecture = daemon.architectures.get(str(wanted.get("app")))
         least = architecture.memory if architecture is not None else 0
-        body = {"version": 1, "memory": max(daemon.settings.runner_memory, least), **wanted}
+        body = {"version": 1, **wanted}
+        if "memory" not in body:
+            usual = daemon.settings.runner_memory or usual_memory(await self._records())
+            body["memory"] = max(usual, least)
         inputs = body.get("inputs")
         listed = inputs if isinstance(inputs, list) else []
         bare = [item for item in listed if isinstance(item, dict) and item.get("size") is None]

@@ -22,6 +22,7 @@ from ipdc_edge.codec.answers import RunnerBroken, TaskFailed, parse_aside, parse
 from ipdc_edge.codec.open_file import ELF, not_held
 from ipdc_edge.drivers.flash import FLASH
 from ipdc_edge.drivers.prints import Output
+from ipdc_edge.drivers.runner_socket import Gone, RunnerSocket
 from ipdc_edge.drivers.scratch import file_size, require_room, unnamed_file, write_all
 from ipdc_edge.errors import IpdcError
 
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     Progress = Callable[[dict[str, Any]], None]
     Aside = Callable[[dict[str, Any]], None]
 
-MOST_CONTROL = 256 * 1024  # bytes of a frame of these kinds, which a runner may repeat
-SHORT = (frames.HELLO, frames.READY, frames.READ, frames.PROGRESS, frames.DONE, frames.ASIDE)
 RUNNERS: weakref.WeakSet[Runner] = weakref.WeakSet()  # of this process; drivers/leftovers.py asks which there are
 LEAVE_WITHIN = 2.0  # seconds between CLOSE and SIGKILL
 WATCH_AGAIN = 0.1  # seconds until it is tried again to watch a process, where there was no descriptor for it
@@ -60,12 +59,11 @@ class Runner:
         self._scratch = self._programs = scratch  # the latter for programs that are to be executed
         self._spill_files = spill_files
         self._file_size = file_size
-        self._socket: socket.socket | None = None
+        self._socket = RunnerSocket()
         self._output = Output()
         self._pipe = -1
         self._pidfd = -1
         self._exited: asyncio.Future[None] | None = None
-        self._header = bytearray(frames.HEADER.size)
         self._ready = False
         self.tunnels: socket.socket | None = None  # our end, where its tasks speak with others
         self.process = 0  # its number, or that of what holds it
@@ -75,13 +73,13 @@ class Runner:
     # What a kind defines
 
     def _open(self) -> list[int]:
-        """Starts the process: sets `_socket`, and what else is known of it. Gives descriptors for it that travel before
-        the spill files: the end of a pipe for its prints, or none. OSError."""
+        """Starts the process: gives `_socket` our end, and sets what else is known of it. Returns descriptors for it
+        that travel before the spill files: the end of a pipe for its prints, or none. OSError."""
         raise NotImplementedError
 
     async def _greeted(self) -> None:
         """The first word of the runner, before any of the user's code is there. RunnerBroken, Gone."""
-        kind, _ = await self._receive()
+        kind, _ = await self._socket.receive()
         if kind != frames.HELLO:
             raise RunnerBroken(reason=f"{frames.NAMES[kind]} where HELLO was due")
 
@@ -176,9 +174,9 @@ class Runner:
 
     async def close(self) -> None:
         """Asks the process to leave, kills it when it does not, frees everything. Safe to call twice."""
-        if self._socket is not None and self.alive:
+        if self.alive:
             try:
-                self._socket.send(frames.encode(frames.CLOSE))
+                self._socket.end.send(frames.encode(frames.CLOSE))
                 await asyncio.wait_for(self._exit(), LEAVE_WITHIN)
             except (OSError, TimeoutError):
                 self.kill()
@@ -204,7 +202,7 @@ class Runner:
     def _try_to_watch(self, pid: int) -> OSError | None:
         assert self._exited is not None
         loop = asyncio.get_running_loop()
-        if self._socket is None:
+        if self._socket.closed:
             return None  # released: nobody waits for its end
         try:
             self._pidfd = os.pidfd_open(pid)
@@ -259,9 +257,7 @@ class Runner:
         self._ready = False
         self._drain()
         self._close_pipe()
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        self._socket.close()
         if self.tunnels is not None:
             self.tunnels.close()
             self.tunnels = None
@@ -291,8 +287,8 @@ class Runner:
 
     async def _send_job(self, job: str, told: bytes, code: Code, given: list[int]) -> None:
         await self._greeted()
-        await self._send_with(told[: frames.HEADER.size], given)
-        await self._send(told[frames.HEADER.size :])
+        await self._socket.send_with(told[: frames.HEADER.size], given)
+        await self._socket.send(told[frames.HEADER.size :])
         big = not_held((name, size) for name, size, _ in code)
         for name, size, pieces in code:
             first = await anext(pieces, b"")
@@ -305,7 +301,7 @@ class Runner:
                 await self._send_code(first)
             async for data in pieces:
                 await self._send_code(data)
-        kind, payload = await self._receive()
+        kind, payload = await self._socket.receive()
         if kind == frames.FAILED:
             raise parse_failed(payload)
         if kind != frames.READY:
@@ -315,16 +311,16 @@ class Runner:
         self, task_id: str, params: dict[str, Any], read: Read, write: Write, progress: Progress, aside: Aside
     ) -> dict[str, Any]:
         inputs, outputs = len(params["inputs"]), int(params["outputs"]["count"])
-        await self._send(frames.encode_json(frames.TASK, {"id": task_id, "params": params}))
+        await self._socket.send(frames.encode_json(frames.TASK, {"id": task_id, "params": params}))
         while True:
-            kind, payload = await self._receive()
+            kind, payload = await self._socket.receive()
             if kind == frames.READ:
                 stream = frames.parse_json(payload).get("stream")
                 if type(stream) is not int or not 0 <= stream < inputs:
                     raise RunnerBroken(reason="READ of a stream that the task does not have")
                 data = await read(stream) or b""
-                await self._send(frames.encode_header(frames.DATA, len(data)))
-                await self._send(data)
+                await self._socket.send(frames.encode_header(frames.DATA, len(data)))
+                await self._socket.send(data)
                 data = b""  # the runner has it now
             elif kind == frames.WRITE:
                 stream, block = frames.parse_write(payload)
@@ -346,8 +342,8 @@ class Runner:
                 raise RunnerBroken(reason=f"a {frames.NAMES[kind]} frame within a task")
 
     async def _send_code(self, data: bytes) -> None:
-        await self._send(frames.encode_header(frames.CODE, len(data)))
-        await self._send(data)
+        await self._socket.send(frames.encode_header(frames.CODE, len(data)))
+        await self._socket.send(data)
 
     async def _send_open(self, first: bytes, pieces: AsyncIterator[bytes]) -> None:
         """A file that the runner can read, or execute where it is a program, and nobody can change any more."""
@@ -362,68 +358,9 @@ class Runner:
         finally:
             os.close(writable)  # what is open for writing cannot be executed
         try:
-            await self._send_with(frames.encode(frames.FILE), [readable])
+            await self._socket.send_with(frames.encode(frames.FILE), [readable])
         finally:
             os.close(readable)
-
-    async def _send_with(self, data: bytes, given: list[int]) -> None:
-        """A few bytes with descriptors on the first of them."""
-        import array
-
-        assert self._socket is not None
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", given))]
-        while True:
-            try:
-                sent = self._socket.sendmsg([data], rights if given else [])
-                break
-            except BlockingIOError:
-                await self._writable()
-            except OSError:
-                raise Gone from None
-        await self._send(data[sent:])
-
-    async def _writable(self) -> None:
-        assert self._socket is not None
-        loop, room = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_writer(self._socket, room.set)
-        try:
-            await room.wait()
-        finally:
-            loop.remove_writer(self._socket)
-
-    async def _send(self, data: bytes | bytearray | memoryview) -> None:
-        assert self._socket is not None
-        try:
-            await asyncio.get_running_loop().sock_sendall(self._socket, data)
-        except OSError:
-            raise Gone from None
-
-    async def _receive(self) -> tuple[int, bytearray]:
-        """One frame. Its length is within bounds before memory is taken for it."""
-        await self._fill(self._header)
-        kind, length = frames.parse_header(self._header)
-        if kind in SHORT and length > MOST_CONTROL:
-            raise RunnerBroken(reason=f"a {frames.NAMES[kind]} frame of {length} bytes")
-        payload = bytearray(length)
-        await self._fill(payload)
-        return kind, payload
-
-    async def _fill(self, buffer: bytearray) -> None:
-        assert self._socket is not None
-        loop = asyncio.get_running_loop()
-        view = memoryview(buffer)
-        while view:
-            try:
-                count = await loop.sock_recv_into(self._socket, view)
-            except OSError:
-                count = 0
-            if not count:
-                raise Gone
-            view = view[count:]
-
-
-class Gone(Exception):
-    """The runner's end of the socket is closed."""
 
 
 def _last_words(output: bytes) -> str:

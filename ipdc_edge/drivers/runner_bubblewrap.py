@@ -21,8 +21,8 @@ import signal
 import sys
 
 from ipdc_edge.codec import frames
-from ipdc_edge.drivers.runner import Gone
 from ipdc_edge.drivers.runner_child import ENVIRONMENT, SETPRIV, RunnerProcess, how_it_ended
+from ipdc_edge.drivers.runner_socket import Gone
 
 BWRAP = "/usr/bin/bwrap"
 UNSHARE = "/usr/bin/unshare"  # util-linux, as is setpriv

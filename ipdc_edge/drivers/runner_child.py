@@ -88,8 +88,7 @@ class RunnerProcess(Runner):
         finally:
             theirs.close()
             os.close(writer)
-        ours.setblocking(False)
-        self._socket = ours
+        self._socket.take(ours)
         self._hear_prints(reader)
         self._watch(self._process.pid)
         return []

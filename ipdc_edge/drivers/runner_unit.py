@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from ipdc_edge.codec import frames
 from ipdc_edge.codec.answers import RunnerBroken
-from ipdc_edge.drivers.runner import Gone, Runner
+from ipdc_edge.drivers.runner import Runner
+from ipdc_edge.drivers.runner_socket import Gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,10 +50,11 @@ class RunnerUnit(Runner):
 
     def _open(self) -> list[int]:
         ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket = ours
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        ours.connect(os.path.join(self._sockets, self._name))
-        ours.setblocking(False)
+        try:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            ours.connect(os.path.join(self._sockets, self._name))
+        finally:
+            self._socket.take(ours)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         self._hear_prints(reader)
         return [writer]
@@ -75,8 +77,7 @@ class RunnerUnit(Runner):
 
     async def _hello(self) -> tuple[int, bytearray, int]:
         """(kind, payload, process id) of the first frame."""
-        assert self._socket is not None
-        loop, ours = asyncio.get_running_loop(), self._socket
+        loop, ours = asyncio.get_running_loop(), self._socket.end
         readable = asyncio.Event()
         loop.add_reader(ours, readable.set)
         try:
@@ -94,12 +95,12 @@ class RunnerUnit(Runner):
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
                 pid = CREDENTIALS.unpack(value[: CREDENTIALS.size])[0]
         rest = bytearray(frames.HEADER.size - len(data))
-        await self._fill(rest)
+        await self._socket.fill(rest)
         kind, length = frames.parse_header(data + rest)
         if length > 1024:
             raise RunnerBroken(reason=f"a first frame of {length} bytes")
         payload = bytearray(length)
-        await self._fill(payload)
+        await self._socket.fill(payload)
         return kind, payload, pid
 
     async def _how(self) -> str:

@@ -23,7 +23,7 @@ from tests.booted.node import MEMBER, Node, counted
 pytestmark = pytest.mark.booted
 HOSTILE = Path(__file__).parent / "hostile"
 MEGABYTE = 1 << 20
-GREEDY_JOB = "/usr/local/share/hostile/Greedy.py"
+GREEDY_JOB = ("/usr/local/share/hostile/Greedy.py", "--memory", "24M")
 MEMORY = 768 * MEGABYTE  # of the whole system, so that the units' shares of it bite
 PORT = 7777
 PROMPT = 10  # seconds: a cancel takes one or two, on a machine that does much else several times as long
@@ -93,14 +93,13 @@ def board(containers: Containers, suite: str, deb: Path) -> Iterator[Node]:
 def submit(board: Node, words: str, *options: str) -> str:
     """A greedy job; its id."""
     board.run("cat > greed", MEMBER, stdin=f"{words}\n".encode())
-    return board.ipdc("submit", GREEDY_JOB, "--input", "greed", "-k", "1", "--id-only", *options).stdout.strip()
+    return board.ipdc("submit", *GREEDY_JOB, "--input", "greed", "-k", "1", "--id-only", *options).stdout.strip()
 
 
 def outcome(board: Node, words: str, *options: str) -> str:
     """What the owner of a greedy job is told at its end."""
     board.run("cat > greed", MEMBER, stdin=f"{words}\n".encode())
-    words = f"submit {GREEDY_JOB} --input greed -k 1 {' '.join(options)}"
-    done = board.ipdc(*words.split(), check=False)
+    done = board.ipdc("submit", *GREEDY_JOB, "--input", "greed", "-k", "1", *options, check=False)
     return f"exit {done.code} {done.stderr[done.stderr.find('ipdc-edge: Job'):]}"
 
 
@@ -339,13 +338,14 @@ def test_a_big_file_and_a_virtual_environment_are_there_to_read(board: Node) -> 
     board.run(f"mkdir data; head -c {BIG} /dev/urandom > data/model.bin; cp /usr/bin/uniq tally; echo x > one", MEMBER)
     digest = board.run("md5sum data/model.bin", MEMBER).stdout.split()[0]
     board.run("cat > R.py", MEMBER, stdin=READS.encode())
-    job = board.run("ipdc-edge submit R.py --file data tally --input one --id-only --wait", MEMBER).stdout.strip()
+    command = "ipdc-edge submit R.py --file data tally --input one --memory 24M --id-only --wait"
+    job = board.run(command, MEMBER).stdout.strip()
     assert board.result(job) == sorted([
         f"python\t{digest}", f"child\t{digest}", "native\t2 a", "module\t5", "data/model.bin\t13",
         "/var/lib/ipdc/venv/left\t30",
     ])  # fmt: skip
     mapper = "sh -c 'md5sum < data/model.bin; cat data/model.bin | wc -c'"
-    words = ["--mapper", mapper, "--file", "data", "--input", "one", "--id-only", "--wait"]
+    words = ["--mapper", mapper, "--file", "data", "--input", "one", "--memory", "24M", "--id-only", "--wait"]
     job = board.ipdc("submit", *words).stdout.strip()
     assert board.result(job) == sorted([f"{digest}  -", str(BIG)])
 

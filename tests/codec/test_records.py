@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipdc_edge.codec import records
-from ipdc_edge.codec.records import BadRecord, ValueNotCarried, decode_key, decode_values, encode_key, encode_lines
+from ipdc_edge.codec.keys import (
+    BadRecord,
+    ValueNotCarried,
+    decode_key,
+    encode_key,
+    partition_of,
+    partitions_of,
+    without_plain,
+)
+from ipdc_edge.codec.records import LINE_TARGET, decode_values, encode_lines
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=8)
 RAW_TEXT = st.binary(max_size=8).map(lambda data: data.decode("utf-8", "surrogateescape"))
@@ -201,18 +209,31 @@ def test_hostile_values_are_bad_records(text: str) -> None:
 
 def test_many_values_share_lines_of_bounded_length() -> None:
     lines = encode_lines("Sk", ["x" * 1000] * 100)
-    assert 5 < len(lines) < 30 and max(map(len, lines)) < 2 * records.LINE_TARGET
+    assert 5 < len(lines) < 30 and max(map(len, lines)) < 2 * LINE_TARGET
     assert len(encode_lines("Sk", [1] * 256)) == 1
+
+
+@given(st.lists(st.one_of(st.text(max_size=5), st.sampled_from(["x" * 70_000, "é" * 3, "\udcff", "a\n", ""]))))
+def test_text_that_is_its_own_encoding_stays_in_the_table(texts: list[str]) -> None:
+    table = {text: number for number, text in enumerate(texts)}
+    before = dict(table)
+    taken = without_plain(table)
+    assert {**table, **taken} == before and not table.keys() & taken.keys()
+    assert list(taken) == [text for text in before if text in taken and not text.isascii()] + [
+        text for text in before if text in taken and text.isascii() and not text.isprintable()] + [
+        text for text in before if len(text) >= 65536]  # fmt: skip
+    assert all(encode_key(text) == "S" + text for text in table)
+    assert all(len(text) >= 65536 or encode_key(text) != "S" + text for text in taken)
 
 
 @given(st.lists(KEYS, max_size=20), st.integers(1, 9))
 def test_partitions_are_stable(keys: list[object], count: int) -> None:
     names = [encode_key(key) for key in keys]
-    assert list(records.partitions_of("", names, count)) == [records.partition_of(name, count) for name in names]
+    assert list(partitions_of("", names, count)) == [partition_of(name, count) for name in names]
 
 
 def test_partition_is_a_fixed_number() -> None:
-    assert [records.partition_of(encode_key(word), 7) for word in ("the", "é", 12, None)] == [
+    assert [partition_of(encode_key(word), 7) for word in ("the", "é", 12, None)] == [
         __import__("zlib").crc32(data) % 7 for data in (b"Sthe", "Sé".encode(), b"IQc", b"A")
     ]
-    assert list(records.partitions_of("S", ["the"], 7)) == [records.partition_of("Sthe", 7)]
+    assert list(partitions_of("S", ["the"], 7)) == [partition_of("Sthe", 7)]

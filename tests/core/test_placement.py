@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ipdc_edge.core.architecture import BadSpec, spec_of
-from ipdc_edge.core.placement import hash_distance, judge, rank
+from ipdc_edge.core.placement import hash_distance, judge, rank, usual_memory
 from ipdc_edge.core.values import NodeRecord
 from tests.core.scenario import MB, VITALS, ident, job_spec, record
 
@@ -51,6 +51,29 @@ def test_who_holds_some_of_it_is_better_by_how_much_that_is() -> None:
     assert scores == [round(scores[2] * 1.5, 2), round(scores[2] * 1.2, 2), scores[2]]
     assert "holds 40 % of the input" in judge(with_vitals("b"), spec, "").reasons
     assert judge(with_vitals("a"), spec, ident("a")).score == round(scores[2] * 1.1, 2), "the master is as it was"
+
+
+@pytest.mark.parametrize(
+    "nodes, spared",  # of each (memory, available, slots) in MB
+    [
+        ([(128, 80, 1)], 24),  # a small board: no less
+        ([(1024, 800, 4)], 32),
+        ([(4096, 3000, 4)], 128),
+        ([(65536, 60000, 2)], 128),  # no more
+        ([(4096, 400, 4)], 50),  # busy with other things
+        ([(4096, 10, 4)], 24),
+        ([(4096, 3000, 4), (1536, 1200, 4)], 48),  # the least that any of them spares
+        ([(4096, 3000, 4), (128, 80, 1)], 24),
+        ([(1234, 1000, 2)], 77),  # whole MB
+        ([(0, 0, 0)], 24),  # nothing measured yet
+    ],
+)
+def test_a_job_without_a_memory_gets_what_all_nodes_spare(nodes: list[tuple[int, int, int]], spared: int) -> None:
+    records = []
+    for total, left, slots in nodes:
+        vitals = replace(VITALS, memory_total=total * MB, memory_available=left * MB)
+        records.append(record(str(len(records)), slots=slots, vitals=vitals))
+    assert usual_memory(records) == spared * MB
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ HEAVY = (
 OWN = {
     "apps": "mapreduce mapreduce.plan mapreduce.spec tensorflow tensorflow.cluster tensorflow.plan tflite"
             " tflite.formats tflite.plan",
-    "codec": "answers bundle cid compression control dag_pb frames hamt join_token member_list messages node_id"
+    "codec": "answers bundle cid compression control dag_pb frames hamt join_token keys member_list messages node_id"
              " open_file records runs tflite_model unixfs",
     "core": "admission architecture counters effects events failures leases life locality machine master membership"
             " messages node orders pace participant parts placement queue saved story tasks timing turns values views"
@@ -51,8 +51,8 @@ OWN = {
     "drivers": "addresses architectures block_disk block_files block_index block_owners block_places block_questions"
                " block_reading block_rows blocks broker broker_client broker_files broker_log control durable fetcher"
                " flash gateway gateway_content gateway_door gateway_http identity input_cache lean_paho ledger mqtt"
-               " mqtt_link prints provider refusals runner runner_child sandbox scratch sessions sqlite_disk story"
-               " tensorflow tflite_capability tls vitals",
+               " mqtt_link prints provider refusals runner runner_child runner_socket sandbox scratch sessions"
+               " sqlite_disk story tensorflow tflite_capability tls vitals",
 }
 
 

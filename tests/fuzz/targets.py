@@ -23,6 +23,7 @@ from ipdc_edge.codec import (
     frames,
     join_messages,
     join_token,
+    keys,
     member_list,
     records,
     runs,
@@ -134,7 +135,7 @@ def record(data: bytes) -> None:
     key, nul, values = data.decode("latin-1").partition("\0")
     if nul:
         records.decode_values(values)
-    assert records.encode_key(records.decode_key(key)) == key
+    assert keys.encode_key(keys.decode_key(key)) == key
 
 
 def sorted_record(data: bytes) -> None:
@@ -172,8 +173,8 @@ def unpacked(data: bytes) -> bytes:
 
 
 LINES = [
-    "SA\x001,2", 'Sb\x00"x"', "Sc\x00" + '{"/":{"bytes":"AA"}}', records.encode_key(("a", (True, -5), None)) + "\x00{}",
-    *(records.encode_key(key) + "\x00null" for key in (12, -(1 << 200), 0.5, b"\0\x01", None, "é\n")),
+    "SA\x001,2", 'Sb\x00"x"', "Sc\x00" + '{"/":{"bytes":"AA"}}', keys.encode_key(("a", (True, -5), None)) + "\x00{}",
+    *(keys.encode_key(key) + "\x00null" for key in (12, -(1 << 200), 0.5, b"\0\x01", None, "é\n")),
 ]
 MANIFEST = runs.encode_manifest([{"blocks": [LEAF, LEAF], "bytes": 40000, "records": 9}] * 2)
 
@@ -452,12 +453,13 @@ TARGETS: tuple[Target, ...] = (
     Target("unixfs", node, (unixfs.BadNode,), (_tree(), DIRECTORY, b"\x0a\x04\x08\x02\x18\x00"),
            ("codec/unixfs.py", "codec/cid.py"),
            (b"\x12\x2c\x0a\x24\x01\x55\x12\x20", b"\x0a\x02\x08\x01", b"\x18\x01")),
-    Target("records", record, (records.BadRecord,), tuple(line.encode("latin-1") for line in LINES),
-           ("codec/records.py",), (b"\x00", b"\x01", b"\x02", b"\x03", b"Z", b"p00000020", b'{"/":{"bytes":"')),
-    Target("sorted-values", sorted_record, (records.BadRecord,),
+    Target("records", record, (keys.BadRecord,), tuple(line.encode("latin-1") for line in LINES),
+           ("codec/records.py", "codec/keys.py"),
+           (b"\x00", b"\x01", b"\x02", b"\x03", b"Z", b"p00000020", b'{"/":{"bytes":"')),
+    Target("sorted-values", sorted_record, (keys.BadRecord,),
            tuple(sorted_values.encode_value(value).encode("latin-1")
                  for value in (None, -0.0, 12, ["a", [True, b"\0"], ()], "\udc80\n", 2.5)),
-           ("codec/sorted_values.py", "codec/records.py"), (b"\x01", b"\x02", b"\x03", b"Z", b"p00000020")),
+           ("codec/sorted_values.py", "codec/keys.py"), (b"\x01", b"\x02", b"\x03", b"Z", b"p00000020")),
     Target("runs", run, (runs.BadRun,), (_run(LINES[:4]), _run([f"S{n:06d}\x001" for n in range(3000)])),
            ("codec/runs.py",), unpack=unpacked, pack=packed),
     Target("manifest", manifest, (runs.BadRun,), (MANIFEST,), ("codec/runs.py",)),

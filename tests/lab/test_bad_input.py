@@ -26,7 +26,7 @@ from tests.lab.test_newcomers_errors import expect_refusal
 AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 WITHOUT_RIGHTS = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
 MB = 1 << 20
-RUNNER = 24 * MB  # runner_memory where nothing is set
+RUNNER = 24 * MB  # as a small board gives where nothing is said
 PAGES = 8 * MB  # of libraries and files, and what a runner has to report an error with: no part of its budget
 
 
@@ -104,7 +104,7 @@ def test_a_line_of_200_mb_is_refused_within_the_memory_budget(lab: Lab, tmp_path
     path = _with_a_long_line(tmp_path / "huge.txt", 200 * MB)
     for words in ((program("words.py"),), ("--mapper", "cat", "--reducer", "cat")):
         with Peaks(lab) as peaks:
-            done = submit(lab, 1, *words, "--input", path, "-k", "3")
+            done = submit(lab, 1, *words, "--input", path, "-k", "3", "--memory", "24M")
         expect_refusal(done, 1, "huge.txt, byte offset 6:", "a line of more than 3145728 bytes", "24 MB of memory",
                        "give the job more memory (--memory), or break the line")
         assert "MemoryError" not in done.stderr
@@ -112,7 +112,8 @@ def test_a_line_of_200_mb_is_refused_within_the_memory_budget(lab: Lab, tmp_path
         assert 0 < peaks.most < most, f"a runner took {peaks.most / MB:.0f} MB"
     os.unlink(path)
     path = _with_a_long_line(tmp_path / "long.txt", 20 * MB)
-    expect_refusal(submit(lab, 1, bad("length"), "--input", path), 1, "long.txt, byte offset 6:", "more memory")
+    done = submit(lab, 1, bad("length"), "--input", path, "--memory", "24M")
+    expect_refusal(done, 1, "long.txt, byte offset 6:", "more memory")
     job = lab.submit(1, bad("length"), "--input", path, "--memory", "192M", "-k", "2")
     assert lab.result(1, job) == ["0\t5", f"{20 * MB + 7}\t4", f"6\t{20 * MB}"]
 
@@ -185,11 +186,18 @@ def _peak(status: str) -> int:
 def test_a_map_that_gives_what_cannot_be_carried_or_ends_its_runner(
     lab: Lab, few: str, function: str, words: list[str]
 ) -> None:
-    done = submit(lab, 1, bad(function), bad("total"), "--input", few, "-k", "2")
+    done = submit(lab, 1, bad(function), bad("total"), "--input", few, "-k", "2", "--memory", "24M")
     expect_refusal(done, 1, *words, "map-00000 failed 4 times, last on node")
     job = id_of(done)
     assert lab.json(1, "status", job)["state"] == "failed" and lab.run(1, "result", job, check=False).returncode == 1
     assert words[0] in lab.run(1, "status", job).stdout
+
+
+def test_a_job_without_a_memory_has_what_all_nodes_spare(lab: Lab, few: str) -> None:
+    nodes = lab.json(1, "nodes")
+    shares = [min(node["memory_total"] // 8, node["memory_available"] // 2) // node["slots"] for node in nodes]
+    spared = max(24, min(128, min(shares) // MB))
+    expect_refusal(submit(lab, 1, bad("hoards"), "--input", few, "-k", "2"), 1, f"budget of {spared} MB")
 
 
 @pytest.mark.parametrize("function", ["nothing", "silent"])

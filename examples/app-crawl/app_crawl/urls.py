@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from ipdc_edge.codec.records import encode_key, partition_of
+from ipdc_edge.codec.keys import encode_key, partition_of
 
 MOST_URL = 2000  # characters
 DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -24,7 +24,8 @@ from ipdc_edge.apps.mapreduce.command_environment import input_environment as in
 from ipdc_edge.apps.mapreduce.command_environment import task_environment as task_environment
 from ipdc_edge.apps.mapreduce.command_program import find_program
 from ipdc_edge.apps.mapreduce.command_reports import Reports
-from ipdc_edge.codec.records import ValueNotCarried, value_text
+from ipdc_edge.codec.keys import ValueNotCarried
+from ipdc_edge.codec.records import value_text
 from ipdc_edge.errors import IpdcError
 from ipdc_edge.runner.shipped import OpenFile
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from itertools import repeat
 
-from ipdc_edge.codec.records import BadRecord
+from ipdc_edge.codec.keys import BadRecord
 from ipdc_edge.codec.runs import OPEN_RUN, RunReader, RunWriter
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB

@@ -12,7 +12,8 @@ from collections import Counter
 from itertools import repeat
 from sys import getsizeof
 
-from ipdc_edge.codec.records import LINE_TARGET, MAX_KEY, encode_key
+from ipdc_edge.codec.keys import encode_key
+from ipdc_edge.codec.records import LINE_TARGET
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Ones:
         return {key: [ONE] * count for key, count in self.table.items()}
 
 
-def encoded(table: Counter[str]) -> dict[str, int]:
+def encoded(table: dict[str, int]) -> dict[str, int]:
     """The same by encoded keys; two spellings of the same bytes become one."""
     found: dict[str, int] = {}
     while table:
@@ -112,12 +113,3 @@ def long_ones(names: list[str], counts: list[int]) -> None:
 def lines_of(tag: str, names: Iterable[str], counts: Iterable[int]) -> list[str]:
     """The record lines of keys, tag + name each, in step with them; no count is more than MOST."""
     return [f"{tag}{name}\x00{_TEXT[: count + count - 1]}" for name, count in zip(names, counts)]
-
-
-def all_plain(table: Iterable[object]) -> bool:
-    """Whether all keys are short printable ASCII text, so that their encoding is "S" and themselves."""
-    return (
-        all(map(str.isascii, table))  # type: ignore[arg-type]
-        and all(map(str.isprintable, table))  # type: ignore[arg-type]
-        and max(map(len, table), default=0) < MAX_KEY  # type: ignore[arg-type]
-    )

@@ -14,7 +14,8 @@ from __future__ import annotations
 from itertools import islice
 
 from ipdc_edge.apps.mapreduce.mapper import NoPair
-from ipdc_edge.codec.records import ValueNotCarried, json_text, value_text
+from ipdc_edge.codec.keys import ValueNotCarried
+from ipdc_edge.codec.records import json_text, value_text
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:

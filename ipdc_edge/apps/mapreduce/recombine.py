@@ -10,7 +10,7 @@ from bisect import bisect_left
 from itertools import islice, repeat
 
 from ipdc_edge.apps.mapreduce.merge import group_end, key_of
-from ipdc_edge.codec.records import decode_key, encode_key
+from ipdc_edge.codec.keys import decode_key, encode_key
 from ipdc_edge.errors import IpdcError
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB

@@ -12,9 +12,11 @@ from functools import partial
 from itertools import chain, repeat, starmap
 from operator import add
 
+from ipdc_edge.apps.mapreduce.calls import Calls
 from ipdc_edge.apps.mapreduce.mapper import without_none
 from ipdc_edge.apps.mapreduce.merge import group_end, key_of
-from ipdc_edge.codec.records import BadRecord, decode_ints, decode_key, decode_keys
+from ipdc_edge.codec.keys import BadRecord, decode_key, decode_keys
+from ipdc_edge.codec.records import decode_ints
 from ipdc_edge.codec.value_lines import plain_values
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
@@ -42,23 +44,29 @@ class Groups:
         self._progress = progress
         self._lines: list[str] = []
         self._start = 0
-        self.key: object = NO_KEY  # of the group given out last
+        self._calls = Calls()
         self.records = 0  # lines
         self.groups = 0
 
+    @property
+    def key(self) -> object:
+        """Of the group that was given out last, or NO_KEY."""
+        return next(iter(self._calls.under_way()), NO_KEY)
+
     def __iter__(self) -> Iterator[tuple[object, Iterator[object]]]:
+        return chain.from_iterable(self._several())
+
+    def _several(self) -> Iterator[Iterator[tuple[object, Iterator[object]]]]:
+        """The groups, some at a time, so that C code walks through them."""
         while self._more():
             lines, start = self._lines, self._start
             last = key_of(lines[-1])  # may go on in the next batch
             self._start = bisect_left(lines, last + "\x00", start)
             for keys, lists in self._whole(lines, start, self._start):
-                for key, values in zip(keys, lists):
-                    self.key = key
-                    self.groups += 1
-                    yield key, iter(values)
-            self.key = decode_key(last)
+                self.groups += len(keys)
+                yield zip(self._calls.begin(keys), map(iter, lists))
             self.groups += 1
-            yield self.key, self._across(last)
+            yield zip(self._calls.begin([decode_key(last)]), [self._across(last)])
             self._skip(last)
 
     def _whole(self, lines: list[str], start: int, end: int) -> Iterator[tuple[list[object], Iterable[list[object]]]]:

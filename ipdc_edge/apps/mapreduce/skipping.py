@@ -16,7 +16,7 @@ from itertools import chain
 from ipdc_edge.apps.mapreduce.mapper import refuse_no_pair, without_none
 from ipdc_edge.apps.mapreduce.source import InputUnreadable
 from ipdc_edge.apps.mapreduce.weights import weight_of
-from ipdc_edge.codec.records import BadRecord
+from ipdc_edge.codec.keys import BadRecord
 from ipdc_edge.codec.runs import BadRun
 from ipdc_edge.runner.failure import place
 from ipdc_edge.runner.scratch import ScratchBroken, ScratchFull

@@ -15,21 +15,23 @@ from collections import Counter
 from functools import partial
 from itertools import chain, islice
 
+from ipdc_edge.apps.mapreduce.calls import Calls
 from ipdc_edge.apps.mapreduce.mapper import refuse_no_pair, without_none
 from ipdc_edge.apps.mapreduce.merge import merge_runs
-from ipdc_edge.apps.mapreduce.ones import Ones, all_plain, encoded, lines_of, long_ones, values_of
+from ipdc_edge.apps.mapreduce.ones import Ones, encoded, lines_of, long_ones, values_of
+from ipdc_edge.apps.mapreduce.partitioner import Partitioner
 from ipdc_edge.apps.mapreduce.recombine import WRITE_LINES, recombined, regrouped, through_command
-from ipdc_edge.apps.mapreduce.weights import text_length, weight_of
-from ipdc_edge.codec.records import decode_key, encode_key, partitions_of
+from ipdc_edge.apps.mapreduce.weights import Given, text_length, weight_of
+from ipdc_edge.codec.keys import decode_key, encode_key, without_plain
 from ipdc_edge.codec.runs import RunWriter
 from ipdc_edge.codec.value_lines import PLAIN
-from ipdc_edge.errors import IpdcError
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from ipdc_edge.apps.mapreduce.merge import Blocks
+    from ipdc_edge.apps.mapreduce.partitioner import Buckets
     from ipdc_edge.codec.value_lines import Codec
     from ipdc_edge.runner.scratch import Scratch, Segment
 
@@ -46,16 +48,6 @@ LINE = 16  # bytes of memory of a line besides key and value, where each value h
 _TEXT_ONLY = frozenset((str,))
 
 
-class PartitionRefused(IpdcError):
-    """partition must return an int, and for the key {key} returned {value} of type {type}"""
-
-
-PAIR = 8  # bytes that a pair counts beside its text
-
-
-class OutputTooBig(IpdcError):
-    """the task gave more than {megabytes} MB of pairs, and may give {limit} MB: does the program ever end? If so, allow
-    it more: --output-limit"""
 
 
 class Sorter:
@@ -75,13 +67,11 @@ class Sorter:
         """partition(key, count): the user's, instead of the key's hash; combiner: takes the sorted pairs of a
         partition and gives others, as a command does, instead of combine; most(): bytes of text that may have been
         given by now."""
-        self._most = most
-        self._given = 0.0
+        self._given = Given(most)
         self._codec = codec
-        self._partition = partition
+        self._partitioner = Partitioner(partitions, partition)
         self._combiner = combiner
         self._budget = budget
-        self._partitions = partitions
         self._combine = None if combine is None else without_none(combine)
         self._scratch = scratch
         self._ones: Ones | None = None if codec.by_line else Ones(combine is not None)  # as long as it serves
@@ -94,9 +84,7 @@ class Sorter:
         self._key_bytes = 60.0  # of a key, on the average of late
         self._turn = 0
         self.pairs = 0
-        self._role = "combine"
-        self._keys: list[object] = []  # that combine (or partition) works on
-        self._at: Iterator[object] = iter(())
+        self._calls = Calls()  # of combine
 
     @property
     def spills(self) -> int:
@@ -125,8 +113,8 @@ class Sorter:
         ones = self._ones
         assert ones is not None
         if ones.take(batch):
-            if self._most is not None:
-                self._bound(len(batch), ones.text + 4)
+            if self._given.bounded:
+                self._given.add(len(batch), ones.text + 4)
             return True
         lists = ones.lists(self._budget)
         if lists is None:
@@ -135,13 +123,6 @@ class Sorter:
             self._table, self._value_bytes = lists, 8.0 * ones.given
         self._ones = None
         return False
-
-    def _bound(self, pairs: int, text: float) -> None:
-        """OutputTooBig when a map gives more than it may. text: bytes of a pair."""
-        assert self._most is not None
-        self._given += pairs * (PAIR + text)
-        if self._given > self._most():
-            raise OutputTooBig(megabytes=int(self._given) >> 20, limit=self._most() >> 20)
 
     def _weigh(self, batch: list[tuple[object, object]]) -> float:
         """Counts a batch by a sample spread over it: what a map yields may have a pattern. The mean of a value."""
@@ -153,8 +134,9 @@ class Sorter:
         if self._codec.by_line:
             weight += LINE + self._key_bytes
         self._value_bytes += len(batch) * weight
-        if self._most is not None:
-            self._bound(len(batch), sum([text_length(key) + text_length(value) for key, value in sample]) / len(sample))
+        if self._given.bounded:
+            text = sum([text_length(key) + text_length(value) for key, value in sample]) / len(sample)
+            self._given.add(len(batch), text)
         return weight
 
     def _take_text(self, batch: list[tuple[object, object]]) -> None:
@@ -255,21 +237,20 @@ class Sorter:
         """Each key's values through combine: new lists, in step with `keys`. The calls are made by C code."""
         combine = self._combine
         assert combine is not None
-        # Asked only when something fails: which key it was.
-        self._at = walk = iter(keys)
-        self._keys = keys
-        pairs = list(chain.from_iterable(map(combine, walk, map(iter, lists))))
+        pairs = list(chain.from_iterable(map(combine, self._calls.begin(keys), map(iter, lists))))
         if [key for key, _value in pairs] == keys:  # one pair for each key, as nearly always
             result = [[value] for _key, value in pairs]
         else:
             result = regrouped(keys, pairs)
-        self._at, self._keys = iter(()), []
+        self._calls.end()
         return result
 
     def calling(self) -> tuple[str, object] | None:
         """("combine" or "partition", the key that this function of the user's works on); None when neither does."""
-        given = len(self._keys) - self._at.__length_hint__()  # type: ignore[attr-defined]
-        return (self._role, self._keys[given - 1]) if given else None
+        for role, calls in (("combine", self._calls), ("partition", self._partitioner.calls)):
+            for key in calls.under_way():
+                return role, key
+        return None
 
     def check(self, key: object, value: object) -> None:
         """ValueNotCarried when this pair cannot travel."""
@@ -277,13 +258,13 @@ class Sorter:
 
     # Order
 
-    def _drain(self, last: bool) -> list[list[str]]:
+    def _drain(self, last: bool) -> Buckets:
         """The sorted record lines of each partition; empties the tables, but for what had better stay until the last.
 
         Names are taken in the order of their making, a few at a time from the end: neighbours in time are
         neighbours in memory, and what becomes a line is given back at once. Only lines are sorted.
         """
-        buckets: list[list[str]] = [[] for _ in range(self._partitions)]
+        buckets = self._partitioner.buckets()
         if self._ones is not None:
             self._drain_ones(self._ones, last, buckets)
         else:
@@ -294,11 +275,14 @@ class Sorter:
                 buckets[number] = through_command(bucket, self._combiner, self._codec)
         return buckets
 
-    def _drain_ones(self, ones: Ones, last: bool, buckets: list[list[str]]) -> None:
-        table: dict[str, int] = ones.leave(Counter() if last else ones.frequent())
-        plain = all_plain(table)
-        if not plain:
-            table = encoded(table)
+    def _drain_ones(self, ones: Ones, last: bool, buckets: Buckets) -> None:
+        table = ones.leave(Counter() if last else ones.frequent())
+        others = encoded(without_plain(table))
+        self._move_ones(table, True, buckets)
+        self._move_ones(others, False, buckets)
+
+    def _move_ones(self, table: dict[str, int], plain: bool, buckets: Buckets) -> None:
+        """Names that are counted into the buckets, as lines; they are taken from the table."""
         names, counts = list(table), list(table.values())
         table.clear()
         while names:
@@ -307,64 +291,52 @@ class Sorter:
             self.pairs += sum(often)
             if self._combine is None:
                 long_ones(some, often)
-                self._deal(some, lines_of("S" if plain else "", some, often), plain, buckets)
+                self._partitioner.deal(some, lines_of("S" if plain else "", some, often), plain, buckets)
             else:
                 lists = values_of(often)
                 several = [number for number, count in enumerate(often) if count > 1]
                 self._combine_lists(several, some, lists, plain)
                 self._write(some, lists, plain, buckets)
 
-    def _drain_lists(self, buckets: list[list[str]]) -> None:
-        table = self._table
-        plain = self._typed is None and all_plain(table)
-        if not plain:
-            table = self._encoded
-            for other in self._tables():
-                if other is not table:
-                    while other:
-                        key, values = other.popitem()
-                        table.setdefault(encode_key(key), []).extend(values)
-        names: list[str] = list(table)  # type: ignore[arg-type]
-        lists = list(table.values())
+    def _drain_lists(self, buckets: Buckets) -> None:
+        others = self._encoded
+        tables = self._tables() if self._typed is not None else [without_plain(self._table)]
+        for table in tables:
+            if table is not others:
+                while table:
+                    key, values = table.popitem()
+                    others.setdefault(encode_key(key), []).extend(values)
+        plain = self._table
         self._table, self._encoded, self._typed = {}, {}, None
         self._value_bytes = 0.0
+        self._move(plain, True, buckets)
+        self._move(others, False, buckets)
+
+    def _move(self, table: Table, plain: bool, buckets: Buckets) -> None:
+        """Names and their values into the buckets, as lines; they are taken from the table. plain: "S" + name is the
+        encoded key, else name is."""
+        names: list[str] = list(table)  # type: ignore[arg-type]
+        lists = list(table.values())
         table.clear()
         while names:
-            self._move(names[-WRITE_LINES:], lists[-WRITE_LINES:], plain, buckets)
+            some, values = names[-WRITE_LINES:], lists[-WRITE_LINES:]
             del names[-WRITE_LINES:], lists[-WRITE_LINES:]
+            lengths = list(map(len, values))
+            self.pairs += sum(lengths)
+            if self._combine is not None and max(lengths) > 1:
+                self._combine_several(some, values, plain)
+            self._write(some, values, plain, buckets)
 
-    def _move(self, names: list[str], lists: list[list[object]], plain: bool, buckets: list[list[str]]) -> None:
-        """Names and their values into the buckets, as lines. plain: "S" + name is the encoded key, else name is."""
-        lengths = list(map(len, lists))
-        self.pairs += sum(lengths)
-        if self._combine is not None and max(lengths) > 1:
-            self._combine_several(names, lists, plain)
-        self._write(names, lists, plain, buckets)
-
-    def _write(self, names: list[str], lists: list[list[object]], plain: bool, buckets: list[list[str]]) -> None:
+    def _write(self, names: list[str], lists: list[list[object]], plain: bool, buckets: Buckets) -> None:
         tag = "S" if plain else ""
         lines = self._codec.singles(tag, names, lists)
         if lines:
-            self._deal(names, lines, plain, buckets)
-        elif len(buckets) == 1 and self._partition is None:
+            self._partitioner.deal(names, lines, plain, buckets)
+        elif self._partitioner.single:
             buckets[0] += self._codec.many(tag, names, lists)
         else:
-            for name, values, partition in zip(names, lists, self._partitions_for(names, plain)):
+            for name, values, partition in zip(names, lists, self._partitioner.of(names, plain)):
                 buckets[partition] += self._codec.many(tag, (name,), (values,))
-
-    def _deal(self, names: list[str], lines: list[str], plain: bool, buckets: list[list[str]]) -> None:
-        """One line of each name into its partition's bucket."""
-        if len(buckets) == 1 and self._partition is None:
-            buckets[0] += lines
-            return
-        puts = [bucket.append for bucket in buckets]
-        for line, partition in zip(lines, self._partitions_for(names, plain)):
-            puts[partition](line)
-
-    def _partitions_for(self, names: list[str], plain: bool) -> Iterator[int]:
-        if self._partition is None:
-            return partitions_of("S" if plain else "", names, self._partitions)
-        return self._partitions_by_user([*names] if plain else list(map(decode_key, names)))
 
     def _combine_several(self, names: list[str], lists: list[list[object]], plain: bool) -> None:
         """Replaces, in place, lists of more than one value by what combine makes of them."""
@@ -376,20 +348,6 @@ class Sorter:
         keys: list[object] = [names[number] if plain else decode_key(names[number]) for number in several]
         for number, values in zip(several, self._combined(keys, [lists[number] for number in several])):
             lists[number] = values
-
-    def _partitions_by_user(self, keys: list[object]) -> Iterator[int]:
-        """What the user's partition says, modulo their number. PartitionRefused."""
-        function, count = self._partition, self._partitions
-        assert function is not None
-        self._role, self._keys, self._at = "partition", keys, iter(keys)
-        found = []
-        for key in self._at:
-            number = function(key, count)
-            if not isinstance(number, int):
-                raise PartitionRefused(key=ascii(key)[:200], value=ascii(number)[:200], type=type(number).__name__)
-            found.append(number % count)
-        self._role, self._keys, self._at = "combine", [], iter(())
-        return iter(found)
 
     def _spill(self, last: bool = False) -> None:
         spill: list[list[Segment]] = []

@@ -36,7 +36,7 @@ from ipdc_edge.apps.mapreduce.program import Program, Step, load
 from ipdc_edge.apps.mapreduce.reducer import NO_KEY, Groups, reduced_pairs
 from ipdc_edge.apps.mapreduce.sorter import Sorter
 from ipdc_edge.apps.mapreduce.source import Source
-from ipdc_edge.codec.records import ValueNotCarried
+from ipdc_edge.codec.keys import ValueNotCarried
 from ipdc_edge.codec.value_lines import PLAIN
 from ipdc_edge.errors import IpdcError
 from ipdc_edge.runner.failure import place, place_of

@@ -76,7 +76,7 @@ def examine(home: Home, seconds: float = LIMIT) -> list[Check]:
     its own proof may take."""
     conf, read = _conf(home)
     heard: dict[str, Any] = {}
-    need = read.runner_memory if read is not None else settings.size("24M")
+    need = (read.runner_memory if read is not None else None) or settings.size("24M")  # auto: that at least
     looks = [
         Look("python", programs.python), Look("modules", programs.modules), Look("mosquitto", programs.mosquitto),
         Look("avahi", programs.avahi), Look("settings", lambda: [conf]), Look("disk", lambda: board.disk(home)),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ipdc_edge.apps.mapreduce import command
 from ipdc_edge.apps.mapreduce.command import input_environment, pairs, task_environment, text
-from ipdc_edge.codec.records import ValueNotCarried
+from ipdc_edge.codec.keys import ValueNotCarried
 
 pytestmark = pytest.mark.outside("runs real programs")
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ipdc_edge.apps.mapreduce import reducer
 from ipdc_edge.apps.mapreduce.reducer import Groups
-from ipdc_edge.codec.records import MOST_INTS, BadRecord, decode_ints, decode_key, encode_key, encode_lines
+from ipdc_edge.codec.keys import BadRecord, decode_key, encode_key
+from ipdc_edge.codec.records import MOST_INTS, decode_ints, encode_lines
 
 KEYS = st.one_of(st.text("abé\n", max_size=2), st.integers(-2, 2), st.booleans(), st.none(), st.binary(max_size=1))
 VALUES = st.lists(st.one_of(st.integers(-2, 10**22), st.integers(0, 9), st.text("a,]1", max_size=3)), min_size=1,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ipdc_edge.apps.mapreduce import merge as module
 from ipdc_edge.apps.mapreduce.merge import group_end, key_of, merge, merge_runs, text_share
-from ipdc_edge.codec.records import BadRecord
+from ipdc_edge.codec.keys import BadRecord
 from ipdc_edge.codec.runs import BadRun, RunWriter
 from ipdc_edge.codec.value_lines import plain_values
 

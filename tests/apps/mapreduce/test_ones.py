@@ -14,7 +14,7 @@ from test_sorter import sort, total
 
 from ipdc_edge.apps.mapreduce.ones import MOST
 from ipdc_edge.apps.mapreduce.sorter import Sorter
-from ipdc_edge.codec.records import decode_key, encode_key
+from ipdc_edge.codec.keys import decode_key, encode_key
 
 KEYS = st.one_of(st.sampled_from(["a", "b", "c", "é", "\udcc3\udca9", "tab\t"]), st.text("xyzé\n", max_size=3))
 ONES = st.lists(st.tuples(KEYS, st.just(1)), max_size=200)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ipdc_edge.apps.mapreduce.mapper import NoPair
 from ipdc_edge.apps.mapreduce.output import ResultWriter
-from ipdc_edge.apps.mapreduce.sorter import PartitionRefused
-from ipdc_edge.codec.records import BadRecord, ValueNotCarried
+from ipdc_edge.apps.mapreduce.partitioner import PartitionRefused
+from ipdc_edge.codec.keys import BadRecord, ValueNotCarried
 from ipdc_edge.codec.runs import BadRun
 from ipdc_edge.runner.failure import describe
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipdc_edge.apps.mapreduce import merge
-from ipdc_edge.codec.records import BadRecord, ValueNotCarried, encode_key
+from ipdc_edge.codec.keys import BadRecord, ValueNotCarried, encode_key
 from ipdc_edge.codec.sorted_values import SORTED, decode_value, encode_value
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=6)

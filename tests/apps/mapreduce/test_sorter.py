@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipdc_edge.apps.mapreduce.recombine import CombineChangedKey
-from ipdc_edge.apps.mapreduce.sorter import OutputTooBig, Sorter
-from ipdc_edge.codec.records import ValueNotCarried, decode_key, decode_values, encode_key, partition_of
+from ipdc_edge.apps.mapreduce.sorter import Sorter
+from ipdc_edge.apps.mapreduce.weights import OutputTooBig
+from ipdc_edge.codec.keys import ValueNotCarried, decode_key, encode_key, partition_of
+from ipdc_edge.codec.records import decode_values
 from ipdc_edge.codec.runs import RunReader
 from ipdc_edge.runner.scratch import ScratchFull
 

@@ -12,7 +12,7 @@ import pytest
 from helpers_mapreduce import Job, program
 
 from ipdc_edge.apps.mapreduce.command import CommandFailed
-from ipdc_edge.codec.records import ValueNotCarried
+from ipdc_edge.codec.keys import ValueNotCarried
 
 pytestmark = pytest.mark.outside("commands are processes")
 

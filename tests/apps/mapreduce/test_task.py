@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from ipdc_edge.apps.mapreduce.output import ResultWriter
 from ipdc_edge.apps.mapreduce.reducer import Groups, reduced_pairs
 from ipdc_edge.apps.mapreduce.task import make_task
-from ipdc_edge.codec.records import BadRecord, ValueNotCarried, decode_key, encode_key, encode_lines
+from ipdc_edge.codec.keys import BadRecord, ValueNotCarried, decode_key, encode_key
+from ipdc_edge.codec.records import encode_lines
 from ipdc_edge.runner.task_io import TaskIo
 
 
