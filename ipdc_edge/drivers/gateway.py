@@ -2,9 +2,9 @@
 
 Owns the answers and the connections of those whom `gateway_door` let in. Never interprets a block, never takes data in,
 never lets one peer cost much: connections are bounded in all and per peer, every wait has an end, and a connection
-holds at most one piece of a block, not the block. Nodes keep theirs between blocks, and may be more than there are places:
-then the one that has been unused for longest makes room. The store checks a block before its first byte is sent. Beside
-blocks there are a few pages, texts that somebody else makes when they are asked for.
+holds at most one piece of a block, not the block. Nodes keep theirs between blocks, and there may be more nodes than
+places: then the one that has been unused for longest makes room. The store checks a block before its first byte is
+sent. Beside blocks there are a few pages, texts that somebody else makes when they are asked for.
 
 What there is to say of content is in `gateway_content`.
 """

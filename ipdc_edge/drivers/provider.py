@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PER_PROVIDER = 2  # connections
 KUBO = "kubo"  # in place of a node's id: the Kubo of this machine, see kubo_provider
-# A gateway has few places for handshakes, and closes whom it has none for: a job of many nodes has them all there at once.
+# A gateway has few places for handshakes, and closes whom it has none for: all nodes of a job come at once.
 BUSY = 5.0  # seconds for which it is tried again
 _FIRST_PAUSE, _LAST_PAUSE = 0.05, 0.8  # between two tries, at most; each is drawn
 _IDLE = 15.0  # seconds an unused connection is kept; less than a gateway keeps it

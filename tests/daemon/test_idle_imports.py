@@ -39,12 +39,13 @@ HEAVY = (
     "urllib.parse", "urllib.request", "xml", "zipfile",
 )
 OWN = {
-    "apps": "mapreduce mapreduce.plan mapreduce.spec tensorflow tensorflow.cluster tensorflow.plan tflite"
-            " tflite.formats tflite.plan",
+    "apps": "mapreduce mapreduce.choices mapreduce.plan mapreduce.spec tensorflow tensorflow.cluster tensorflow.plan"
+            " tflite tflite.formats tflite.plan",
     "codec": "answers bundle cid compression control dag_pb frames hamt join_token member_list messages node_id"
              " open_file records runs tflite_model unixfs",
-    "core": "admission architecture counters events failures leases life locality machine master membership messages"
-            " node orders pace participant parts placement queue saved story tasks timing turns values views worker",
+    "core": "admission architecture bounds counters events failures leases life locality machine master membership"
+            " messages node orders pace participant parts placement queue saved story tasks timing turns values views"
+            " worker",
     "daemon": "attempt_words background daemon domain invitations local_inputs main offer requests results service"
               " store streams submissions tasks whereabouts",
     "drivers": "addresses architectures block_disk block_files block_index block_owners block_places block_questions"

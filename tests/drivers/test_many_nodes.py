@@ -37,7 +37,8 @@ def run(scene, check, **options):
     stores[1].put(raw_cid(DATA), DATA, "user")
 
     async def main():
-        gateway = Gateway(stores[1], "127.0.0.1", 0, server_context(own), lambda node: True, lambda line: None, **options)
+        tls = server_context(own)
+        gateway = Gateway(stores[1], "127.0.0.1", 0, tls, lambda node: True, lambda line: None, **options)
         await gateway.start()
         fetchers = [Fetcher(stores[0], client_context(node)) for node in nodes]
         try:
