@@ -46,6 +46,7 @@ class Share:
                     with open(file, "w") as procs:
                         procs.write(str(pid))
         except (CannotMakeDebian, OSError) as error:
+            self.cgroup.remove()
             raise NotMeasured(f"no cgroup with a share of a core: {error}") from error
 
     def throttled(self) -> float:
