@@ -1,11 +1,14 @@
-"""What a job and an idle time cost flash: bytes written and fsyncs, on a lab of three.
+"""What a job and an idle time cost flash and the network: bytes written, fsyncs, bytes on the wire, on a lab of three.
 
 usage: /usr/bin/python3 benchmarks/flash.py [--sizes 64M] [--nodes 3] [--idle 10] [--json FILE]
 
 Starts a lab, submits a word count for each size from node 1, waits until every node holds nothing any more, and reads
 /proc/PID/io of every daemon (with runners that have ended) and broker before and after: bytes that were handed to the
 disk less those that were removed before they got there. fsyncs are the daemon's own count; where strace is there, it
-counts too, in a second run that it slows down. Then nothing happens for some minutes, and whatever is written counts.
+counts too, in a second run that it slows down. A table tells for each byte of input, with a combiner and without, what
+is intermediate, what was spilled, what went over the loopback interface (which all nodes share, and which counts a byte
+once; nothing else should talk there), what was written, and the result. Then nothing happens for some minutes, and
+whatever is written counts.
 
 Exit code: 0; 1 where a node that only works for others syncs anything, or an idle node writes anything; 2 when it was
 not measured. The lab lies below /var/tmp: where that is memory, no kernel counts bytes.
@@ -28,6 +31,7 @@ from typing import Any
 from memory import MAP, REDUCE, parse_size  # beside this file
 from processes import NotMeasured
 from text import NoDictionary, make_text
+from trial import head
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(1, CHECKOUT)
@@ -36,6 +40,7 @@ from ipdc_edge.drivers.block_rows import outlives  # noqa: E402
 from ipdc_edge.home import Home  # noqa: E402
 
 PYTHON = "/usr/bin/python3"
+COUNTED = ("written_bytes", "fsyncs", "stored_bytes", "spilled_bytes", "shuffle_bytes", "output_bytes")  # by `status`
 PATIENCE = 300.0  # seconds for a clean-up
 SETTLES = 45.0  # seconds after a job: addresses of peers are written at most every 30 s
 SYNC = re.compile(r"\b(?:fsync|fdatasync|sync|syncfs|sync_file_range|msync)\(")
@@ -86,6 +91,12 @@ def written(pid: int) -> int:
     return int(found["write_bytes"]) - int(found["cancelled_write_bytes"])
 
 
+def loopback() -> int:
+    """Bytes that went over the loopback interface so far."""
+    with open("/proc/net/dev") as file:
+        return next(int(line.split()[1]) for line in file if line.strip().startswith("lo:"))
+
+
 def submit(lab: Lab, program: list[str], text: str) -> dict[str, Any]:
     job = lab.run("submit", *program, "--input", text, "-k", str(len(lab.homes)), "--json").splitlines()[-1]
     lab.wait_idle()
@@ -120,18 +131,23 @@ def measure(lab: Lab, sizes: list[int], minutes: float) -> dict[str, Any]:
         programs.append(os.path.join(lab.directory, name))
         with open(programs[-1], "w") as file:
             file.write(source)
+    plain = os.path.join(lab.directory, "Plain.py")
+    with open(plain, "w") as file:
+        file.write(MAP[: MAP.index("def combine")])
     jobs, over = [], []
     for size in sizes:
         text = os.path.join(lab.directory, f"text-{size}")
         make_text(text, size)
-        before = lab.read()
-        status = submit(lab, programs, text)
-        nodes = [{name: now[name] - then[name] for name in now} for then, now in zip(before, lab.read())]
-        jobs.append({"input": os.path.getsize(text), "nodes": nodes, "strace": traced(lab, programs, text),
-                     **{name: status[name] for name in ("written_bytes", "fsyncs", "stored_bytes", "spilled_bytes",
-                                                        "shuffle_bytes", "output_bytes")}})
-        over += [f"node {number}, a worker, syncs" for number, node in enumerate(nodes, 1) if number > 1
-                 and node["fsyncs"]]
+        for combines, program in ((True, programs), (False, [plain, programs[1]])):
+            before, wire = lab.read(), loopback()
+            status = submit(lab, program, text)
+            wire = loopback() - wire
+            nodes = [{name: now[name] - then[name] for name in now} for then, now in zip(before, lab.read())]
+            strace = traced(lab, program, text) if combines else None
+            jobs.append({"input": os.path.getsize(text), "combines": combines, "nodes": nodes, "strace": strace,
+                         "wire": wire, **{name: status[name] for name in COUNTED}})
+            over += [f"node {number}, a worker, syncs" for number, node in enumerate(nodes, 1) if number > 1
+                     and node["fsyncs"]]
         os.unlink(text)
     time.sleep(SETTLES)
     before = lab.read()
@@ -149,7 +165,8 @@ def table(result: dict[str, Any]) -> str:
     lines = []
     for job in result["jobs"]:
         total = sum(node["daemon"] + node["broker"] for node in job["nodes"])
-        lines += [f"{mb(job['input'])} MB of text: {mb(total)} MB written by all nodes, "
+        how = "combine" if job["combines"] else "no combine"
+        lines += [f"{mb(job['input'])} MB of text, {how}: {mb(total)} MB written by all nodes, "
                   f"{total / job['input']:.3f} for each byte of input; intermediate {mb(job['shuffle_bytes'])}, "
                   f"spilled {mb(job['spilled_bytes'])}, result {mb(job['output_bytes'])} MB",
                   f"  status: {mb(job['written_bytes'])} MB and {job['fsyncs']} fsyncs on node 1; "
@@ -162,6 +179,20 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"idle for {result['idle_minutes']:g} minutes, node {number}: {node['daemon']} bytes by the "
                      f"daemon, {node['broker']} by the broker, {node['fsyncs']} fsyncs")
     return "\n".join([*lines, *(f"OVER: {line}" for line in result["over"])])
+
+
+def for_each_byte(result: dict[str, Any]) -> str:
+    """Markdown: what each job made of a byte of input."""
+    kinds = {"intermediate": "shuffle_bytes", "spilled": "spilled_bytes", "on the wire": "wire",
+             "result": "output_bytes"}
+    heads = ["bytes for each byte of input", *kinds, "written to disk by all nodes"]
+    lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    for job in result["jobs"]:
+        found = [job[name] for name in kinds.values()]
+        found.append(sum(node["daemon"] + node["broker"] for node in job["nodes"]))
+        name = f"{job['input'] / 2**20:.0f} MB, {'combine' if job['combines'] else 'no combine'}"
+        lines.append(f"| {name} | " + " | ".join(f"{count / job['input']:.3f}" for count in found) + " |")
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -183,7 +214,7 @@ def main() -> int:
         if lab is not None:
             lab.run("lab", "down", "--dir", directory)
         shutil.rmtree(directory, ignore_errors=True)
-    print(table(result))
+    print(f"{head()}\n\n{for_each_byte(result)}\n\n{table(result)}")
     if options.json:
         with open(options.json, "w") as file:
             json.dump(result, file, indent=1)

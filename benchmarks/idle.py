@@ -20,6 +20,7 @@ import shutil
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,22 +42,21 @@ def loopback_packets() -> int:
 
 def watch(nodes: list[Node], seconds: float) -> dict[str, Any]:
     """Figures of all nodes over that time."""
-    pids = [getattr(node, part) for node in nodes for part in PARTS]
-    before = [written(pid) for pid in pids]
+    before = {part: [written(getattr(node, part)) for node in nodes] for part in PARTS}
     packets = loopback_packets()
-    meters = [Meter([node.daemon, node.broker], every=seconds) for node in nodes]
+    meters = {part: [Meter([getattr(node, part)], every=seconds) for node in nodes] for part in PARTS}
     began = time.monotonic()
-    for meter in meters:
-        meter.__enter__()
-    time.sleep(seconds)
-    for meter in meters:
-        meter.__exit__()
+    with ExitStack() as stack:
+        for meter in (meter for part in PARTS for meter in meters[part]):
+            stack.enter_context(meter)
+        time.sleep(seconds)
     took = time.monotonic() - began
     found: dict[str, Any] = {
         "members": len(nodes), "minutes": took / 60,
         "packets a minute": (loopback_packets() - packets) / took * 60,
-        "share": [meter.seconds() / took for meter in meters],
-        "written": sum(written(pid) for pid in pids) - sum(before),
+        "share": [sum(each) for each in zip(*([meter.seconds() / took for meter in meters[part]] for part in PARTS))],
+        "share at its biggest": {part: max(meter.seconds() for meter in meters[part]) / took for part in PARTS},
+        "written": {part: sum(written(getattr(node, part)) for node in nodes) - sum(before[part]) for part in PARTS},
     }
     for part in PARTS:
         readings = [read_pss(getattr(node, part)) for node in nodes]
@@ -99,12 +99,15 @@ def main() -> int:
         return 2
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    heads = ["members", "minutes", "% of a core for a node: median", "most", "bytes written by all",
-             "packets a minute for a node", "daemon PSS MB (private)", "broker PSS MB (private)"]
-    rows = [[str(one["members"]), f"{one['minutes']:.1f}", f"{median(one['share']):.2%}", f"{max(one['share']):.2%}",
-             str(one["written"]), f"{one['packets a minute'] / one['members']:.0f}",
-             *(f"{median(one[part]):.1f} ({median(one[f'{part} private']):.1f})" for part in PARTS)] for one in found]
-    over = [one for one in found if max(one["share"]) > MOST_SHARE or one["written"]]
+    heads = ["members", "minutes", "% of a core for a node: median", "most (daemon, broker)",
+             "bytes written by all daemons, brokers", "packets a minute for a node",
+             *(f"{part} PSS MB: median, most (private)" for part in PARTS)]
+    rows = [[str(one["members"]), f"{one['minutes']:.1f}", f"{median(one['share']):.2%}",
+             f"{max(one['share']):.2%} ({', '.join(f'{share:.2%}' for share in one['share at its biggest'].values())})",
+             ", ".join(map(str, one["written"].values())), f"{one['packets a minute'] / one['members']:.0f}",
+             *(f"{median(one[part]):.1f}, {max(one[part]):.1f} ({median(one[f'{part} private']):.1f})"
+               for part in PARTS)] for one in found]
+    over = [one for one in found if max(one["share"]) > MOST_SHARE or any(one["written"].values())]
     print(f"{head()}\n\n{table(heads, rows)}\n\nat most {MOST_SHARE:.1%} of a core, nothing written: "
           f"{'MISSED' if over else 'holds'}")
     if options.json:

@@ -1,6 +1,6 @@
-"""A memory cgroup for each node of a lab, from its first byte on: what the node may take, and what the kernel counted.
+"""A cgroup for each node of a lab: memory from its first byte on, or a share of a core, and what the kernel counted.
 
-Owns the cgroups (tests/booted/cgroups.py makes them, of version 1 or 2) and the start of a node inside one. Needs root.
+Owns the cgroups (tests/booted/cgroups.py makes them, of version 1 or 2) and how a node gets into one. Needs root.
 The kernel counts the cache of files too, and takes that back when the limit is reached: so a peak at the limit says
 only that files were read, and what counts is that nothing was killed or swapped.
 """
@@ -15,6 +15,7 @@ from processes import NotMeasured  # beside this file
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(1, CHECKOUT)
+from tests.bare.debian import CannotMakeDebian  # noqa: E402
 from tests.booted import cgroups  # noqa: E402
 from tests.network.hosts import _start_time  # noqa: E402
 
@@ -23,12 +24,52 @@ START = ("import sys; open(sys.argv[1], 'w').write('0'); from ipdc_edge.commands
          "LabNode(*sys.argv[2:]).start()")
 
 
+PERIOD = 20_000  # microseconds; at the kernel's 100 ms a node would stand still for 90 of them, a slow board does not
+
+
+class Share:
+    """So many hundredths of one core for a node that runs already, and for all that it starts."""
+
+    def __init__(self, name: str, percent: int, pids: list[int]) -> None:
+        self.cgroup = _cgroup(name)
+        try:
+            self.cgroup.make(None)
+            quota = PERIOD * percent // 100
+            if cgroups.unified():
+                (self.cgroup.memory / "cpu.max").write_text(f"{quota} {PERIOD}")
+            else:
+                directory = cgroups.TOP / "cpu" / self.cgroup.path
+                (directory / "cpu.cfs_period_us").write_text(str(PERIOD))
+                (directory / "cpu.cfs_quota_us").write_text(str(quota))
+            for file in self.cgroup.procs():
+                for pid in pids:
+                    with open(file, "w") as procs:
+                        procs.write(str(pid))
+        except (CannotMakeDebian, OSError) as error:
+            self.cgroup.remove()
+            raise NotMeasured(f"no cgroup with a share of a core: {error}") from error
+
+    def throttled(self) -> float:
+        """Seconds for which it had to wait so far."""
+        directory = self.cgroup.memory if cgroups.unified() else cgroups.TOP / "cpu" / self.cgroup.path
+        found = dict(line.split() for line in (directory / "cpu.stat").read_text().splitlines())
+        return int(found["throttled_usec"]) / 1e6 if "throttled_usec" in found else int(found["throttled_time"]) / 1e9
+
+    def remove(self) -> None:
+        """When nothing runs in it any more."""
+        self.cgroup.remove()
+
+
+def _cgroup(name: str) -> cgroups.Cgroup:
+    owner = f"ipdc-t{os.getpid()}-{_start_time(os.getpid())}"  # so that the next run removes what this one left
+    return cgroups.Cgroup(f"{owner}-{name}")
+
+
 class Limit:
-    """One node's."""
+    """One node's memory."""
 
     def __init__(self, name: str, memory: int) -> None:
-        owner = f"ipdc-t{os.getpid()}-{_start_time(os.getpid())}"  # so that the next run removes what this one left
-        self.name, self.cgroup = name, cgroups.Cgroup(f"{owner}-{name}")
+        self.name, self.cgroup = name, _cgroup(name)
         try:
             self.cgroup.make(memory)
         except (AssertionError, OSError) as error:

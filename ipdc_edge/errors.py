@@ -92,6 +92,10 @@ class DaemonRunning(IpdcError):
     """A daemon already answers at {socket}. One home has one daemon; another node wants another IPDC_HOME."""
 
 
+class BadSpec(IpdcError):
+    """the job's description is not valid: {reason}"""
+
+
 class BadRequest(IpdcError):
     """The control socket got a request that it cannot read: {reason}."""
 

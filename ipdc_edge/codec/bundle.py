@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.architecture import BadSpec
+from ..errors import BadSpec
 
 MOST_FILES = 256
 MOST_FILE_BYTES = 16 << 20  # a native program, or data that it reads

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..core.bounds import MOST_PRIORITY
 from ..core.messages import (
     Accept,
     Ask,
@@ -36,7 +37,7 @@ from ..core.messages import (
     Renewed,
     Report,
 )
-from ..core.values import MOST_PRIORITY, MOST_RANGES, Attempt, Failure, InputRange, NodeRecord, Result, Vitals
+from ..core.values import MOST_RANGES, Attempt, Failure, InputRange, NodeRecord, Result, Vitals
 from ..errors import IpdcError
 from .cid import raw_cid
 from .node_id import NODE_ID

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ipdc_edge.apps.tflite.formats import AUTO, FORMATS, STARTS, format_by_start, format_of
-from ipdc_edge.apps.tflite.plan import MODEL
-from ipdc_edge.codec.tflite_model import BadModel, operators
+from ipdc_edge.codec.bundle import MODEL
 from ipdc_edge.commands.inputs import Input
 from ipdc_edge.commands.job_options import FORMAT_FLAGS, Job, parse_arguments
 from ipdc_edge.commands.program import Files, unreadable
@@ -96,6 +95,8 @@ def _function(files: Files, role: str, word: str, wanted: str) -> str:
 
 def needed(path: str) -> list[list[Any]]:
     """The operators of a model, as its description has them. NoModel, FileUnreadable."""
+    from ipdc_edge.codec.tflite_model import BadModel, operators  # other jobs start faster without it
+
     try:
         with open_file(path) as file:
             try:

@@ -10,7 +10,7 @@ import argparse
 import json
 from typing import Any, NamedTuple
 
-from ipdc_edge.apps.mapreduce.spec import INPUT_FORMATS, MOST_SKIPPED, OUTPUT_FORMATS
+from ipdc_edge.apps.mapreduce.choices import INPUT_FORMATS, MOST_SKIPPED, OUTPUT_FORMATS
 from ipdc_edge.commands.program import Files
 from ipdc_edge.commands.steps import Step, command_steps, partition, python_steps
 from ipdc_edge.errors import WrongUsage

@@ -25,7 +25,7 @@ from ipdc_edge.commands.job_options import Job
 from ipdc_edge.commands.progress import Progress
 from ipdc_edge.commands.upload import add_file
 from ipdc_edge.commands.watch import follow, outcome, success_text
-from ipdc_edge.core.values import MOST_PRIORITY, MOST_TIMEOUT, MOST_UNASKED
+from ipdc_edge.core.bounds import MOST_PRIORITY, MOST_TIMEOUT, MOST_UNASKED
 from ipdc_edge.errors import WrongUsage
 from ipdc_edge.home import Home
 

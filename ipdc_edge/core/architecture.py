@@ -10,14 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..errors import IpdcError
-from .values import MOST_PRIORITY, MOST_TIMEOUT, JobSpec, Json, NodeRecord, Result, Task
+from ..errors import BadSpec as BadSpec  # for architectures: they import it from here
+from .bounds import MOST_PRIORITY, MOST_TIMEOUT
+from .values import JobSpec, Json, NodeRecord, Result, Task
 
 MOST_HOLDERS = 64  # nodes of which a description says how much of its input they hold
-
-
-class BadSpec(IpdcError):
-    """the job's description is not valid: {reason}"""
 
 
 class Architecture:

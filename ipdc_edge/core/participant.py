@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from .bounds import MOST_UNASKED
 from .machine import BrokenInvariant, Transitions, follow
 from .membership import UNKNOWN, WATCH, Membership
 from .pace import SLOW, Pace
 from .placement import Verdict, rank
 from .tasks import TaskState
 from .timing import Timing
-from .values import MOST_UNASKED, Attempt, JobSpec, Json, NodeRecord
+from .values import Attempt, JobSpec, Json, NodeRecord
 
 PARTICIPANT: Transitions = {
     ("offered", "accept"): "working",

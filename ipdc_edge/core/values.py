@@ -36,10 +36,7 @@ class JobKey(NamedTuple):
     job: str
 
 
-MOST_UNASKED = 16  # workers of a job for which nobody asked for a number
-MOST_PRIORITY = 10  # and as much below 0
 MOST_RANGES = 200  # of a job's inputs, that a worker says it holds
-MOST_TIMEOUT = 100_000_000  # seconds; three years
 BEHIND = "(waits for its turn here)"  # a worker's word for an attempt that it has not begun
 
 

@@ -2,8 +2,9 @@
 
 Owns the answers and the connections of those whom `gateway_door` let in. Never interprets a block, never takes data in,
 never lets one peer cost much: connections are bounded in all and per peer, every wait has an end, and a connection
-holds at most one piece of a block, not the block. The store checks a block before its first byte is sent. Beside
-blocks there are a few pages, texts that somebody else makes when they are asked for.
+holds at most one piece of a block, not the block. Nodes keep theirs between blocks, and there may be more nodes than
+places: then the one that has been unused for longest makes room. The store checks a block before its first byte is
+sent. Beside blocks there are a few pages, texts that somebody else makes when they are asked for.
 
 What there is to say of content is in `gateway_content`.
 """
@@ -90,6 +91,7 @@ class Gateway:
         self._refusals = Refusals(note)
         self._door = Door(self._let_in, ssl, admits, note, self._count_refusal)
         self._open: dict[asyncio.Task[None], str] = {}  # and whose connection it is
+        self._unused: dict[asyncio.Task[None], None] = {}  # that have been answered, and wait; the longest first
         self._tunnels: dict[asyncio.Task[None], str] = {}  # likewise, of those that carry something else by now
         self.tunnel: Tunnel | None = None  # what takes connections for paths below TUNNEL, where there is anything
 
@@ -114,7 +116,7 @@ class Gateway:
         task = asyncio.current_task()
         assert task is not None
         self.counters["connections"] += 1
-        full = len(self._open) >= self._connections or list(self._open.values()).count(peer) >= self._per_peer
+        full = list(self._open.values()).count(peer) >= self._per_peer or not self._make_room()
         if full and len(self._open) >= 2 * self._connections:  # not even an answer
             self._count_refusal()
             return
@@ -133,17 +135,33 @@ class Gateway:
                 self._count_refusal()  # a peer that vanished or stalled in the middle of something
         finally:
             self._open.pop(task, None)
+            self._unused.pop(task, None)
             self._tunnels.pop(task, None)
             connection.abort()
+
+    def _make_room(self) -> bool:
+        """Whether another connection may come. One that waits for its first request makes no room: its peer would take
+        that for a fault."""
+        if len(self._open) < self._connections:
+            return True
+        longest = next(iter(self._unused), None)
+        if longest is None:
+            return False
+        del self._unused[longest], self._open[longest]
+        longest.cancel()
+        return True
 
     def _count_refusal(self) -> None:
         self.counters["refused"] += 1
 
     async def _serve(self, connection: Connection, peer: str) -> bool:
         """Whether it became a tunnel, and has ended as one."""
+        task = asyncio.current_task()
+        assert task is not None
         while True:
             try:
                 request = await connection.next_request(self._idle)
+                self._unused.pop(task, None)
                 if request is None:
                     return False
                 if self.tunnel is not None and request.target.startswith(TUNNEL.encode()):
@@ -172,6 +190,7 @@ class Gateway:
                     answer.block.close()
             if not connection.again():
                 return False
+            self._unused[task] = None
 
     async def _carry(self, connection: Connection, request: h11.Request, peer: str) -> Answer | None:
         """Make it a tunnel, until that ends; what is answered where it becomes none."""

@@ -8,6 +8,7 @@ provider fails: `fetcher` does.
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 PER_PROVIDER = 2  # connections
 KUBO = "kubo"  # in place of a node's id: the Kubo of this machine, see kubo_provider
+# A gateway has few places for handshakes, and closes whom it has none for: all nodes of a job come at once.
+BUSY = 5.0  # seconds for which it is tried again
+_FIRST_PAUSE, _LAST_PAUSE = 0.05, 0.8  # between two tries, at most; each is drawn
 _IDLE = 15.0  # seconds an unused connection is kept; less than a gateway keeps it
 _MAX_HEADER = 16 << 10
 _PIECE = 32 << 10  # bytes read from a connection at a time; what is buffered for one is twice that
@@ -107,7 +111,7 @@ class ProviderPool:
             raise ProviderFault("that is not host:port")
         try:
             async with asyncio.timeout(self._patience):
-                reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=self._ssl, limit=_PIECE)
+                reader, writer = await self._knock(host.strip("[]"), int(port))
         except TimeoutError:
             raise ProviderFault(f"no connection within {self._patience:g} s") from None
         except (OSError, UnicodeError) as error:
@@ -118,6 +122,20 @@ class ProviderPool:
                 writer.transport.abort()
                 raise ProviderFault(f"another node answers there: {found or 'one without an id'}")
         return _Connection(reader, writer, self._provider.address, self._patience)
+
+    async def _knock(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection, when the gateway has a place for it. OSError: at once where nobody listens."""
+        now = asyncio.get_running_loop().time
+        end, most = now() + BUSY, _FIRST_PAUSE
+        while True:
+            try:
+                return await asyncio.open_connection(host, port, ssl=self._ssl, limit=_PIECE)
+            except ConnectionResetError:
+                pause = random.uniform(most / 2, most)
+                if now() + pause > end:
+                    raise
+            await asyncio.sleep(pause)
+            most = min(2 * most, _LAST_PAUSE)
 
     async def _ask(
         self, connection: _Connection, cid: str, received: Callable[[int], None] | None = None

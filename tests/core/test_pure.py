@@ -56,7 +56,7 @@ def test_the_core_imports_nothing_of_the_outside(path: str) -> None:
 @pytest.mark.parametrize("path", [*files("errors.py"), *PLAN], ids=os.path.basename)
 def test_what_the_core_calls_is_pure_too(path: str) -> None:
     pure = ("ipdc_edge.core.", "ipdc_edge.codec.", "ipdc_edge.errors.", "ipdc_edge.apps.mapreduce.spec.",
-            "ipdc_edge.apps.mapreduce.plan.", "ipdc_edge.apps.tflite.formats.")
+            "ipdc_edge.apps.mapreduce.plan.", "ipdc_edge.apps.mapreduce.choices.", "ipdc_edge.apps.tflite.formats.")
     assert not strangers(path, ALLOWED, pure) - {"ipdc_edge.apps.mapreduce"}  # the package, for its module spec
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -322,25 +323,54 @@ def test_a_peer_that_does_not_take_its_answer_is_dropped_and_stops_nobody(store)
     serve(store, check, patience=1)
 
 
-def test_connections_are_bounded_in_all_and_by_peer(store):
-    probe = b"GET /ipfs/bafkqaaa?format=raw HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+PROBE = b"GET /ipfs/bafkqaaa?format=raw HTTP/1.1\r\nHost: a\r\n\r\n"
+LAST = PROBE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 
+
+async def hold(gateway, count, ask):
+    """Connections that stay, answered once or not yet."""
+    held = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(count)]
+    for reader, writer in held if ask else ():
+        writer.write(PROBE)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    await eventually_async(lambda: len(gateway._open) == count, "all are in")
+    return held
+
+
+@pytest.mark.parametrize("options, ask", [({"per_peer": 3}, True), ({"connections": 3}, False)])
+def test_connections_are_bounded_in_all_and_by_peer(store, options, ask):
     async def check(gateway):
-        held = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(3)]
-        for reader, writer in held:
-            writer.write(probe.replace(b"Connection: close\r\n", b""))
-            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
-        answer = await talk(gateway, probe)
+        held = await hold(gateway, 3, ask)
+        answer = await talk(gateway, LAST)
         assert answer.startswith(b"HTTP/1.1 503") and b"Retry-After" in answer
         assert gateway.counters["refused"] == 1
         held[0][1].close()
         await held[0][1].wait_closed()
         await eventually_async(lambda: len(gateway._open) <= 2, "one of the three has ended")
-        assert (await talk(gateway, probe)).startswith(b"HTTP/1.1 200")
+        assert (await talk(gateway, LAST)).startswith(b"HTTP/1.1 200")
         for _, writer in held:
             writer.close()
 
-    serve(store, check, per_peer=3)
+    serve(store, check, **options)
+
+
+def test_the_connection_that_is_unused_for_longest_makes_room(store):
+    async def check(gateway):
+        held = await hold(gateway, 3, True)
+        held[0][1].write(PROBE)  # used again: so the second is the one
+        assert (await held[0][0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        new = await asyncio.open_connection("127.0.0.1", gateway.port)
+        new[1].write(PROBE)
+        assert (await new[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        with contextlib.suppress(ConnectionError):
+            assert await held[1][0].read() == b""
+        for reader, writer in (held[0], held[2], new):
+            writer.write(PROBE)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            writer.close()
+        assert gateway.counters["refused"] == 0
+        await eventually_async(lambda: not gateway._open and not gateway._unused, "nothing is left of them")
+
     serve(store, check, connections=3)
 
 

@@ -18,18 +18,16 @@ from ...codec.messages import CID_TEXT
 from ...codec.node_id import NODE_ID
 from ...core.architecture import BadSpec
 from ...core.values import JobSpec, Json
+from .choices import INPUT_FORMATS, MOST_SKIPPED, OUTPUT_FORMATS
 
 FUNCTIONS = ("map", "combine", "reduce", "partition")
 PROGRAMS = ("mapper", "combiner", "reducer")
-INPUT_FORMATS = ("lines", "json", "csv", "whole-file")
-OUTPUT_FORMATS = ("text", "json", "raw")
 COMPRESSIONS = ("gz", "bz2", "xz", "zst")
 INTERPRETER = 8 << 20  # bytes of a runner that are not its sorting's
 MOST_STEPS = 20
 MOST_WORDS, MOST_WORD_BYTES = 100, 8 * 1024  # of a program's command line
 MOST_HOLDERS = 16
 MOST_PATTERN = 1000  # characters
-MOST_SKIPPED = 1_000_000
 
 
 def has_reduce(step: Json) -> bool:
