@@ -33,8 +33,11 @@ def told(name: str) -> dict[str, Any]:
 
 def kinds_in_the_core() -> Iterator[str]:
     """The first argument of every `tell`."""
-    for name in ("master.py", "story.py"):
-        with open(os.path.join(ROOT, "ipdc_edge", "core", name), encoding="utf-8") as file:
+    core = os.path.join(ROOT, "ipdc_edge", "core")
+    for name in os.listdir(core):
+        if not name.endswith(".py"):
+            continue
+        with open(os.path.join(core, name), encoding="utf-8") as file:
             tree = ast.parse(file.read())
         for node in ast.walk(tree):
             called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "tell"

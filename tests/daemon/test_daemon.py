@@ -113,7 +113,7 @@ def test_the_end_of_a_job_is_told_when_it_is_durable(tmp_path) -> None:  # type:
         await daemon.durable()
         write = daemon.ledger._write
 
-        def told(saves: list[e.Save]) -> None:
+        def told(saves: list[fx.Save]) -> None:
             write(saves)
             order.extend("durable" for save in saves if save.kind == "ended")
 

@@ -44,8 +44,8 @@ OWN = {
     "codec": "answers bundle cid compression control dag_pb frames hamt join_token keys member_list messages node_id"
              " open_file records runs tflite_model unixfs",
     "core": "admission architecture bounds counters effects events failures leases life locality machine master"
-            " membership messages node orders pace participant parts placement queue saved story tasks timing turns values"
-            " views waiting worker",
+            " membership messages node orders pace participant parts placement queue saved story tasks timing turns"
+            " values views waiting worker",
     "daemon": "attempt_words background commits daemon domain input_sizes invitations job_source local_inputs main"
               " offer request_fields requests results service store streams submissions tasks whereabouts",
     "drivers": "addresses architectures block_disk block_files block_index block_owners block_places block_questions"
