@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ipdc_edge.errors import IpdcError
@@ -73,6 +74,7 @@ def make_cid(codec: int, digest: bytes) -> str:
     return "b" + _encode_base32(b"\x01" + encode_varint(codec) + bytes((SHA2_256, 32)) + digest)
 
 
+@lru_cache(maxsize=64)  # to read or fetch a block takes six looks at its CID
 def parse_cid(text: str) -> Cid:
     """Take apart CIDv1 in base32 or CIDv0 (`Qm...`). Anything else, of any length, is BadCid."""
     if len(text) > MAX_TEXT:

@@ -28,17 +28,14 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from itertools import chain, filterfalse, repeat
+from itertools import filterfalse, repeat
 from operator import mod
 
 from ipdc_edge.errors import IpdcError
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any, TypeVar
-
-    Value = TypeVar("Value")
+    from collections.abc import Iterable, Iterator
 
 MAX_KEY = 64 * 1024  # bytes of one encoded key
 MAX_DEPTH = 50  # of tuples within tuples in a key
@@ -94,13 +91,13 @@ def encode_key(key: object) -> str:
     return encoded
 
 
-def without_plain(table: dict[Any, Value]) -> dict[Any, Value]:
-    """Takes from a table all keys, which are str, but those of short printable ASCII text, whose encoding is "S" and
-    themselves; gives what it took, in the same order. C code looks at the keys."""
-    names = dict.fromkeys(chain(filterfalse(str.isascii, table), filterfalse(str.isprintable, table)))
+def not_plain(table: Iterable[str]) -> list[str]:
+    """Those keys, all of which are str, that are no short printable ASCII text. The encoding of the others is
+    "S" and themselves. C code looks at the keys."""
+    names = [*filterfalse(str.isascii, table), *filterfalse(str.isprintable, filter(str.isascii, table))]
     if max(map(len, table), default=0) >= MAX_KEY:
-        names.update(dict.fromkeys([name for name in table if len(name) >= MAX_KEY]))
-    return {name: table.pop(name) for name in names}
+        names += [name for name in table if len(name) >= MAX_KEY and name.isascii() and name.isprintable()]
+    return names
 
 
 def encode_item(key: object, depth: int) -> str:

@@ -85,13 +85,13 @@ class Ones:
         return {key: [ONE] * count for key, count in self.table.items()}
 
 
-def encoded(table: dict[str, int]) -> dict[str, int]:
-    """The same by encoded keys; two spellings of the same bytes become one."""
+def take_encoded(table: dict[str, int], names: list[str]) -> dict[str, int]:
+    """Moves these keys out of the table, under their encoding; two spellings of the same bytes become one."""
     found: dict[str, int] = {}
-    while table:
-        key, count = table.popitem()
+    while names:
+        key = names.pop()
         name = encode_key(key)
-        found[name] = found.get(name, 0) + count
+        found[name] = found.get(name, 0) + table.pop(key)
     return found
 
 

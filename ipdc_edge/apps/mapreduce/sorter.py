@@ -18,11 +18,11 @@ from itertools import chain, islice
 from ipdc_edge.apps.mapreduce.calls import Calls
 from ipdc_edge.apps.mapreduce.mapper import refuse_no_pair, without_none
 from ipdc_edge.apps.mapreduce.merge import merge_runs
-from ipdc_edge.apps.mapreduce.ones import Ones, encoded, lines_of, long_ones, values_of
+from ipdc_edge.apps.mapreduce.ones import Ones, lines_of, long_ones, take_encoded, values_of
 from ipdc_edge.apps.mapreduce.partitioner import Partitioner
 from ipdc_edge.apps.mapreduce.recombine import WRITE_LINES, recombined, regrouped, through_command
 from ipdc_edge.apps.mapreduce.weights import Given, text_length, weight_of
-from ipdc_edge.codec.keys import decode_key, encode_key, without_plain
+from ipdc_edge.codec.keys import decode_key, encode_key, not_plain
 from ipdc_edge.codec.runs import RunWriter
 from ipdc_edge.codec.value_lines import PLAIN
 
@@ -277,7 +277,7 @@ class Sorter:
 
     def _drain_ones(self, ones: Ones, last: bool, buckets: Buckets) -> None:
         table = ones.leave(Counter() if last else ones.frequent())
-        others = encoded(without_plain(table))
+        others = take_encoded(table, not_plain(table))
         self._move_ones(table, True, buckets)
         self._move_ones(others, False, buckets)
 
@@ -299,14 +299,13 @@ class Sorter:
                 self._write(some, lists, plain, buckets)
 
     def _drain_lists(self, buckets: Buckets) -> None:
-        others = self._encoded
-        tables = self._tables() if self._typed is not None else [without_plain(self._table)]
-        for table in tables:
+        plain, others = self._table, self._encoded
+        for table in self._tables():
             if table is not others:
-                while table:
-                    key, values = table.popitem()
-                    others.setdefault(encode_key(key), []).extend(values)
-        plain = self._table
+                names = not_plain(table) if self._typed is None else list(table)  # type: ignore[arg-type]
+                while names:
+                    key = names.pop()
+                    others.setdefault(encode_key(key), []).extend(table.pop(key))
         self._table, self._encoded, self._typed = {}, {}, None
         self._value_bytes = 0.0
         self._move(plain, True, buckets)
