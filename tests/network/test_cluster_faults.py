@@ -155,8 +155,13 @@ def test_a_role_is_lost_and_all_that_waits_for_it_ends_in_time(cluster: Up, faul
     run = cluster.first.host.start(*command, env=cluster.first._env, cwd=cluster.place, stderr=subprocess.PIPE)
     (client,) = eventually(lambda: [job["id"] for job in cluster.first.json("jobs") if job.get("of") == ident],
                            "the program is a job", PATIENCE)
-    eventually(lambda: any(task["status"].startswith("runs") for task in cluster.job(client)["running"]), "it runs",
-               PATIENCE)
+
+    def runs() -> bool:
+        view = cluster.job(client)
+        assert not view["ended"], view
+        return any(task["status"].startswith("runs") for task in view["running"])
+
+    eventually(runs, "it runs", PATIENCE)
     with contextlib.ExitStack() as mended:
         mended.callback(run.kill)
         began = time.time()
