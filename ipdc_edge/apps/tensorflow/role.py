@@ -268,17 +268,20 @@ class _Pieces:
 
 
 def memory_taken() -> int:
-    """Bytes that the program and whatever it started have in memory: all processes here but this one and the first,
-    which is the sandbox's; proc(5), /proc/PID/statm."""
-    own, taken = {os.getpid(), 1}, 0
+    """Bytes that the program and whatever it started have in memory: all processes of this user but this one and the
+    first, which is the sandbox's. Of others nothing is seen, unless a kernel is too old to hide them (ProtectProc=);
+    proc(5), /proc/PID/status."""
+    own, user, taken = {os.getpid(), 1}, os.getuid(), 0
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) not in own:
             try:
-                with open(f"/proc/{name}/statm", encoding="ascii") as file:
-                    taken += int(file.read().split()[1])
-            except (OSError, IndexError, ValueError):
+                with open(f"/proc/{name}/status", encoding="ascii", errors="replace") as file:
+                    found = dict(line.split(":", 1) for line in file)
+                if int(found["Uid"].split()[0]) == user and "VmRSS" in found:
+                    taken += int(found["VmRSS"].split()[0]) << 10
+            except (OSError, LookupError, ValueError):
                 continue
-    return taken * os.sysconf("SC_PAGE_SIZE")
+    return taken
 
 
 def listens(port: int) -> bool:
