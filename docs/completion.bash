@@ -41,7 +41,7 @@ _ipdc_edge() {
         "jobs") options="-h --help --json" operand="" ;;
         "nodes") options="-h --help -l --long --json" operand="NODE" ;;
         "result") options="-h --help --json --to-kubo" operand="ID" ;;
-        "logs") options="-h --help --json" operand="ID" ;;
+        "logs") options="-h --help -f --follow --json" operand="ID" ;;
         "story") options="-h --help --json" operand="ID" ;;
         "cancel") options="-h --help --json" operand="ID" ;;
         "add") options="-h --help --copy --dereference-args --to-kubo --json" operand="FILE" ;;

@@ -23,7 +23,7 @@ from ..core import events as e
 from ..core.master import FINAL
 from ..core.membership import CONNECTIONS
 from ..core.node import Node
-from ..core.values import NodeRecord, Vitals
+from ..core.values import JobKey, NodeRecord, Vitals
 from ..drivers import sandbox, tls
 from ..drivers.architectures import architectures, reserved
 from ..drivers.block_rows import outlives
@@ -123,6 +123,7 @@ class Daemon:
                                {LEFTOVERS: lambda _: self.leftovers().page(),
                                 SWARM_KEY: lambda _: self.kubo().page(),
                                 HOLDINGS: lambda query: self.holdings().page(query)})
+        self.gateway.prints = lambda job, peer: self.tasks.prints().stream(JobKey(peer, job))
         codec = MessageCodec(*reserved(self.architectures))
         births = itertools.count(self.birth * CONNECTIONS)
         self.mqtt = Mqtt(identity.domain, self.id, f"{LOOPBACK}:{settings.local_port}", self.credentials, client, codec,

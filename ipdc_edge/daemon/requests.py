@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from typing import TYPE_CHECKING
 
 from ..core.events import CancelRequested, DrainRequested, LeaveRequested, ResumeRequested
@@ -18,6 +17,7 @@ from ..drivers.control import ControlChannel
 from ..drivers.flash import FLASH
 from ..errors import BadRequest, IpdcError, UnknownJob
 from .request_fields import text_of, waiting_owner
+from .results import LOG_NAME
 from .store import IN_KUBO
 from .submissions import Submissions
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SHOWN_JOBS = 200  # ended jobs that `jobs` lists
 WATCH_PAUSE = 0.2  # seconds between two pictures of a running job
-LOG_NAME = re.compile(r"([a-z0-9-]+)\.(\d+)\.(\d+)\.txt")
+MOST_FOLLOWERS = 8  # clients of `follow` at the same time
 # operations of content.py
 CONTENT = ("add", "add_tree", "cat", "car", "ls", "pin", "unpin", "pins", "gc", "store_stat", "store_verify")
 LEAVE_PATIENCE = 5.0  # seconds that the authority has to take a leaving node off the list
@@ -39,6 +39,12 @@ class NotTheOwner(IpdcError):
 
 class UnknownTask(IpdcError):
     """Nothing is known of a task {task} of job {id}. `ipdc-edge story {id}` names those that something is known of."""
+
+
+class TooManyFollow(IpdcError):
+    """{count} follow what jobs of this node print already, and each costs the nodes a connection. End one of them"""
+
+    retry = True
 
 
 class Ending(IpdcError):
@@ -54,6 +60,7 @@ class Requests:
         self.daemon = daemon
         self.submissions = Submissions(daemon)
         self._of_content: Content | None = None
+        self.followers = 0
 
     async def handle(
         self, request: dict[str, object], fds: list[int], channel: ControlChannel
@@ -128,6 +135,21 @@ class Requests:
         tasks = await asyncio.to_thread(_logs, directory)
         return {"id": job, "state": view["state"], "directory": directory if tasks else None, "tasks": tasks,
                 "failure": failure}
+
+    async def _do_follow(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """What the job's tasks print, as it comes; how the job ended as the answer."""
+        from .following import Following  # rarely needed
+
+        job = text_of(request, "id")
+        self._view(job)
+        if self.followers >= MOST_FOLLOWERS:
+            raise TooManyFollow(count=self.followers)
+        self.followers += 1
+        try:
+            await Following(self.daemon, job).run(channel.send)
+        finally:
+            self.followers -= 1
+        return self._view(job)
 
     async def _do_story(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """What was told of a job; of a task what was told of it, and of the job by the same causes."""

@@ -36,6 +36,7 @@ MOST_LOG = 128 << 10  # bytes kept of what one attempt printed
 MOST_LOGS = 1000  # attempts of a job whose prints are kept
 BAD_RECORDS = "bad-records"  # a job's directory of records that were set aside, a file of JSON lines for each task
 NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
+LOG_NAME = re.compile(r"([a-z0-9-]+)\.(\d+)\.(\d+)\.txt")  # a task, and the attempt's two numbers
 
 
 class PartNotAsTold(IpdcError):

@@ -41,6 +41,7 @@ from .local_inputs import LocalInputs
 from .streams import FetchFailed, Inputs, Outputs, OutputTooBig, check_params, is_cid
 
 if TYPE_CHECKING:
+    from .prints import Prints
     from .tunnels import End, Tunnels
 
 FULL_PAUSE = 2.0  # seconds between two tries to let content go on a full disk
@@ -94,6 +95,8 @@ class TaskRunner:
         self.tunnels: Callable[[], Tunnels] = lambda: _none()
         self.refusals = Refusals(note)
         self.jobs: dict[JobKey, HeldCode] = {}
+        self.printing: dict[tuple[JobKey, Attempt], tuple[str, Runner]] = {}  # attempts at work
+        self._prints: Prints | None = None
         self.background = Background()
         self.attempts: dict[tuple[JobKey, Attempt], asyncio.Task[None]] = {}
         self.releasing: dict[JobKey, asyncio.Task[None]] = {}
@@ -137,6 +140,8 @@ class TaskRunner:
         held = self.jobs.pop(effect.key, None)
         for runner in held.runners if held else ():
             self.background.start(runner.close())
+        if self._prints is not None:
+            self._prints.wake(effect.key)
         releasing = self.background.start(self._release(effect.key, running))
         self.releasing[effect.key] = releasing
 
@@ -232,7 +237,7 @@ class TaskRunner:
             outputs = Outputs(self.store, owner_of(key), params,
                               lambda: most or max(LEAST_OUTPUT, inputs.bytes * MOST_GROWTH))
             try:
-                runner = await self._runner(key, held)
+                runner = await self._runner(key, held, effect.task)
             except BaseException:
                 outputs.discard()
                 raise
@@ -246,13 +251,22 @@ class TaskRunner:
 
         progress, aside = Progress(tell, lambda: inputs.bytes), Aside(effect.task)
         end: End | None = None
+        self.printing[key, effect.attempt] = effect.task, runner
+        if self._prints is not None:
+            self._prints.begin(key, effect.attempt, effect.task, runner)
         try:
             told_params = _for_runner(params, self.node_name)
             if runner.tunnels is not None:
                 end = self._speaks(effect, held, runner)
                 told_params["python"] = self.tensorflow.python if isinstance(self.tensorflow, Found) else ""
                 told_params["network"] = os.readlink("/proc/self/ns/net")
-            done = await runner.run(effect.task, told_params, inputs.read, outputs.write, progress.report, aside.add)
+            work = runner.run(effect.task, told_params, inputs.read, outputs.write, progress.report, aside.add)
+            if end is None:
+                done = await work
+            else:
+                from .tunnels import while_heard
+
+                done = await while_heard(end, work)
             cid, size = await outputs.commit([stream["records"] for stream in done["streams"]])
             texts = {"log": runner.take_output(), "aside": aside.taken()}
             kept = {name: await self._kept(key, text) for name, text in texts.items()}
@@ -269,16 +283,31 @@ class TaskRunner:
                 outputs.discard()
             finally:
                 await inputs.close()
-            if runner.alive and end is None and self.jobs.get(key) is held:
+            keep = runner.alive and end is None and self.jobs.get(key) is held
+            try:
+                if not keep:
+                    await runner.close()
+            finally:
+                del self.printing[key, effect.attempt]
+                if self._prints is not None:
+                    self._prints.end(key, effect.attempt)
+            if keep:
                 self._keep(held, runner)
-            else:
-                await runner.close()
         details: dict[str, Any] = {name: found for name, found in kept.items() if found}
         details |= {"counters": done["counters"], "user_counters": done["user_counters"], "read": inputs.bytes}
         outputs_told = [stream["bytes"] for stream in done["streams"]]
         if len(json.dumps([details, outputs_told])) <= MOST_TOLD_OF_RESULT:
             details["outputs"] = outputs_told
         return Result(self.node_id, cid, size, details)
+
+    def prints(self) -> Prints:
+        """What those hear who follow the jobs that are here."""
+        if self._prints is None:
+            from .prints import Prints  # rarely needed
+
+            self._prints = Prints(self.printing, lambda key: key in self.jobs or key in self.fetching or any(
+                job == key for job, _ in self.printing))
+        return self._prints
 
     def _keep(self, held: HeldCode, runner: Runner) -> None:
         """A runner waits for the next task of its job; no more of them than slots, whatever the number of jobs."""
@@ -289,7 +318,7 @@ class TaskRunner:
             other.runners.remove(oldest)
             self.background.start(oldest.close())
 
-    async def _runner(self, key: JobKey, held: HeldCode) -> Runner:
+    async def _runner(self, key: JobKey, held: HeldCode, task: str) -> Runner:
         while held.runners:
             waiting = held.runners.pop()
             if waiting.alive:
@@ -301,8 +330,14 @@ class TaskRunner:
         if architecture.cluster:  # its programs map much more than they use; they are watched from within
             memory = ROOM_OF_ROLE + MUCH_MORE * held.spec.memory
         try:
-            await runner.start(dict(held.spec.body), code, architecture.module, key.job, architecture.cluster, memory,
-                               architecture.mapped)
+            begins = runner.start(dict(held.spec.body), code, architecture.module, key.job, architecture.cluster,
+                                  memory, architecture.mapped)
+            if not architecture.cluster:
+                await begins
+            else:
+                from .tunnels import started
+
+                await started(begins, task)
         except BaseException as error:
             if isinstance(error, RunnerTaskFailed):
                 error.details["output"] = runner.take_output().decode("utf-8", "replace")

@@ -4,6 +4,8 @@ Owns which connections are carried, and for whom: only from a role that runs her
 from nodes of a cluster to its roles here. Both ends are nodes of the domain, known by their certificates; the way
 between them is the gateway's port (`GET /ipdc/tunnel/JOB/MASTER/TASK`, answered by 101). Never reads what is carried.
 
+It also hears whether the process of a role is alive: that one watches the role's program, and nobody else watches it.
+
 Who may enter is asked here, for every connection: the peer's id must be that of a node in the cluster's plan, or of its
 master. Loaded when the first role runs, never by an idle daemon. The inner ends are in apps/tensorflow/role.py, where
 the messages on the socket to them are told.
@@ -15,14 +17,15 @@ import asyncio
 import re
 import socket
 import struct
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.values import JobKey
 from ..drivers.gateway import TUNNEL
 from ..drivers.refusals import Refusals
+from ..drivers.runner import RunnerDied
 from ..drivers.tls import peer_id
 from .background import Background, note
 
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 CONNECT_WITHIN = 10.0  # seconds to another node, TLS and its answer
 ENTER_WITHIN = 5.0  # seconds until the role's end of a tunnel has connected to it
 MOST = 64  # tunnels of one role, in each direction
+STARTS_WITHIN = 25.0  # seconds in which the process of a role has begun
+SILENT_FOR = 12.0  # seconds without a word after which it is lost; it says one every three (apps/tensorflow/role.py)
 SILENCE = 60  # seconds after which the other node is asked whether it is still there
 MOST_ANSWER = 2048  # bytes of a gateway's answer, up to its empty line
 PIECE = 64 << 10  # bytes that are read at once
@@ -53,6 +58,15 @@ class End:
     tasks: dict[asyncio.Task[None], str] = field(default_factory=dict)  # those that go out, and to which node
     entered: set[asyncio.Task[object]] = field(default_factory=set)  # the gateway's, of those that came or come in
     number: int = 0
+    heard: float = 0.0  # when its process said anything last; the loop's time
+
+
+class RoleSilent(RunnerDied):
+    """the process that watches {role} has said nothing for {seconds:g} s, as when it is stopped (SIGSTOP){output}"""
+
+
+class RoleNotStarted(RunnerDied):
+    """the process that watches {role} did not begin within {seconds:g} s{output}"""
 
 
 class Tunnels:
@@ -74,6 +88,7 @@ class Tunnels:
         if end.task:
             self.ends[(end.cluster, end.task)] = end
         self.speaking.append(end)
+        end.heard = asyncio.get_running_loop().time()
         asyncio.get_running_loop().add_reader(end.socket, self._heard, end)
 
     def cut(self, nodes: Collection[str]) -> None:
@@ -108,6 +123,7 @@ class Tunnels:
         except OSError:
             message, given = b"", []
         connections = [_connection(descriptor) for descriptor in given]
+        end.heard = asyncio.get_running_loop().time()
         if not message:
             asyncio.get_running_loop().remove_reader(end.socket)
         word, _, rest = message.decode("ascii", "replace").partition(" ")
@@ -213,6 +229,33 @@ class Tunnels:
     ) -> None:
         """As the gateway has it: what came in, until either side ends."""
         await relay(inner, reader, writer)
+
+
+async def started(work: Awaitable[None], role: str) -> None:
+    """Waits for the start of a role's process. RoleNotStarted; what the work raises."""
+    try:
+        async with asyncio.timeout(STARTS_WITHIN) as bound:
+            await work
+    except TimeoutError:
+        if not bound.expired():
+            raise
+        raise RoleNotStarted(role=role, seconds=STARTS_WITHIN, output="") from None
+
+
+async def while_heard(end: End, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """What the work with a role's process gives, as long as that process says anything. RoleSilent; what the work
+    raises. In both cases the work has ended."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            left = end.heard + SILENT_FOR - loop.time()
+            if left <= 0:
+                raise RoleSilent(role=end.task or "the program", seconds=SILENT_FOR, output="")
+            await asyncio.wait([task], timeout=left)
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def relay(connection: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 LEFTOVERS = "/ipdc/leftovers"  # the page of daemon/leftovers.py
 HOLDINGS = "/ipdc/holdings"  # of daemon/holdings.py
 SWARM_KEY = "/ipdc/swarm-key"  # of daemon/kubo_network.py
+PRINTS = "/ipdc/prints"  # of daemon/prints.py
 TUNNEL = "/ipdc/tunnel/"  # begins the paths of daemon/tunnels.py
 MOST_TUNNELS = 256  # connections that are tunnels, beside those for content
 
@@ -93,6 +94,8 @@ class Gateway:
         self._open: dict[asyncio.Task[None], str] = {}  # and whose connection it is
         self._unused: dict[asyncio.Task[None], None] = {}  # that have been answered, and wait; the longest first
         self._tunnels: dict[asyncio.Task[None], str] = {}  # likewise, of those that carry something else by now
+        # what the runners of a peer's job print; None where too many follow already
+        self.prints: Callable[[str, str], AsyncGenerator[bytes, None] | None] | None = None
         self.tunnel: Tunnel | None = None  # what takes connections for paths below TUNNEL, where there is anything
 
     async def start(self) -> None:
@@ -170,7 +173,7 @@ class Gateway:
                         return True
                     answer = refused
                 else:
-                    answer = await self._answer(request)
+                    answer = await self._answer(request, peer)
             except h11.RemoteProtocolError as error:
                 self.counters["refused"] += 1
                 self._refusals.tell(peer, f"gateway: {peer} speaks no proper HTTP: {error}"[:300])
@@ -225,7 +228,7 @@ class Gateway:
                     self._count(block.size, False)
                 yield before, block
 
-    async def _answer(self, request: h11.Request) -> Answer:
+    async def _answer(self, request: h11.Request, peer: str) -> Answer:
         headers: dict[bytes, bytes] = {}
         for name, value in request.headers:
             headers[name] = headers[name] + b", " + value if name in headers else value
@@ -236,6 +239,11 @@ class Gateway:
         path, query = split_target(request.target)
         if path in self._pages:
             return Answer(200, await self._pages[path](query), (("Cache-Control", "no-store"),))
+        if path == PRINTS and self.prints is not None:
+            pieces = self.prints(query.get("job", ""), peer)
+            if pieces is None:
+                return Answer(503, "too many follow what is printed here", (("Retry-After", "5"),), close=True)
+            return Answer(200, headers=(("Cache-Control", "no-store"),), pieces=pieces)
         if not path.startswith("/ipfs/"):
             return Answer(404, "only /ipfs/{cid} is served here")
         return await content(self._store, path, query, headers)

@@ -29,7 +29,7 @@ _BINARY = (("X-Content-Type-Options", "nosniff"),)
 
 class Answer:
     """A response without its body's bytes: status, headers, and a text, an open block, or a stream of blocks, each with
-    the bytes that stand before it."""
+    the bytes that stand before it, or pieces of text as they come."""
 
     def __init__(
         self,
@@ -39,12 +39,14 @@ class Answer:
         block: BlockReader | None = None,
         close: bool = False,
         stream: AsyncGenerator[tuple[bytes, BlockReader], None] | None = None,
+        pieces: AsyncGenerator[bytes, None] | None = None,
     ) -> None:
         self.status = status
         self.text = text
         self.headers = headers
         self.block = block
         self.stream = stream
+        self.pieces = pieces
         self.close = close
 
 
@@ -91,7 +93,7 @@ class Connection:
         text = (answer.text + "\n").encode() if answer.text else b""
         length = len(text) if answer.block is None else answer.block.size
         headers = [*_BINARY, *answer.headers]
-        if answer.status != 304 and answer.stream is None:
+        if answer.status != 304 and answer.stream is None and answer.pieces is None:
             headers.append(("Content-Length", str(length)))
         if text:
             headers.append(("Content-Type", "text/plain; charset=utf-8"))
@@ -102,6 +104,8 @@ class Connection:
         if body and answer.status != 304:
             if answer.stream is not None:
                 await self._send_stream(answer.stream)
+            elif answer.pieces is not None:
+                await self._send_pieces(answer.pieces)
             elif answer.block is not None:
                 await self._send_block(answer.block)
             else:
@@ -159,6 +163,12 @@ class Connection:
                     await self._send_block(block)
                 finally:
                     block.close()
+
+    async def _send_pieces(self, pieces: AsyncGenerator[bytes, None]) -> None:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                self._write(h11.Data(data=piece))
+                await self._drain()
 
     async def _send_block(self, block: BlockReader) -> None:
         sent = 0

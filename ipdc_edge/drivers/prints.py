@@ -29,6 +29,12 @@ class Output:
             self._left_out += surplus
             del self._last[:surplus]
 
+    def pieces(self) -> list[tuple[int, bytes]]:
+        """What is kept, each piece with its place in the stream."""
+        if not self._left_out:
+            return [(0, bytes(self._first + self._last))]
+        return [(0, bytes(self._first)), (len(self._first) + self._left_out, bytes(self._last))]
+
     def text(self) -> bytes:
         """All of it, with a line that says how much is missing."""
         if not self._left_out:

@@ -22,7 +22,7 @@ from ipdc_edge.drivers.tls import peer_id
 
 if TYPE_CHECKING:
     import ssl as ssl_module
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 PER_PROVIDER = 2  # connections
 KUBO = "kubo"  # in place of a node's id: the Kubo of this machine, see kubo_provider
@@ -92,6 +92,19 @@ class ProviderPool:
         try:
             with self._faults():
                 return await connection.page(path, limit)
+        except _Stale:
+            raise ProviderFault("it closed the connection without an answer") from None
+        finally:
+            connection.close()
+
+    async def lines(self, path: str, longest: int) -> AsyncIterator[bytes]:
+        """The lines of a text that the gateway goes on with, as they come, each of at most so many bytes; a connection
+        of its own. ProviderFault, also where nothing comes for as long as patience lasts."""
+        connection = await self._connect()
+        try:
+            with self._faults():
+                async for line in connection.lines(path, longest):
+                    yield line
         except _Stale:
             raise ProviderFault("it closed the connection without an answer") from None
         finally:
@@ -215,6 +228,25 @@ class _Connection:
         """A text of at most so many bytes."""
         await self._answered(path, "*/*")
         return await self._body(limit, cut=False)
+
+    async def lines(self, path: str, longest: int) -> AsyncIterator[bytes]:
+        """The lines of a text, without their ends."""
+        await self._answered(path, "*/*")
+        rest = bytearray()
+        while True:
+            event = self._http.next_event()
+            if event is h11.NEED_DATA:
+                await self._receive()
+            elif isinstance(event, h11.Data):
+                rest += event.data
+                *whole, last = rest.split(b"\n")
+                rest = bytearray(last)
+                for line in whole:
+                    yield bytes(line)
+                if len(rest) > longest:
+                    raise ProviderFault(f"it sent a line of more than {longest} bytes")
+            else:
+                return
 
     async def _answered(self, target: str, accept: str) -> h11.Response:
         """The head of an answer that is a good one; its body is still to be read."""

@@ -61,6 +61,7 @@ class Runner:
         self._file_size = file_size
         self._socket = RunnerSocket()
         self._output = Output()
+        self.listener: Callable[[bytes], None] | None = None  # hears what is printed, beside what is kept of it
         self._pipe = -1
         self._pidfd = -1
         self._exited: asyncio.Future[None] | None = None
@@ -111,6 +112,11 @@ class Runner:
         """What the user's code printed, first and last 32 KiB."""
         self._drain()
         return self._output.text()
+
+    def pieces(self) -> list[tuple[int, bytes]]:
+        """The same, each piece with its place in all that was printed since it was last taken."""
+        self._drain()
+        return self._output.pieces()
 
     def take_output(self) -> bytes:
         """What was printed since it was last taken, for the log of the task that ended."""
@@ -246,6 +252,8 @@ class Runner:
                 self._close_pipe()
                 return
             self._output.add(data)
+            if self.listener is not None:
+                self.listener(data)
 
     def _close_pipe(self) -> None:
         if self._pipe >= 0:

@@ -43,12 +43,12 @@ def node(containers: Containers, suite: str, deb: Path) -> Iterator[Node]:
 
 @pytest.fixture
 def boot(containers: Containers, suite: str) -> Iterator[Callable[..., Node]]:
-    """boot(name, memory=None, like=None): a system of the test's own, without the package; gone after it."""
+    """boot(name, memory=None, like=None, shown=""): a system of the test's own, without the package; gone after it."""
     made: list[Container] = []
 
-    def booted(name: str, memory: int | None = None, like: Container | None = None) -> Node:
+    def booted(name: str, memory: int | None = None, like: Container | None = None, shown: str = "") -> Node:
         number = len(containers.network.hosts)  # a name is a network namespace's too
-        made.append(containers.boot(f"{name}{number}", suite, memory, like))
+        made.append(containers.boot(f"{name}{number}", suite, memory, like, shown))
         return Node(made[-1])
 
     yield booted
@@ -58,9 +58,10 @@ def boot(containers: Containers, suite: str) -> Iterator[Callable[..., Node]]:
 
 @pytest.fixture
 def another(boot: Callable[..., Node], node: Node) -> Callable[..., Node]:
-    """another(name, memory=None): a node of the test's own, running, as the package has made it; gone after it."""
-    def running(name: str, memory: int | None = None) -> Node:
-        made = boot(name, memory, like=node.container)
+    """another(name, memory=None, shown=""): a node of the test's own, running, as the package has made it; gone
+    after it."""
+    def running(name: str, memory: int | None = None, shown: str = "") -> Node:
+        made = boot(name, memory, node.container, shown)
         made.running()
         return made
 

@@ -33,6 +33,7 @@ from tests.waiting import eventually
 
 TOOLS = {"systemd-nspawn": "systemd-container", "setpriv": "util-linux", "nsenter": "util-linux", "ip": "iproute2"}
 BOOT_SECONDS = 120
+SHOWN = "/usr/local/lib/shown"
 CLEAN = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "TERM=dumb"]
 
 # Becomes the supervisor. In namespaces of its own, so that the overlay and nspawn's files in /run vanish with it.
@@ -45,7 +46,7 @@ echo "$name" > root/etc/hostname
 echo "127.0.0.1 localhost $name" > root/etc/hosts
 mount -t tmpfs -o mode=755 tmpfs /run
 exec systemd-nspawn -D "$directory/root" --register=no --keep-unit --machine="$name" --hostname="$name" \
-  --resolv-conf=off --timezone=off --link-journal=no --capability=CAP_NET_ADMIN,CAP_NET_RAW --console=pipe --boot
+  --resolv-conf=off --timezone=off --link-journal=no --capability=CAP_NET_ADMIN,CAP_NET_RAW $shown --console=pipe --boot
 """
 JOIN = 'for file in $1; do echo 0 > "$file"; done; shift; exec "$@"'
 # nspawn gives the controllers of version 1 read-only, and systemd then ignores MemoryMax= and TasksMax= in silence
@@ -94,7 +95,11 @@ def _children(pid: int) -> list[int]:
 class Container:
     """One system; its files last until `remove`, also over `stop`, `boot` and `reboot`."""
 
-    def __init__(self, host: Host, suite: str, memory: int | None, like: Container | None = None) -> None:
+    def __init__(
+        self, host: Host, suite: str, memory: int | None, like: Container | None = None, shown: str = "",
+    ) -> None:
+        """shown: a directory of this machine that is to be seen in it at SHOWN, read-only."""
+        self.shown = f"--bind-ro={shown}:{SHOWN}" if shown else ""
         self.host, self.name, self.suite, self.memory = host, host.name, suite, memory
         self.address, self.cgroup = host.address, cgroups.Cgroup(host.namespace)
         self.directory = cache() / "containers" / host.namespace
@@ -112,7 +117,8 @@ class Container:
         """Returns when systemd has started everything; raises AssertionError with the console when it does not."""
         self.cgroup.make(self.memory)
         environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "procs": " ".join(self.cgroup.procs()),
-                       "lower": str(self.lower), "directory": str(self.directory), "name": self.name}
+                       "lower": str(self.lower), "directory": str(self.directory), "name": self.name,
+                       "shown": self.shown}
         # every link of the chain ends with the one before it, the first one with this process
         command = ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net=/run/netns/{self.host.namespace}",
                    "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
@@ -262,9 +268,10 @@ class Containers:
         remove_leftovers()
         return self
 
-    def boot(self, name: str, suite: str, memory: int | None = None, like: Container | None = None) -> Container:
+    def boot(self, name: str, suite: str, memory: int | None = None, like: Container | None = None,
+             shown: str = "") -> Container:
         """A fresh system with at most `memory` bytes for all of it, or one like another was kept; it has booted."""
-        made = Container(self.network.host(name), suite, memory, like)
+        made = Container(self.network.host(name), suite, memory, like, shown)
         self.all.append(made)
         return made.boot()
 

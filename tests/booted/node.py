@@ -16,7 +16,8 @@ from tests.bare.debian import Outcome
 from tests.booted.containers import Container
 
 MEMBER, STRANGER = "member", "stranger"  # of group ipdc, and not
-UNITS = ("ipdc-edge.service", "ipdc-broker.service", "ipdc-runner.socket", "ipdc-reaper.socket")
+UNITS = ("ipdc-edge.service", "ipdc-broker.service", "ipdc-runner.socket", "ipdc-runner-role.socket",
+         "ipdc-reaper.socket")
 APT = "DEBIAN_FRONTEND=noninteractive apt-get -y -qq -o Dpkg::Use-Pty=0 -o APT::Color=0"
 GATES = "/usr/local/share/ipdc-gates"  # a file for each line that may pass; the sandbox shows /usr
 

@@ -129,6 +129,15 @@ def test_a_failure_that_others_mended_is_told_as_such() -> None:
     assert "== the job failed" not in logs.text({"state": "succeeded", "failure": failure})
 
 
+@pytest.mark.parametrize(("told", "roles", "shown"), [
+    ({"task": "map-00003", "node": "pi", "text": "a\nb\n"}, False, "map-00003@pi | a\nmap-00003@pi | b"),
+    ({"task": "worker-0", "node": "pi", "text": "a\n\n"}, True, "worker:0@pi | a\nworker:0@pi | "),
+    ({"task": "client", "node": None, "text": "not ended"}, True, "client | not ended"),
+])
+def test_lines_that_are_followed_say_where_they_come_from(told: dict[str, object], roles: bool, shown: str) -> None:
+    assert logs.lines(told, roles) == shown
+
+
 STAGES = [
     {"name": "maps", "total": 4, "done": 4, "began": 1795395724.0, "ended": 1795395732.5},
     {"name": "reduces", "total": 2, "done": 1, "began": 1795395732.5, "ended": 0},

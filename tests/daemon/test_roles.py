@@ -66,3 +66,23 @@ subprocess.run(["/usr/bin/python3", "-I", "-c", sys.argv[1]], cwd="/", check=Tru
 def test_a_program_sees_nothing_of_the_process_of_its_own_user_that_began_it(how: str, told: str) -> None:
     done = subprocess.run(["/usr/bin/python3", "-c", RUNS, LOOKS, how], cwd=CHECKOUT, capture_output=True, text=True)
     assert done.stdout.split() == [told, told, "True"], done.stdout + done.stderr
+
+
+TAKES = """
+import os, subprocess
+from ipdc_edge.apps.tensorflow.role import memory_taken
+os.setgroups([]); os.setresgid(54321, 54321, 54321); os.setresuid(54321, 54321, 54321)
+held = bytearray(os.urandom(1)) * (64 << 20)  # its own do not count
+holds = "held = bytearray(b'x') * (64 << 20); print('holds', flush=True); input()"
+with subprocess.Popen(["/usr/bin/python3", "-I", "-c", holds], stdin=-1, stdout=-1, cwd="/") as child:
+    child.stdout.readline()
+    print(memory_taken() >> 20)
+    child.communicate(b"\\n")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_only_what_its_own_user_has_in_memory_is_a_program_s() -> None:
+    """Where a kernel shows the processes of others too."""
+    done = subprocess.run(["/usr/bin/python3", "-c", TAKES], cwd=CHECKOUT, capture_output=True, text=True)
+    assert 64 <= int(done.stdout) < 96, done.stdout + done.stderr

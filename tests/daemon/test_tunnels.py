@@ -340,3 +340,51 @@ def test_the_last_bytes_get_over_a_slow_way_too() -> None:
         await work
 
     asyncio.run(asyncio.wait_for(test(), 30))
+
+
+def test_a_role_whose_process_falls_silent_is_lost_and_its_work_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SILENT_FOR", 0.05)
+    ended: list[str] = []
+
+    async def work() -> dict[str, object]:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.append("ended")
+        return {}
+
+    async def test(role: Role) -> None:
+        with pytest.raises(module.RoleSilent, match=r"watches local-0 has said nothing for 0\.05 s"):
+            await module.while_heard(role.end, work())
+
+    run(test)
+    assert ended == ["ended"]
+
+
+def test_every_word_of_a_role_counts_as_life() -> None:
+    async def test(role: Role) -> None:
+        for words in (b"alive", b"no 7", b"what"):
+            role.end.heard = 0.0
+            role.say(words)
+            await soon()
+            assert role.end.heard > 0.0, words
+        future: asyncio.Future[dict[str, object]] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(future.set_result, {"done": 1})
+        assert await module.while_heard(role.end, future) == {"done": 1}
+
+    run(test)
+
+
+def test_a_role_that_does_not_begin_is_told_and_its_start_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STARTS_WITHIN", 0.05)
+
+    async def never() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def slow_inside() -> None:
+        raise TimeoutError("its own")
+
+    with pytest.raises(module.RoleNotStarted, match=r"watches local-1 did not begin within 0\.05 s"):
+        asyncio.run(module.started(never(), "local-1"))
+    with pytest.raises(TimeoutError, match="its own"):
+        asyncio.run(module.started(slow_inside(), "local-1"))

@@ -25,6 +25,7 @@ from ipdc_edge.codec import (
     join_token,
     keys,
     member_list,
+    prints,
     records,
     runs,
     sorted_values,
@@ -407,6 +408,15 @@ def dag(data: bytes) -> None:
 DOCUMENT = b"\xa2\x61a\x82\x01\xd8\x2a\x58\x25\x00" + cid.cid_to_bytes(LEAF) + b"\x61b\xfb" + bytes(8)
 
 
+def printed(data: bytes) -> None:
+    found = prints.parse(data)
+    assert found is None or prints.parse(prints.encode(found)) == found
+
+
+PRINTED = tuple(map(prints.encode, (
+    prints.Piece("map-00003", Attempt(7 << 20, 2), 4096, 9, "half \ufffd\n"), prints.Lost(1 << 20))))
+
+
 # -- HTTP
 
 BLOCK = b"leaf"
@@ -493,5 +503,6 @@ TARGETS: tuple[Target, ...] = (
            (b";", b"=;", b'"id=', b'"domain=', b"_ipdc._tcp", b"\n", b"0.0.0.0", NODE.encode())),
     Target("gateway", gateway, (), REQUESTS, ("drivers/gateway.py", "drivers/gateway_http.py",
            "drivers/gateway_content.py", "drivers/gateway_car.py", "drivers/car_walk.py"), HTTP_WORDS),
+    Target("prints", printed, (prints.BadPrint,), PRINTED, ("codec/prints.py", *MESSAGE_FILES)),
     Target("provider", provider, (), RESPONSES, ("drivers/provider.py",), HTTP_WORDS),
 )

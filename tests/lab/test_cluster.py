@@ -20,6 +20,7 @@ from ipdc_edge.drivers import identity, tls
 from ipdc_edge.home import Home
 from tests.drivers.bubblewrap import needs_bubblewrap
 from tests.lab.conftest import PYTHON, ROOT, Lab, eventually
+from tests.lab.test_follow import following
 
 PORTS = (2222, 2223)
 # A role: listens on every address, as TensorFlow does, and asks nobody who he is. "ask N" has it ask role N.
@@ -194,6 +195,15 @@ def test_roles_speak_through_tunnels_and_a_program_with_them(cluster: Cluster) -
 def places(cluster: Cluster) -> list[dict[str, Any]]:
     with open(cluster.place / "ClusterSpec.json", encoding="utf-8") as file:
         return list(json.load(file)["Nodes"].values())
+
+
+def test_what_the_roles_print_is_followed_where_the_cluster_was_ordered(cluster: Cluster) -> None:
+    ident = cluster.up()
+    expected = {f"local:{n}@{place['name']} | serves local:{n}" for n, place in enumerate(places(cluster))}
+    with following(cluster.lab, "logs", "-f", ident) as follower:
+        eventually(lambda: set(follower.lines) == expected, "both are heard")
+        cluster.run("down")
+        assert follower.end() == 0 and set(follower.lines) == expected
 
 
 def test_nobody_else_gets_in(cluster: Cluster, lab: Lab) -> None:

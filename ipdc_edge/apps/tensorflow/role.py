@@ -10,6 +10,7 @@ systemd goes on without where a kernel or a container refuses it. Never speaks T
 On the tunnels' socket (SOCK_SEQPACKET; daemon/tunnels.py has the other end), one message each:
     to TASK     with a descriptor: what was accepted at that role's address
     in NUMBER   from the daemon: connect to the own port; the answer is `in NUMBER` with a descriptor, or `no NUMBER`
+    alive       every few seconds: who watches the program is watched too
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from ipdc_edge.runner.shipped import OpenFile
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ipdc_edge.runner.task_io import TaskIo
 
 LOOK_EVERY = 1.0  # seconds between two looks at the program
+ALIVE_EVERY = 3.0  # seconds between two words that there is somebody; daemon/tunnels.py says when that is too long
 STOPPED_FOR = 10.0  # seconds after which a program that somebody stopped counts as lost
 CONNECT_WITHIN = 2.0  # seconds for a connection to the own port, on loopback
 BACKLOG = 64
@@ -86,7 +89,7 @@ class RoleTask:
         self.python, self.network = str(params["python"]), str(params["network"])  # the latter is the daemon's
         self.tunnels = socket.socket(fileno=io.tunnels)
         self.selector = selectors.DefaultSelector()
-        self.stopped_since = 0.0
+        self.stopped_since = self.alive_at = 0.0
         self.told = ""
 
     def position(self) -> dict[str, object]:
@@ -160,6 +163,19 @@ class RoleTask:
         finally:
             os.close(ended)
 
+    def _alive(self) -> None:
+        """A daemon that does not read at present hears it later."""
+        now = time.monotonic()
+        if now < self.alive_at:
+            return
+        self.alive_at = now + ALIVE_EVERY
+        try:
+            self.tunnels.send(b"alive", socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise DaemonGone from error
+
     def _accept(self, listener: socket.socket, place: Place) -> None:
         """The program connects to another role."""
         connection, _ = listener.accept()
@@ -187,6 +203,7 @@ class RoleTask:
 
     def _look(self, pid: int) -> None:
         """What people see of it, and whether it is to be ended."""
+        self._alive()
         taken, state = memory_taken(), _state(pid)
         if taken > self.memory:
             raise ProgramTooBig(role=self.name, taken=taken >> 20, most=self.memory >> 20)
@@ -210,7 +227,7 @@ class RoleTask:
             return 0
         import tarfile
 
-        pieces = _Pieces(self.io)
+        pieces = _Pieces(self.io, self._alive)
         with tarfile.open(fileobj=pieces, mode="w|") as tar:  # type: ignore[call-overload]
             for name in sorted(os.listdir(top)):
                 tar.add(os.path.join(top, name), name)
@@ -228,16 +245,17 @@ def _close_to_the_program() -> None:
 
 
 class _Pieces:
-    """A file that is written in blocks of the output's size."""
+    """A file that is written in blocks of the output's size; `alive` is called with each."""
 
-    def __init__(self, io: TaskIo) -> None:
-        self.io, self.rest, self.size = io, bytearray(), 0
+    def __init__(self, io: TaskIo, alive: Callable[[], None]) -> None:
+        self.io, self.alive, self.rest, self.size = io, alive, bytearray(), 0
 
     def write(self, data: bytes) -> int:
         """As a file does."""
         self.rest += data
         self.size += len(data)
         while len(self.rest) >= BLOCK:
+            self.alive()
             self.io.write(0, bytes(self.rest[:BLOCK]))
             del self.rest[:BLOCK]
         return len(data)
@@ -250,17 +268,20 @@ class _Pieces:
 
 
 def memory_taken() -> int:
-    """Bytes that the program and whatever it started have in memory: all processes here but this one and the first,
-    which is the sandbox's; proc(5), /proc/PID/statm."""
-    own, taken = {os.getpid(), 1}, 0
+    """Bytes that the program and whatever it started have in memory: all processes of this user but this one and the
+    first, which is the sandbox's. Of others nothing is seen, unless a kernel is too old to hide them (ProtectProc=);
+    proc(5), /proc/PID/status."""
+    own, user, taken = {os.getpid(), 1}, os.getuid(), 0
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) not in own:
             try:
-                with open(f"/proc/{name}/statm", encoding="ascii") as file:
-                    taken += int(file.read().split()[1])
-            except (OSError, IndexError, ValueError):
+                with open(f"/proc/{name}/status", encoding="ascii", errors="replace") as file:
+                    found = dict(line.split(":", 1) for line in file)
+                if int(found["Uid"].split()[0]) == user and "VmRSS" in found:
+                    taken += int(found["VmRSS"].split()[0]) << 10
+            except (OSError, LookupError, ValueError):
                 continue
-    return taken * os.sysconf("SC_PAGE_SIZE")
+    return taken
 
 
 def listens(port: int) -> bool:

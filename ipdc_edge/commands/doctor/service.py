@@ -21,7 +21,8 @@ from ipdc_edge.errors import IpdcError, NoDaemon, NotAllowed
 from ipdc_edge.home import Home
 from ipdc_edge.settings import Settings
 
-UNITS = ("ipdc-edge.service", "ipdc-broker.service", "ipdc-runner.socket", "ipdc-reaper.socket")
+UNITS = ("ipdc-edge.service", "ipdc-broker.service", "ipdc-runner.socket", "ipdc-runner-role.socket",
+         "ipdc-reaper.socket")
 PROPERTIES = "Id,LoadState,ActiveState,UnitFileState,NRestarts,Result"
 BOOTED = "/run/systemd/system"  # sd_booted(3)
 SYSTEMCTL_SECONDS = 5.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -54,6 +55,12 @@ def test_units_that_run(home: Home) -> None:
     assert [check.ok for check in _units(home).values()] == [True] * 3
     assert not list(service.units(home)), "a node of IPDC_HOME has no units"
     assert not list(service.units(home, ""))
+
+
+def test_it_asks_for_the_units_that_the_package_enables() -> None:
+    rules = (Path(__file__).parents[3] / "debian/rules").read_text()
+    enabled = [word for words in re.findall(r"^\tdh_installsystemd ([^-\n].*)$", rules, re.M) for word in words.split()]
+    assert sorted(service.UNITS) == sorted(enabled)
 
 
 def test_a_unit_that_is_not_enabled_and_was_restarted_has_two_lines(home: Home) -> None:
