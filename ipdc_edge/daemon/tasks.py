@@ -99,6 +99,13 @@ class HeldCode:
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
         self.runners: list[Runner] = []  # idle ones, ready for the next task
+        self.kept: dict[str, list[int]] = {}  # spill files of tasks that go on where they were; apps/tensorflow/kept.py
+
+    def close(self) -> None:
+        """Nothing of the job runs any more."""
+        while self.kept:
+            for descriptor in self.kept.popitem()[1]:
+                os.close(descriptor)
 
 
 class TaskRunner:
@@ -198,13 +205,15 @@ class TaskRunner:
         held = self.jobs.pop(effect.key, None)
         for runner in held.runners if held else ():
             self.background.start(runner.close())
-        releasing = self.background.start(self._release(effect.key, running))
+        releasing = self.background.start(self._release(effect.key, running, held))
         self.releasing[effect.key] = releasing
 
-    async def _release(self, key: JobKey, running: list[asyncio.Task[None]]) -> None:
+    async def _release(self, key: JobKey, running: list[asyncio.Task[None]], held: HeldCode | None) -> None:
         """The store lets go once nothing writes for the job any more."""
         await asyncio.gather(*running, return_exceptions=True)
         try:
+            if held is not None:
+                held.close()
             while not self._released(owner_of(key)):
                 await asyncio.sleep(FULL_PAUSE)
         finally:
@@ -293,7 +302,7 @@ class TaskRunner:
             outputs = Outputs(self.store, owner_of(key), params,
                               lambda: most or max(LEAST_OUTPUT, inputs.bytes * MOST_GROWTH))
             try:
-                runner = await self._runner(key, held)
+                runner = await self._runner(effect, held)
             except BaseException:
                 outputs.discard()
                 raise
@@ -360,7 +369,8 @@ class TaskRunner:
         except BlockUnavailable as error:
             raise FetchFailed(cid, str(error)) from None
 
-    async def _runner(self, key: JobKey, held: HeldCode) -> Runner:
+    async def _runner(self, effect: StartTask, held: HeldCode) -> Runner:
+        key = effect.key
         while held.runners:
             waiting = held.runners.pop()
             if waiting.alive:
@@ -372,8 +382,10 @@ class TaskRunner:
         if architecture.cluster:  # its programs map much more than they use; they are watched from within
             memory = ROOM_OF_ROLE + MUCH_MORE * held.spec.memory
         try:
-            await runner.start(dict(held.spec.body), code, architecture.module, key.job, architecture.cluster, memory,
-                               architecture.mapped)
+            await runner.start(
+                dict(held.spec.body), code, architecture.module, key.job, architecture.cluster, memory,
+                architecture.mapped,
+                held.kept.setdefault(effect.task, []) if architecture.resumes(held.spec) else None)
         except BaseException as error:
             if isinstance(error, RunnerTaskFailed):
                 error.details["output"] = runner.take_output().decode("utf-8", "replace")
@@ -431,6 +443,7 @@ class TaskRunner:
         for held in self.jobs.values():
             for runner in held.runners:
                 await runner.close()
+            held.close()
 
 
 def _for_runner(params: dict[str, Any], node: str) -> dict[str, Any]:

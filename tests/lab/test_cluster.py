@@ -279,6 +279,76 @@ def test_restart_brings_a_lost_role_back(cluster: Cluster) -> None:
     assert cluster.job(ident)["state"] == "running"
 
 
+COUNTS = """
+import os
+path = os.path.join(os.environ["IPDC_OUTPUT"], "checkpoints", "starts")
+os.makedirs(os.path.dirname(path), exist_ok=True)
+starts = len(open(path).read()) + 1 if os.path.exists(path) else 1
+open(path, "w").write("x" * starts)
+print("start", starts, flush=True)
+"""
+
+
+def kept_states(lab: Lab, node: str) -> list[int]:
+    """The numbers of the states that a node's daemon holds of its roles' output, beside 0; apps/tensorflow/kept.py."""
+    daemon = Path(lab.home(int(node[-1])), "run/daemon.pid").read_text().split()[0]
+    found = []
+    for name in os.listdir(f"/proc/{daemon}/fd"):
+        path = f"/proc/{daemon}/fd/{name}"
+        try:
+            if f"/{node}/scratch/" in os.readlink(path):
+                with open(path, "rb") as file:
+                    found.append(int.from_bytes(file.read(8), "big"))
+        except OSError:
+            continue
+    return [number for number in found if number]
+
+
+@pytest.mark.parametrize("how", ["program", "runner"])
+def test_a_role_that_is_started_again_finds_what_it_had_written(cluster: Cluster, lab: Lab, how: str) -> None:
+    """Whether its program was killed, or its whole sandbox."""
+    (cluster.place / "create_worker.py").write_text(COUNTS + SERVER.replace('b"exit"', 'b"starts"').replace(
+        "os._exit(int(words[1]))", 'connection.sendall(f"start {starts}\\n".encode())'))
+    ident = cluster.up("--restart")
+    first = min(processes(b"create_worker.py"))
+    with open(f"/proc/{first}/environ", "rb") as environ:
+        lost = json.loads(environ.read().split(b"TF_CONFIG=")[1].split(b"\0")[0])["task"]["index"]
+    node = places(cluster)[lost]["name"]
+    if how == "runner":
+        eventually(lambda: kept_states(lab, node), "its state is with the daemon", 40)
+        first = int(Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(first, signal.SIGKILL)
+
+    def back() -> bool:
+        (seen,) = lab.json(1, "tf", "status")
+        return ([role["state"] for role in seen["roles"]] == ["up", "up"]
+                and str(seen["lost"]).startswith(f"local-{lost} on {node}: "))
+
+    eventually(back, "it is back, and people are told", 30)
+    asks = cluster.program('for n in (0, 1): print(ask(n, "starts").decode(), end="")')
+    expected = ["start 1", "start 1"]
+    expected[lost] = "start 2"
+    assert cluster.run("run", asks).stdout.splitlines() == expected
+    assert "the last that was lost, and was started again: local-" in cluster.run("status").stdout
+    cluster.run("down")
+    assert cluster.job(ident)["state"] == "cancelled"
+    eventually(lambda: not kept_states(lab, node), "nothing of it is held any more")
+
+
+def test_a_program_that_is_to_be_restarted_begins_with_what_it_had_written(cluster: Cluster) -> None:
+    ident = cluster.up()
+    ends = cluster.program(COUNTS + "ask(0, 'hello')\nos._exit(0 if starts == 3 else 9)\n")
+    done = cluster.run("run", ends, check=False)
+    assert done.returncode == 1 and "exit status 9" in done.stderr and "start 2" not in done.stdout
+    done = cluster.run("run", "--restart", ends)
+    assert [line for line in done.stdout.splitlines() if line.startswith("start ")] == ["start 1", "start 2", "start 3"]
+    import tarfile
+
+    with tarfile.open(done.stderr.strip().rpartition(" ")[2]) as tar:
+        assert tar.extractfile("checkpoints/starts").read() == b"xxx"  # type: ignore[union-attr]
+    assert cluster.job(ident)["state"] == "running"
+
+
 def test_one_that_never_listens_is_named_and_all_are_closed_again(cluster: Cluster) -> None:
     program = cluster.place / "create_worker.py"
     program.write_text("import sys, time\nif sys.argv[2] == '1': time.sleep(600)\n" + SERVER)
