@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ipdc_edge.apps.tflite.plan import HEAVY_MEMORY
+from ipdc_edge.apps.tflite.plan import HEAVY_MEMORY, operators_of, unknown
 from ipdc_edge.commands.client import call
 from ipdc_edge.drivers.runner_bubblewrap import RunnerBubblewrap
 from ipdc_edge.drivers.sandbox import Sandbox
@@ -51,15 +51,16 @@ def proven(venv: Path, scratch: Path) -> Found:
     return asyncio.run(prove(sandbox, str(venv)))
 
 
-def test_a_node_proves_it_in_a_runner_and_knows_what_litert_knows(alone: Path, tmp_path: Path) -> None:
+def test_a_node_proves_it_in_a_runner_and_tells_of_its_operators(alone: Path, tmp_path: Path) -> None:
     needs_bubblewrap()
     found, litert = proven(alone, tmp_path), proven(installed.litert_venv(), tmp_path)
     assert (found.reason, found.interpreter, found.version) == ("", "tensorflow", VERSION)
     assert found.pillow == installed.PILLOW.partition("==")[2]
     assert (litert.reason, litert.interpreter) == ("", "ai_edge_litert")
-    assert len(found.operators) > 150 and found.operators[9] >= "c", "FULLY_CONNECTED version 12"
-    lacking = [code for code, (own, other) in enumerate(zip(found.operators, litert.operators)) if own < other]
-    assert len(lacking) < 10, f"operators of LiteRT that it does not know, or older: {lacking}"
+    for kind in FROM_FLOAT:
+        needed = operators_of({"operators": inference.operators(f"{kind}.tflite")})
+        assert needed and not unknown(needed, found.operators), kind
+    assert len(unknown(operators_of({"operators": [[9, 13], [32, 1, "FlexSinh"]]}), found.operators)) == 2
 
 
 @pytest.fixture(scope="module")
