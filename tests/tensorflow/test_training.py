@@ -104,12 +104,11 @@ def comes_back_as_content(lab: Lab, directory: Path, place: Path) -> None:
     (place / "parts").mkdir()
     for number in (0, 1):
         shutil.copy(directory / f"part-0000{number}", place / "parts")
-    lines = lab.run(SERVES, "add", str(place / "parts")).stdout.splitlines()
-    cids = {line.split()[1].rpartition("/")[2]: line.split()[0] for line in lines}
+    paths = [place / "parts", place / "parts/part-00000", place / "parts/part-00001"]
+    root, first, second = lab.run(SERVES, "add", *map(str, paths)).stdout.split()
     job = json.loads((directory / "job.json").read_text())
-    assert job["root"] == cids["parts"], cids
-    assert {task["task"]: task["output"] for task in job["tasks"]} == {
-        "worker-0": cids["part-00000"], "worker-1": cids["part-00001"]}
+    assert job["root"] == root
+    assert {task["task"]: task["output"] for task in job["tasks"]} == {"worker-0": first, "worker-1": second}
 
 
 def values(arrays: dict[str, bytes]) -> list[float]:
