@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -289,19 +290,21 @@ print("start", starts, flush=True)
 """
 
 
-def kept_states(lab: Lab, node: str) -> list[int]:
-    """The numbers of the states that a node's daemon holds of its roles' output, beside 0; apps/tensorflow/kept.py."""
+def kept_files(lab: Lab, node: str) -> list[str]:
+    """Those without a name that a node's daemon keeps of its roles' output; apps/tensorflow/kept.py."""
     daemon = Path(lab.home(int(node[-1])), "run/daemon.pid").read_text().split()[0]
     found = []
     for name in os.listdir(f"/proc/{daemon}/fd"):
-        path = f"/proc/{daemon}/fd/{name}"
-        try:
-            if f"/{node}/scratch/" in os.readlink(path):
-                with open(path, "rb") as file:
-                    found.append(int.from_bytes(file.read(8), "big"))
-        except OSError:
-            continue
-    return [number for number in found if number]
+        with suppress(OSError):
+            if f"/{node}/scratch/" in os.readlink(path := f"/proc/{daemon}/fd/{name}"):
+                found.append(path)
+    return found
+
+
+def kept_states(lab: Lab, node: str) -> list[int]:
+    """The numbers of the states in them, beside 0."""
+    numbers = [int.from_bytes(Path(path).read_bytes()[:8], "big") for path in kept_files(lab, node)]
+    return [number for number in numbers if number]
 
 
 @pytest.mark.parametrize("how", ["program", "runner"])
@@ -332,7 +335,7 @@ def test_a_role_that_is_started_again_finds_what_it_had_written(cluster: Cluster
     assert "the last that was lost, and was started again: local-" in cluster.run("status").stdout
     cluster.run("down")
     assert cluster.job(ident)["state"] == "cancelled"
-    eventually(lambda: not kept_states(lab, node), "nothing of it is held any more")
+    eventually(lambda: not kept_files(lab, node), "nothing of it is held any more")
 
 
 def test_a_program_that_is_to_be_restarted_begins_with_what_it_had_written(cluster: Cluster) -> None:
