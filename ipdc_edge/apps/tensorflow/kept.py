@@ -3,8 +3,8 @@
 Owns the form in two spill files, which outlive the runner (drivers/runner.py): the last whole state of the output
 directory and the one before, so that a runner which dies while it writes has lost no more than what was new. A file is
 
-    number      8 bytes, big-endian: the higher is the newer state; 0 while it is written, or where there is none
-    size        8 bytes: of the tar that follows
+    number      8 bytes, big-endian: the higher is the newer state, the other is written next; 0: there is none
+    size        8 bytes: of the tar that follows. Both are written when it is whole
 
 They are gone with the job, and with the daemon: neither is a backup. Nobody but the job's own role reads them.
 """
@@ -62,7 +62,6 @@ class Kept:
             return
         states = self._states()
         descriptor, number = min(states)[2], max(states)[0] + 1
-        _write(descriptor, bytes(HEAD), 0)
         os.ftruncate(descriptor, HEAD)
         try:
             size = self._pack(descriptor)
