@@ -101,6 +101,13 @@ class HeldCode:
         self.runners: list[Runner] = []  # idle ones, ready for the next task
         self.kept: dict[str, list[int]] = {}  # spill files of tasks that go on where they were; apps/tensorflow/kept.py
 
+    def spills(self, task: str, architecture: Architecture) -> list[int] | None:
+        """The spill files of a task that finds them as it left them, to be filled; None for one that does not. A master
+        that orders what its own job does not have gets none: they stay open."""
+        if not architecture.resumes(self.spec) or all(task != known.id for known in architecture.plan(self.spec)):
+            return None
+        return self.kept.setdefault(task, [])
+
     def close(self) -> None:
         """Nothing of the job runs any more."""
         while self.kept:
@@ -384,8 +391,7 @@ class TaskRunner:
         try:
             await runner.start(
                 dict(held.spec.body), code, architecture.module, key.job, architecture.cluster, memory,
-                architecture.mapped,
-                held.kept.setdefault(effect.task, []) if architecture.resumes(held.spec) else None)
+                architecture.mapped, held.spills(effect.task, architecture))
         except BaseException as error:
             if isinstance(error, RunnerTaskFailed):
                 error.details["output"] = runner.take_output().decode("utf-8", "replace")

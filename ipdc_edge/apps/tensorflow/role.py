@@ -130,9 +130,9 @@ class RoleTask:
             return None
         try:
             return do(self.kept)
-        except OSError as error:
+        except (OSError, RecursionError) as error:  # the latter of a directory that is too deep
             print(f"ipdc-edge: what {self.name} writes to IPDC_OUTPUT is not kept for its next start: "
-                  f"{error.strerror or error}", flush=True)
+                  f"{getattr(error, 'strerror', '') or error}", flush=True)
             self.kept = None
             return None
 
