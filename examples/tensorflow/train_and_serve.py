@@ -98,7 +98,10 @@ def converted(tf, function, kind, rows):
 
 def ipdc(*words, **options):
     """What a command of ipdc-edge prints; its own words go to standard error, and its failure ends this program."""
-    done = subprocess.run(["ipdc-edge", *words], stdout=subprocess.PIPE, text=True, **options)
+    try:
+        done = subprocess.run(["ipdc-edge", *words], stdout=subprocess.PIPE, text=True, **options)
+    except FileNotFoundError:
+        sys.exit("there is no ipdc-edge in PATH: run this on a node")
     if done.returncode:
         sys.exit(f"ipdc-edge {' '.join(words)} ended with exit status {done.returncode}")
     return done.stdout
@@ -145,7 +148,7 @@ def main():
     apart = max(abs(a - b) for row, said in zip(found, expected["tensorflow"], strict=True)
                 for a, b in zip(row, said, strict=True))
     print(f"served by {', '.join(served)}: {len(found)} rows, accuracy {right / len(found):.3f}, "
-          f"at most {apart:.2g} from TensorFlow's answers (a {words.type} model: {TOLERANCE[words.type]:g})")
+          f"at most {apart:.2g} from TensorFlow's answers ({words.type} may be {TOLERANCE[words.type]:g})")
     return int(apart > TOLERANCE[words.type])
 
 
