@@ -67,7 +67,7 @@ _ipdc_edge() {
         "tf plan") options="-h --help --memory --share --nodes --tensorflow --output --force --json" operand="FILE" ;;
         "tf up") options="-h --help --program --args --restart --timeout --json" operand="FILE" ;;
         "tf status") options="-h --help --json" operand="ID" ;;
-        "tf run") options="-h --help --cluster" operand="FILE" ;;
+        "tf run") options="-h --help --cluster --restart" operand="FILE" ;;
         "tf down") options="-h --help --json" operand="ID" ;;
         "doctor") options="-h --help --domain --json" operand="" ;;
         "demo") options="-h --help --dir --text --keep-running" operand="" ;;

@@ -24,16 +24,19 @@ EXAMPLES = """\
 examples:
   ipdc-edge tf run train.py
   ipdc-edge tf run --cluster abcd train.py --epochs 3
+  ipdc-edge tf run --restart train.py             begins again where its checkpoint is, three times at most
 
 The program runs in a sandbox, as the cluster's chief on the chief's node, or where the cluster has none on this node.
 In its environment are TF_CONFIG, ipdc_cluster (the object for tf.train.ClusterSpec) and IPDC_OUTPUT, a directory: what
-is written there comes back as the tar jobs/ID/part-00000. Python files beside it that it imports travel with it.
+is written there comes back as the tar jobs/ID/part-00000, and with --restart the program finds it there when it begins
+again. Python files beside it that it imports travel with it.
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags and help."""
     parser.add_argument("--cluster", metavar="ID", default="", help="which one, where there are several")
+    parser.add_argument("--restart", action="store_true", help="start it again when it has failed or is lost")
     parser.add_argument("program", metavar="FILE", help="a Python file")
     parser.add_argument("words", metavar="WORD", nargs=argparse.REMAINDER, help="what it is given")
 
@@ -46,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     files = Files()
     files.python(args.program)
     chief = next((place for place in cluster.places if place.role.job == CHIEF), None)
-    more = {"roles": ["chief:0"]} if chief else {"roles": [], "client": True}
+    more: dict[str, object] = {"roles": ["chief:0"]} if chief else {"roles": [], "client": True}
+    more["restart"] = args.restart
     node = chief.node if chief else shared.own_node(home)
     job = shared.submit(home, cluster, files, os.path.basename(args.program), args.words, [node], of=view["id"], **more)
     last: dict[str, Any] = {}

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from ipdc_edge.commands import tf_cluster as shared
-from ipdc_edge.commands.display import print_json, table
+from ipdc_edge.commands.display import plain, print_json, table
 
 HELP = "the roles of clusters: where they are, whether they are up, their memory, since when"
 EXAMPLES = """\
@@ -36,10 +36,20 @@ def run(args: argparse.Namespace) -> int:
         print(("\n" if number else "") + f"cluster {view['id']}, {view['state']}")
         print(table([("ROLE", "NODE", "STATE", "MEMORY", "FOR"),
                      *(shared.row(role, time.time()) for role in shared.seen(view))], right=(3, 4)))
+        if lost := _lost(view):
+            print(f"the last that was lost, and was started again: {plain(lost)}")
     return 0
 
 
+def _lost(view: dict[str, Any]) -> str:
+    """The last role whose end did not end the cluster, and why it ended; "" where there is none."""
+    failure = view.get("failure")
+    if not isinstance(failure, dict):
+        return ""
+    return f"{failure.get('task')} on {failure.get('name')}: {failure.get('message')}"
+
+
 def _json(view: dict[str, Any]) -> dict[str, object]:
-    return {"id": view["id"], "state": view["state"], "roles": [
+    return {"id": view["id"], "state": view["state"], "lost": _lost(view) or None, "roles": [
         {"role": str(role.place.role), "node": role.place.node, "name": role.place.name, "state": role.does,
          "memory": role.memory, "since": role.since} for role in shared.seen(view)]}

@@ -28,7 +28,9 @@ examples:
 Each role runs in a sandbox with a network of its own, of which nothing is seen from outside. Roles reach each other
 through tunnels between their nodes, with the domain's certificates; no other member, and no other job, gets in. The
 chief is not started here: it is the program of `ipdc-edge tf run`, unless --program is given.
-Without --restart the cluster ends as soon as a role does. Roles take no slots: other jobs go on beside them.
+Without --restart the cluster ends as soon as a role does. With it a role that has failed or is lost is started again on
+its node, three times at most, and finds in the directory IPDC_OUTPUT what it had written there: a checkpoint. What is
+there when it ends well comes back as jobs/ID/part-00000 and so on. Roles take no slots: other jobs go on beside them.
 """
 
 

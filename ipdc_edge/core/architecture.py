@@ -75,6 +75,10 @@ class Architecture:
         """Whether the job is over as soon as an attempt fails or is lost, because the others are of no use then."""
         return False
 
+    def resumes(self, spec: JobSpec) -> bool:
+        """Whether a task that is done again on the same node finds its spill files as it left them."""
+        return False
+
     def hopeless(self, spec: JobSpec, counters: Mapping[str, int]) -> str:
         """Why the job cannot succeed any more, from what its committed tasks counted, summed; "" while it can."""
         return ""

@@ -75,6 +75,20 @@ class HeldCode:
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
         self.runners: list[Runner] = []  # idle ones, ready for the next task
+        self.kept: dict[str, list[int]] = {}  # spill files of tasks that go on where they were; apps/tensorflow/kept.py
+
+    def spills(self, task: str, architecture: Architecture) -> list[int] | None:
+        """The spill files of a task that finds them as it left them, to be filled; None for one that does not. A master
+        that orders what its own job does not have gets none: they stay open."""
+        if not architecture.resumes(self.spec) or all(task != known.id for known in architecture.plan(self.spec)):
+            return None
+        return self.kept.setdefault(task, [])
+
+    def close(self) -> None:
+        """Nothing of the job runs any more."""
+        while self.kept:
+            for descriptor in self.kept.popitem()[1]:
+                os.close(descriptor)
 
 
 class TaskRunner:
@@ -142,13 +156,15 @@ class TaskRunner:
             self.background.start(runner.close())
         if self._prints is not None:
             self._prints.wake(effect.key)
-        releasing = self.background.start(self._release(effect.key, running))
+        releasing = self.background.start(self._release(effect.key, running, held))
         self.releasing[effect.key] = releasing
 
-    async def _release(self, key: JobKey, running: list[asyncio.Task[None]]) -> None:
+    async def _release(self, key: JobKey, running: list[asyncio.Task[None]], held: HeldCode | None) -> None:
         """The store lets go once nothing writes for the job any more."""
         await asyncio.gather(*running, return_exceptions=True)
         try:
+            if held is not None:
+                held.close()
             while not self._released(owner_of(key)):
                 await asyncio.sleep(FULL_PAUSE)
         finally:
@@ -237,7 +253,7 @@ class TaskRunner:
             outputs = Outputs(self.store, owner_of(key), params,
                               lambda: most or max(LEAST_OUTPUT, inputs.bytes * MOST_GROWTH))
             try:
-                runner = await self._runner(key, held, effect.task)
+                runner = await self._runner(effect, held)
             except BaseException:
                 outputs.discard()
                 raise
@@ -318,7 +334,8 @@ class TaskRunner:
             other.runners.remove(oldest)
             self.background.start(oldest.close())
 
-    async def _runner(self, key: JobKey, held: HeldCode, task: str) -> Runner:
+    async def _runner(self, effect: StartTask, held: HeldCode) -> Runner:
+        key = effect.key
         while held.runners:
             waiting = held.runners.pop()
             if waiting.alive:
@@ -330,14 +347,15 @@ class TaskRunner:
         if architecture.cluster:  # its programs map much more than they use; they are watched from within
             memory = ROOM_OF_ROLE + MUCH_MORE * held.spec.memory
         try:
-            begins = runner.start(dict(held.spec.body), code, architecture.module, key.job, architecture.cluster,
-                                  memory, architecture.mapped)
+            begins = runner.start(
+                dict(held.spec.body), code, architecture.module, key.job, architecture.cluster, memory,
+                architecture.mapped, held.spills(effect.task, architecture))
             if not architecture.cluster:
                 await begins
             else:
                 from .tunnels import started
 
-                await started(begins, task)
+                await started(begins, effect.task)
         except BaseException as error:
             if isinstance(error, RunnerTaskFailed):
                 error.details["output"] = runner.take_output().decode("utf-8", "replace")
@@ -381,6 +399,7 @@ class TaskRunner:
         for held in self.jobs.values():
             for runner in held.runners:
                 await runner.close()
+            held.close()
 
 
 def _for_runner(params: dict[str, Any], node: str) -> dict[str, Any]:

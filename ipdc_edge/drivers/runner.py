@@ -126,12 +126,13 @@ class Runner:
 
     async def start(
         self, spec: dict[str, Any], code: Code, module: str, job: str, tunnels: bool = False, memory: int = 0,
-        mapped: int = 0,
+        mapped: int = 0, spills: list[int] | None = None,
     ) -> None:
         """Starts the process and loads the user's code. spec: the job's, with "memory" in bytes; code: (name, bytes,
         its pieces) of each file; module: the runner's side of its architecture; job: its id; tunnels: whether it gets
         a socket for them; memory: bytes for its limits, where they are others than the job's; mapped: bytes that its
-        libraries may map beyond that.
+        libraries may map beyond that; spills: descriptors of spill files that outlive this runner, to be closed by
+        whose list it is, and appended here where it is empty.
 
         TaskFailed (where: "load" or "setup") for the user's own errors; RunnerDied, RunnerBroken; OSError.
         After any of these, or what the pieces of code raise, close() is still due.
@@ -153,8 +154,10 @@ class Runner:
                            "file_size": file_size(self._scratch, self._file_size)},
                 "prints": prints, "tunnels": tunnels,
             }
-            for _ in range(self._spill_files):
-                given.append(unnamed_file(self._scratch))
+            while spills is not None and len(spills) < self._spill_files:
+                spills.append(unnamed_file(self._scratch))
+            for number in range(self._spill_files):
+                given.append(unnamed_file(self._scratch) if spills is None else os.dup(spills[number]))
             await self._guarded(self._send_job(job, frames.encode_json(frames.JOB, fields), code, given))
         finally:
             for descriptor in given:

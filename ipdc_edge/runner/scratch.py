@@ -32,14 +32,14 @@ class Scratch:
     """Append-only blocks over several files, each at most `limit` bytes."""
 
     def __init__(self, descriptors: list[int], limit: int) -> None:
-        self._descriptors = descriptors
+        self.descriptors = descriptors  # also for a task that lays them out by itself: they are not emptied then
         self._limit = limit
         self._used = [0] * len(descriptors)
         self.written = 0
 
     def append(self, block: bytes) -> Segment:
         """Where the block lies now. ScratchFull when no file has room; ScratchBroken where the disk has none."""
-        for number, descriptor in enumerate(self._descriptors):
+        for number, descriptor in enumerate(self.descriptors):
             offset = self._used[number]
             if offset + len(block) <= self._limit:
                 view = memoryview(block)
@@ -72,7 +72,7 @@ class Scratch:
 
     def clear(self) -> None:
         """Gives all space back to the disk."""
-        for number, descriptor in enumerate(self._descriptors):
+        for number, descriptor in enumerate(self.descriptors):
             if self._used[number]:
                 os.ftruncate(descriptor, 0)
                 self._used[number] = 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.booted.node import MEMBER, Node
-from tests.lab.test_cluster import CLIENT, SERVER
+from tests.lab.test_cluster import CLIENT, COUNTS, SERVER
 
 pytestmark = pytest.mark.booted
 STUB = """set -e
@@ -61,6 +61,10 @@ def test_roles_run_in_units_with_a_network_of_their_own(another: Callable[..., N
     assert done.stdout.splitlines() == ["local:0 asked: I am local:1", "local:1 asked: I am local:0",
                                         *["refused"] * 3, *["hidden"] * 3]
     assert "up" in node.ipdc("tf", "status").stdout
+    # one that is started again, in a unit of its own each time, finds what it had written
+    node.run("cat > counts.py", MEMBER, stdin=f"{COUNTS}os._exit(0 if starts == 3 else 9)\n".encode())
+    done = node.ipdc("tf", "run", "--restart", "counts.py")
+    assert [line for line in done.stdout.splitlines() if line.startswith("start ")] == ["start 1", "start 2", "start 3"]
     node.ipdc("tf", "down", cluster)
     node.eventually(lambda: "ipdc-runner-role@" not in node.run(
         "systemctl list-units --plain --no-legend 'ipdc-runner-role@*.service'").stdout, "their units are gone")

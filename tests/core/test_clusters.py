@@ -94,6 +94,11 @@ def test_with_restart_the_role_is_ordered_again() -> None:
     assert [task["task"] for task in boss.view()["running"]] == ["local-0", "local-1"]  # type: ignore[attr-defined]
 
 
+def test_only_a_role_that_is_to_be_restarted_finds_what_it_had_written() -> None:
+    assert Roles().resumes(spec(restart=True)) and not Roles().resumes(spec())
+    assert not MapReduce().resumes(job_spec(1, 1))
+
+
 def test_roles_take_no_slots_and_wait_for_none() -> None:
     """A node of one slot has a map that runs, and begins its role beside it, then takes the next map as ever."""
     here = Worker()

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from ipdc_edge.apps.tensorflow.cluster import planned
+from ipdc_edge.apps.tensorflow.plan import Roles
 from ipdc_edge.apps.tensorflow.role import NotAlone, RoleTask
-from ipdc_edge.daemon.tasks import BLAME
+from ipdc_edge.daemon.tasks import BLAME, HeldCode
 from tests.apps.tensorflow.test_cluster import PLAN
+from tests.core.test_clusters import spec
 from tests.package.building import CHECKOUT
 
 
@@ -38,6 +40,16 @@ def test_a_role_in_the_network_of_its_daemon_begins_nothing(tmp_path: Path) -> N
 
 def test_that_it_is_not_alone_is_the_node_s_fault() -> None:
     assert BLAME[NotAlone.__name__] == "node"
+
+
+def test_files_that_stay_open_are_those_of_the_job_s_own_tasks() -> None:
+    """Whatever its master orders."""
+    held = HeldCode(spec(restart=True))
+    assert [held.spills(task, Roles()) for task in ("x", "local-2", "client", "local-00")] == [None] * 4
+    first = held.spills("local-1", Roles())
+    assert first == [] and held.spills("local-1", Roles()) is first and held.spills("local-0", Roles()) is not first
+    assert sorted(held.kept) == ["local-0", "local-1"]
+    assert HeldCode(spec()).spills("local-1", Roles()) is None, "its runner has files of its own, which go with it"
 
 
 LOOKS = """

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,78 @@ def test_restart_brings_a_lost_role_back(cluster: Cluster) -> None:
     eventually(lambda: [role["state"] for role in cluster.lab.json(1, "tf", "status")[0]["roles"]] == ["up", "up"],
                "both are up", 40)
     assert cluster.run("run", cluster.program('print(ask(0, "ask 1").decode())')).stdout.startswith("local:0 asked")
+    assert cluster.job(ident)["state"] == "running"
+
+
+COUNTS = """
+import os
+path = os.path.join(os.environ["IPDC_OUTPUT"], "checkpoints", "starts")
+os.makedirs(os.path.dirname(path), exist_ok=True)
+starts = len(open(path).read()) + 1 if os.path.exists(path) else 1
+open(path, "w").write("x" * starts)
+print("start", starts, flush=True)
+"""
+
+
+def kept_files(lab: Lab, node: str) -> list[str]:
+    """Those without a name that a node's daemon keeps of its roles' output; apps/tensorflow/kept.py."""
+    daemon = Path(lab.home(int(node[-1])), "run/daemon.pid").read_text().split()[0]
+    found = []
+    for name in os.listdir(f"/proc/{daemon}/fd"):
+        with suppress(OSError):
+            if f"/{node}/scratch/" in os.readlink(path := f"/proc/{daemon}/fd/{name}"):
+                found.append(path)
+    return found
+
+
+def kept_states(lab: Lab, node: str) -> list[int]:
+    """The numbers of the states in them, beside 0."""
+    numbers = [int.from_bytes(Path(path).read_bytes()[:8], "big") for path in kept_files(lab, node)]
+    return [number for number in numbers if number]
+
+
+@pytest.mark.parametrize("how", ["program", "runner"])
+def test_a_role_that_is_started_again_finds_what_it_had_written(cluster: Cluster, lab: Lab, how: str) -> None:
+    """Whether its program was killed, or its whole sandbox."""
+    (cluster.place / "create_worker.py").write_text(COUNTS + SERVER.replace('b"exit"', 'b"starts"').replace(
+        "os._exit(int(words[1]))", 'connection.sendall(f"start {starts}\\n".encode())'))
+    ident = cluster.up("--restart")
+    first = min(processes(b"create_worker.py"))
+    with open(f"/proc/{first}/environ", "rb") as environ:
+        lost = json.loads(environ.read().split(b"TF_CONFIG=")[1].split(b"\0")[0])["task"]["index"]
+    node = places(cluster)[lost]["name"]
+    if how == "runner":
+        eventually(lambda: kept_states(lab, node), "its state is with the daemon", 40)
+        first = int(Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(first, signal.SIGKILL)
+
+    def back() -> bool:
+        (seen,) = lab.json(1, "tf", "status")
+        return ([role["state"] for role in seen["roles"]] == ["up", "up"]
+                and str(seen["lost"]).startswith(f"local-{lost} on {node}: "))
+
+    eventually(back, "it is back, and people are told", 30)
+    asks = cluster.program('for n in (0, 1): print(ask(n, "starts").decode(), end="")')
+    expected = ["start 1", "start 1"]
+    expected[lost] = "start 2"
+    assert cluster.run("run", asks).stdout.splitlines() == expected
+    assert "the last that was lost, and was started again: local-" in cluster.run("status").stdout
+    cluster.run("down")
+    assert cluster.job(ident)["state"] == "cancelled"
+    eventually(lambda: not kept_files(lab, node), "nothing of it is held any more")
+
+
+def test_a_program_that_is_to_be_restarted_begins_with_what_it_had_written(cluster: Cluster) -> None:
+    ident = cluster.up()
+    ends = cluster.program(COUNTS + "ask(0, 'hello')\nos._exit(0 if starts == 3 else 9)\n")
+    done = cluster.run("run", ends, check=False)
+    assert done.returncode == 1 and "exit status 9" in done.stderr and "start 2" not in done.stdout
+    done = cluster.run("run", "--restart", ends)
+    assert [line for line in done.stdout.splitlines() if line.startswith("start ")] == ["start 1", "start 2", "start 3"]
+    import tarfile
+
+    with tarfile.open(done.stderr.strip().rpartition(" ")[2]) as tar:
+        assert tar.extractfile("checkpoints/starts").read() == b"xxx"  # type: ignore[union-attr]
     assert cluster.job(ident)["state"] == "running"
 
 

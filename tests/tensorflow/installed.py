@@ -39,6 +39,23 @@ def python() -> str:
     return str(venv() / "bin" / "python")
 
 
+def tensorflow_alone() -> Path:
+    """TensorFlow's environment without LiteRT, as an environment of jobs: its interpreter is TensorFlow's own. Its
+    files are those of venv(), by hard links."""
+    whole, directory = venv(), cache() / "tensorflow-alone-python{}.{}".format(*sys.version_info)
+    packages = next((whole / "lib").glob("python3*/site-packages"))
+    stamp = (whole / "installed").read_text()
+    with open(cache() / "tensorflow-alone.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = directory / "made-of"
+        if not done.exists() or done.read_text() != stamp:
+            shutil.rmtree(directory, ignore_errors=True)
+            shutil.copytree(packages, directory / packages.relative_to(whole), copy_function=os.link,
+                            ignore=shutil.ignore_patterns("ai_edge_litert*", "__pycache__"))
+            done.write_text(stamp)
+    return directory
+
+
 def litert_venv() -> Path:
     """LiteRT alone, as a board of 64 bits has it."""
     return _made("litert", [[LITERT, NUMPY, PILLOW]])

@@ -101,7 +101,7 @@ def test_doctor_says_what_the_interpreter_does(lab: Lab) -> None:
         assert [ok for ok, _ in checks(BROKEN)] == [False]
 
 
-@pytest.mark.parametrize("kind", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("kind", ["float32", "float16", "dynamic", "int8"])
 def test_images_go_through_a_model_and_agree_with_tensorflow(lab: Lab, kind: str) -> None:
     model, directory = inference.models() / f"{kind}.tflite", inference.models() / "images"
     job, status = submit(lab, "--model", str(model), "--input", str(directory), "-k", "3")

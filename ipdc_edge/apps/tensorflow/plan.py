@@ -88,6 +88,10 @@ class Roles(Architecture):
         """Without a role the others wait for ever; `restart` has it done again."""
         return not spec.body["arguments"].get("restart")
 
+    def resumes(self, spec: JobSpec) -> bool:
+        """With `restart` a role finds what its program had written; kept.py."""
+        return not self.brittle(spec)
+
     def view(self, spec: JobSpec, done: Mapping[int, tuple[int, int]]) -> Json:
         """What `tf status` wants to know beside."""
         return {**super().view(spec, done), "cluster": spec.body["arguments"]["cluster"],

@@ -24,6 +24,7 @@ import subprocess
 import time
 
 from ipdc_edge.apps.tensorflow.cluster import STARTER, Cluster, Place, config, planned, read
+from ipdc_edge.apps.tensorflow.kept import Kept
 from ipdc_edge.errors import IpdcError
 from ipdc_edge.runner.link import DaemonGone
 from ipdc_edge.runner.shipped import OpenFile
@@ -91,6 +92,9 @@ class RoleTask:
         self.selector = selectors.DefaultSelector()
         self.stopped_since = self.alive_at = 0.0
         self.told = ""
+        self.output = os.path.join(io.directory, OUTPUT)
+        restart = bool(self.arguments.get("restart"))
+        self.kept = Kept(io.scratch.descriptors, self.output) if restart else None
 
     def position(self) -> dict[str, object]:
         """Nowhere that anybody could look up."""
@@ -113,11 +117,26 @@ class RoleTask:
         except BaseException:
             child.kill()
             child.wait()
+            self._keep(Kept.save)
             raise
         if status:
+            self._keep(Kept.save)
             raise ProgramEnded(role=self.name, how=_how(status), job=self.io.job)
         size = self._give_output()
-        return {"counters": {"roles": 1}, "streams": [{"records": 0, "bytes": size}]}
+        spilled = self.kept.written if self.kept is not None else 0
+        return {"counters": {"roles": 1, "spilled_bytes": spilled}, "streams": [{"records": 0, "bytes": size}]}
+
+    def _keep(self, do: Callable[[Kept], object]) -> object:
+        """Does something about what a role that is started again shall find; a disk that is full ends no role."""
+        if self.kept is None:
+            return None
+        try:
+            return do(self.kept)
+        except (OSError, RecursionError) as error:  # the latter of a directory that is too deep
+            print(f"ipdc-edge: what {self.name} writes to IPDC_OUTPUT is not kept for its next start: "
+                  f"{getattr(error, 'strerror', '') or error}", flush=True)
+            self.kept = None
+            return None
 
     def _lay_out(self) -> None:
         """The job's files, as they are beside the program."""
@@ -126,7 +145,9 @@ class RoleTask:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "wb") as file:
                 file.write(content.whole() if isinstance(content, OpenFile) else content)
-        os.makedirs(os.path.join(self.io.directory, OUTPUT), exist_ok=True)
+        os.makedirs(self.output, exist_ok=True)
+        if found := self._keep(Kept.restore):
+            print(f"ipdc-edge: {self.name} begins again, and finds {found} bytes in IPDC_OUTPUT", flush=True)
 
     def _start(self) -> subprocess.Popen[bytes]:
         words = [self.python, self.arguments["program"]]
@@ -137,7 +158,7 @@ class RoleTask:
             "PATH": os.defpath, "LANG": "C.UTF-8", "HOME": self.io.directory, "TMPDIR": self.io.directory,
             "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "2",
             "TF_CONFIG": config(self.cluster, self.place.role if self.place else None),
-            "ipdc_cluster": json.dumps(self.cluster.spec), "IPDC_OUTPUT": os.path.join(self.io.directory, OUTPUT),
+            "ipdc_cluster": json.dumps(self.cluster.spec), "IPDC_OUTPUT": self.output,
         }
         environ |= {name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")}
         self.io.status("starts")
@@ -160,6 +181,7 @@ class RoleTask:
                 if time.monotonic() >= due:
                     due = time.monotonic() + LOOK_EVERY
                     self._look(child.pid)
+                    self._keep(lambda kept: kept.look(time.monotonic()))
         finally:
             os.close(ended)
 
@@ -222,7 +244,7 @@ class RoleTask:
 
     def _give_output(self) -> int:
         """What the program left in the output directory, as one tar; nothing where it left nothing. Its bytes."""
-        top = os.path.join(self.io.directory, OUTPUT)
+        top = self.output
         if not os.listdir(top):
             return 0
         import tarfile
