@@ -52,6 +52,7 @@ from .local_inputs import LocalInputs
 from .streams import FetchFailed, Inputs, Outputs, OutputTooBig, check_params, is_cid
 
 if TYPE_CHECKING:
+    from .serving import Serving
     from .tunnels import End, Tunnels
 
 FULL_PAUSE = 2.0  # seconds between two tries to let content go on a full disk
@@ -116,6 +117,7 @@ class TaskRunner:
         self.local, self.cache = local, cache
         self.tensorflow: Found | Absent = Absent("")
         self.tunnels: Callable[[], Tunnels] = lambda: _none()
+        self.serving: Callable[[], Serving]  # set by the daemon
         self.refusals = Refusals(note)
         self.jobs: dict[JobKey, HeldCode] = {}
         self.background = Background()
@@ -280,6 +282,10 @@ class TaskRunner:
 
     async def _run(self, effect: StartTask) -> Result:
         key, held = effect.key, self.jobs[effect.key]
+        if self.architectures[held.spec.app].lasts:
+            from .place_keeper import keep  # rarely needed
+
+            return await keep(self, effect, held)
         params: Any = effect.params
         if "/" in params:  # too long for a message
             if not is_cid(params["/"]):
@@ -293,7 +299,7 @@ class TaskRunner:
             outputs = Outputs(self.store, owner_of(key), params,
                               lambda: most or max(LEAST_OUTPUT, inputs.bytes * MOST_GROWTH))
             try:
-                runner = await self._runner(key, held)
+                runner = await self.runner(key, held)
             except BaseException:
                 outputs.discard()
                 raise
@@ -360,7 +366,7 @@ class TaskRunner:
         except BlockUnavailable as error:
             raise FetchFailed(cid, str(error)) from None
 
-    async def _runner(self, key: JobKey, held: HeldCode) -> Runner:
+    async def runner(self, key: JobKey, held: HeldCode) -> Runner:
         while held.runners:
             waiting = held.runners.pop()
             if waiting.alive:
