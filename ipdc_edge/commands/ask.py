@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -184,6 +185,7 @@ class Asker:
             client.connect(LOOPBACK, int(told["port"]))  # type: ignore[call-overload]
         except OSError as error:
             raise BrokerGone(address=self.address, reason=error) from error
+        client.socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.on_connect = lambda *told: client.subscribe(self.answers, 1)
         until = time.monotonic() + 10.0
         while not self.ready:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import ssl
 import time
 from typing import Any
@@ -49,6 +50,7 @@ class Program:
         self.client.on_subscribe = lambda *told: setattr(self, "subscribed", True)
         self.client.on_connect = lambda *told: self.client.subscribe([(self.to, 1), (f"{ANSWERS}none", 1)])
         self.client.connect("127.0.0.1", port)
+        self.client.socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.client.max_inflight_messages_set(1000)
         self.until(lambda: self.subscribed)
 
