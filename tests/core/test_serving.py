@@ -31,9 +31,9 @@ def spec(workers: int = 2, code: str = "m.tflite", **options: object) -> JobSpec
 
 
 class Boss:
-    """A master of a job with two places, and three nodes that can take one."""
+    """A master of a job with so many places, and three nodes that can take one."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: int = 2) -> None:
         self.node = Node(record("me", 1), held_list(member_list(5)), 7, Random(1), {"serve": Serve()})
         self.now, self.sent = 1000.0, []  # type: ignore[var-annotated]
         self.do(e.VitalsMeasured(VITALS))
@@ -42,7 +42,7 @@ class Boss:
         for name in NODES:
             able = replace(record(name), capabilities=CAN, slots=4)
             self.do(e.MessageReceived(e.OWN, ident(name), 1, m.Present(able)))
-        effects = self.do(e.JobSubmitted("20260101-000000", spec()))
+        effects = self.do(e.JobSubmitted("20260101-000000", spec(places)))
         self.job = next(effect.key for effect in effects if isinstance(effect, e.Save) and effect.kind == "job")
 
     def do(self, event: e.Event) -> list[e.Effect]:
@@ -62,7 +62,7 @@ class Boss:
         return [(node, message.task) for node, message in self.sent if isinstance(message, m.Command)]
 
     def begin(self) -> list[str]:
-        """Both nodes that were offered it take it; who they are."""
+        """The nodes that were offered it take it; who they are."""
         takers = [name for name in NODES if ident(name) in self.offered()]
         for name in takers:
             self.hears(name, m.Accept(self.job, 20, f"{name}:1", f"{name}:2"))
@@ -74,6 +74,12 @@ def test_a_worker_gets_one_place_however_many_it_would_take() -> None:
     takers = boss.begin()
     assert len(takers) == 2
     assert boss.orders() == [(ident(takers[0]), "serve-00"), (ident(takers[1]), "serve-01")]
+
+
+def test_the_first_to_come_gets_none_of_those_that_others_will() -> None:
+    boss = Boss(places=3)
+    takers = boss.begin()
+    assert boss.orders() == [(ident(name), f"serve-{number:02}") for number, name in enumerate(takers)]
 
 
 def test_the_place_of_a_lost_node_goes_to_one_that_had_none() -> None:
