@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MOST_ASKED = 256  # requests of this node's programs that wait for answers ...
 MOST_ASKED_BYTES = 16 << 20  # ... and their bytes
+MOST_TO_ONE, MOST_BYTES_TO_ONE = 64, 1 << 20  # requests that another node has at once: its broker drops what is beyond
+AGAIN = 20.0  # seconds after which a request that was not answered is made once more: it may have been lost
 WITHIN = 60.0  # seconds in which any node has to answer
 QUIET = 2.0  # seconds without a word of a node that is asked, until it is asked whether it is there ...
 GONE = 2.0  # ... and after that, until it counts as gone
@@ -41,11 +43,13 @@ LOCAL = "this node"  # the sender of this node's own programs' requests
 class Asked:
     """A request of this node's, until it is answered."""
 
-    __slots__ = ("topic", "what", "kind", "name", "body", "reply", "until", "node", "tried", "busy")
+    __slots__ = ("topic", "what", "kind", "name", "body", "reply", "until", "again", "node",
+                 "tried", "busy")
 
     def __init__(self, topic: str, what: str, kind: str, name: str, body: bytes, reply: Reply) -> None:
         self.topic, self.what, self.kind, self.name, self.body, self.reply = topic, what, kind, name, body, reply
         self.until = time.monotonic() + WITHIN
+        self.again = time.monotonic() + AGAIN
         self.node = ""  # who has it now
         self.tried: set[str] = set()
         self.busy = False  # whether anybody said so
@@ -159,11 +163,16 @@ class Serving:
         serve = self.known.get(asked.topic, {})
         own = self.places.get(asked.topic)
         candidates = [node for node in serve if node not in asked.tried and node != self.daemon.id]
-        loads = dict.fromkeys(candidates, 0)
+        loads, sizes = dict.fromkeys(candidates, 0), dict.fromkeys(candidates, len(asked.body))
         if candidates:
             for other in self.asked_now.values():
                 if other.node in loads:
                     loads[other.node] += 1
+                    sizes[other.node] += len(other.body)
+            full = [node for node in candidates if loads[node] >= MOST_TO_ONE or sizes[node] > MOST_BYTES_TO_ONE]
+            for node in full:
+                asked.busy = True
+                del loads[node]
         if own is not None and self.daemon.id not in asked.tried:
             loads[self.daemon.id] = own.load()
         if not loads:
@@ -260,6 +269,10 @@ class Serving:
                 self._place(number, asked)
             elif asked.node != self.daemon.id:
                 busy[asked.node] = True
+                if now > asked.again and asked.what != "health":
+                    asked.again, asked.tried = asked.until, {asked.node}
+                    self.counters["again"] += 1
+                    self._place(number, asked)
         for node in busy:
             quiet = now - self.heard_at.get(node, now)
             if quiet > QUIET + GONE and node in self.pinged:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 DAEMON = "daemon"  # the client id at the own broker; at others' it is the node's, which their brokers enforce
 ANSWER = 10.0  # seconds in which a broker has to answer a connection
 MOST_QUEUED = 1000  # messages that wait for a connection; the protocol sends again what is dropped
+MOST_RAW = 64  # that wait before more such bytes are dropped: they may be 128 kB each
 RETRY = (0.2, 0.5, 1.0, 2.0, 5.0)  # pauses before connecting again to the own broker or a portal
 TRIES = 2  # at a peer's broker before it counts as unreachable
 
@@ -278,6 +279,8 @@ class Link:
         leaves on."""
         self.used = self.mqtt.loop.time()
         if not self.connected:
+            if isinstance(message, Raw) and len(self.queue) >= MOST_RAW:
+                return self.connect()  # it may be lost, and is big
             self.queue.append(message)
             return self.connect()
         if isinstance(message, Raw):
