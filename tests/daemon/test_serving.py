@@ -123,7 +123,7 @@ def test_a_node_gets_no_more_at_once_than_its_broker_takes() -> None:
     played(scenario)
 
 
-def test_what_a_lost_node_had_is_asked_of_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_lost_node_had_is_asked_of_the_other() -> None:
     async def scenario(domain: Domain) -> None:
         domain.ask("a")
         await domain.until(lambda: domain.sent)
@@ -142,6 +142,7 @@ def test_what_a_lost_node_had_is_asked_of_the_other(monkeypatch: pytest.MonkeyPa
 def test_a_silent_node_is_asked_whether_it_is_there_and_given_up_if_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "QUIET", 0.2)
     monkeypatch.setattr(module, "GONE", 0.2)
+    monkeypatch.setattr(module, "AGAIN", 1000.0)
 
     async def scenario(domain: Domain) -> None:
         domain.ask("a")
