@@ -16,7 +16,7 @@ _ipdc_edge() {
         words=("${COMP_WORDS[@]}"); cword=$COMP_CWORD; cur=${words[cword]}; prev=${words[cword - 1]}
     }
     if ((cword == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "submit status jobs nodes result logs story cancel add cat get ls pin unpin gc store run-inline domain drain invite join leave expel tf doctor demo lab run broker kubo --help --version" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "submit status jobs nodes result logs story cancel add cat get ls pin unpin gc store run-inline domain drain invite join leave expel serve ask tf doctor demo lab run broker kubo --help --version" -- "$cur")
         return
     fi
     command=${words[1]}
@@ -63,6 +63,8 @@ _ipdc_edge() {
         "join") options="-h --help --json" operand="" ;;
         "leave") options="-h --help --yes --json" operand="" ;;
         "expel") options="-h --help --json" operand="NODE" ;;
+        "serve") options="-h --help --topic -k --pre --post --file --args --images --memory --queue --patience --wait --no-wait --id-only --json" operand="FILE" ;;
+        "ask") options="-h --help --input --input-format --health --timeout --json" operand="" ;;
         "tf install") options="-h --help --again --json" operand="" ;;
         "tf plan") options="-h --help --memory --share --nodes --tensorflow --output --force --json" operand="FILE" ;;
         "tf up") options="-h --help --program --args --restart --timeout --json" operand="FILE" ;;
@@ -118,6 +120,18 @@ _ipdc_edge() {
         "domain backup --passphrase-file") kind="FILE" ;;
         "domain restore --passphrase-file") kind="FILE" ;;
         "invite --address") kind="" ;;
+        "serve --topic") kind="" ;;
+        "serve -k") kind="" ;;
+        "serve --pre") kind="FILE" ;;
+        "serve --post") kind="FILE" ;;
+        "serve --file") kind="FILE" ;;
+        "serve --args") kind="" ;;
+        "serve --memory") kind="" ;;
+        "serve --queue") kind="" ;;
+        "serve --patience") kind="" ;;
+        "ask --input") kind="FILE" ;;
+        "ask --input-format") kind="words auto image csv npy raw json" ;;
+        "ask --timeout") kind="" ;;
         "tf plan --memory") kind="" ;;
         "tf plan --nodes") kind="NODE" ;;
         "tf plan --tensorflow") kind="" ;;

@@ -43,6 +43,8 @@ COMMANDS = {
     "join": ("join", "make this node a member of a domain, by a token"),
     "leave": ("leave", "this node leaves its domain and is alone again"),
     "expel": ("expel", "take a node out of the domain"),
+    "serve": ("serve", "keep a model loaded on several nodes, where it answers requests by MQTT"),
+    "ask": ("ask", "ask a served model"),
     "tf": ("tf", "TensorFlow on this node, and clusters over the domain"),
     "doctor": ("doctor", "what is missing or wrong on this node, and what helps"),
     "demo": ("demo", "three nodes on this machine, word count over a real text, results"),

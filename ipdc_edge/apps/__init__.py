@@ -13,5 +13,6 @@ def built_in() -> list[Architecture]:
     from .mapreduce.plan import MapReduce
     from .tensorflow.plan import Roles
     from .tflite.plan import TFLite
+    from .tflite.serve_plan import Serve
 
-    return [MapReduce(), TFLite(), Roles()]
+    return [MapReduce(), TFLite(), Serve(), Roles()]

@@ -41,6 +41,7 @@ from ..core.values import MOST_RANGES, Attempt, Failure, InputRange, NodeRecord,
 from ..errors import IpdcError
 from .cid import raw_cid
 from .node_id import NODE_ID
+from .serving import ANSWER, INFER
 
 VERSION = 1
 MOST_BYTES = 16 * 1024  # of a payload; brokers refuse more
@@ -49,6 +50,7 @@ MOST_INPUTS = 1_000_000  # of a job, that a worker numbers
 MOST_COUNTERS = 100  # of one kind in a report
 MOST_DEPTH = 32  # of a peer's JSON: what stands deeper, our own encoder or printer might not take
 JOB_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z]{4}")
+SERVING = (INFER, ANSWER)  # channels whose messages are in codec/serving.py, and reach no core
 CHANNEL = re.compile(r"[a-z][a-z-]{0,31}")
 ADDRESS = re.compile(r"[0-9A-Za-z.:\[\]-]{1,255}:[0-9]{1,5}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")  # of a node or a domain, as ipdc.conf allows it
@@ -208,7 +210,7 @@ class MessageCodec:
     @property
     def channels(self) -> tuple[str, ...]:
         """Every channel that a node may speak on."""
-        return tuple(self.decoders)
+        return (*self.decoders, *SERVING)
 
     def encode(self, message: Message, birth: int) -> Encoded:
         """Channel and payload for a message sent over the connection with this birth number."""

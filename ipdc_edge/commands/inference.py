@@ -69,9 +69,9 @@ def read(args: argparse.Namespace) -> Job:
     step: dict[str, Any] = {"map": files.ship(args.model, name if name.endswith(MODEL) else name + MODEL)}
     for role, wanted in (("pre", "pre(name, data)"), ("post", "post(name, outputs)")):
         if (word := getattr(args, role)) is not None:
-            step[role] = _function(files, role, word, wanted)
+            step[role] = shipped_function(files, role, word, wanted)
     if args.map is not None:
-        step["reduce"] = _function(files, "reduce", args.map, "reduce(key, values)")
+        step["reduce"] = shipped_function(files, "reduce", args.map, "reduce(key, values)")
         source = files.python(split(args.map)[0])
         if "combine" in source.lines:
             step["combine"] = source.name
@@ -86,7 +86,8 @@ def read(args: argparse.Namespace) -> Job:
     return Job(files.paths, options, parse_arguments(args.arguments))
 
 
-def _function(files: Files, role: str, word: str, wanted: str) -> str:
+def shipped_function(files: Files, role: str, word: str, wanted: str) -> str:
+    """A Python file that travels with the model, FILE or FILE:FUNCTION, as a description names it."""
     path, function = split(word)
     source = files.python(path)
     source.demand(function or role, wanted=function or wanted)

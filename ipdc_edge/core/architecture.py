@@ -26,6 +26,9 @@ class Architecture:
     reports: tuple[str, ...]  # the channels its workers answer on
     decompresses = False  # whether its inputs' "compression" means something to it
     cluster = False  # whether its tasks last, take no slots, and speak with each other (daemon/tunnels.py)
+    # Whether its tasks last until the job ends, take no slots, and have a node each, which gives its task back when it
+    # drains
+    lasts = False
     network = False  # whether its tasks need one: then only nodes offer it whose owner allows that
     memory = 0  # bytes that a runner of a job has at least where nobody says how many
     mapped = 0  # bytes that its libraries map and hardly use: of a runner's limits, not of the node's memory

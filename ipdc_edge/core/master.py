@@ -23,7 +23,7 @@ from .machine import require
 from .membership import Membership
 from .orders import Orders
 from .pace import Pace
-from .participant import Participant, Participants
+from .participant import MOST_SLOTS, Participant, Participants
 from .parts import ASIDE, LOG, Parts
 from .story import Story
 from .tasks import Tasks, TaskState
@@ -45,7 +45,8 @@ class Master:
         self.membership, self.timing = membership, timing
         self.life = Life(job, spec, now)
         self.tasks = Tasks(architecture.plan(spec))
-        self.participants = Participants(job, spec, membership, timing, now, engaged, architecture.unfit)
+        self.participants = Participants(job, spec, membership, timing, now, engaged, architecture.unfit,
+                                         1 if architecture.lasts else MOST_SLOTS)
         pace = Pace((task.task for task in self.tasks.states.values()), timing)
         self.locality = Locality(architecture.reads, self.tasks)
         self.leases = Leases(self.tasks, self.participants, pace, self.locality, birth)

@@ -183,7 +183,9 @@ class Node:
         if reason:
             self.effects.append(fx.Send(sender, offer.address, m.Refuse(offer.job, reason)))
             return
-        self.workers[key] = Worker(key, offer, self.membership, self.timing, now, self.architectures[offer.app].cluster)
+        kind = self.architectures[offer.app]
+        self.workers[key] = Worker(key, offer, self.membership, self.timing, now, kind.cluster or kind.lasts,
+                                   kind.lasts)
 
     def _from_master(self, sender: str, message: m.FromMaster, now: float) -> None:
         """A message about a job of the sender's: nobody else can speak about it, since the sender is part of

@@ -83,11 +83,11 @@ class Participants:
     def __init__(
         self, job: str, spec: JobSpec, membership: Membership, timing: Timing, now: float,
         engaged: Callable[[int], Mapping[str, int]],
-        unfit: Callable[[JobSpec, NodeRecord], Iterable[str]] | None = None,
+        unfit: Callable[[JobSpec, NodeRecord], Iterable[str]] | None = None, most: int = MOST_SLOTS,
     ) -> None:
         """engaged(least): how many tasks of the master's other jobs nodes have, by node; at least so many for each job
-        that they have a part in. unfit: the job's `Architecture.unfit`."""
-        self.unfit = unfit
+        that they have a part in. unfit: the job's `Architecture.unfit`. most: tasks of one worker at a time."""
+        self.unfit, self.most = unfit, most
         self.job, self.spec, self.membership, self.timing, self.engaged = job, spec, membership, timing, engaged
         self.by_node: dict[str, Participant] = {}
         self.verdicts: list[Verdict] = []
@@ -200,7 +200,7 @@ class Participants:
 
     def accept(self, participant: Participant, slots: int, now: float) -> None:
         """It takes the job, or says again how many tasks it takes at once: none when it drains."""
-        participant.slots = min(MOST_SLOTS, slots)
+        participant.slots = min(self.most, slots)
         participant.deadline, participant.reason = now + self.timing.lease, ""
         if participant.state != "working":
             self._step(participant, "accept")
@@ -276,7 +276,7 @@ class Participants:
     def with_room(self, ready: int, engaged: Mapping[str, int], pace: Pace) -> list[Participant]:
         """Those that may be given one of so many ready tasks, in the order in which they are given any."""
         working = self.fit()
-        ahead = 1 if ready > len(working) else 0  # one in hand, so that nobody waits for a message
+        ahead = 1 if ready > len(working) and self.most > 1 else 0  # one in hand, so that nobody waits for a message
         free = [p for p in working if len(p.held) < p.slots + (ahead if pace.slowness(p.node) < SLOW else 0)]
         return sorted(free, key=lambda p: ((len(p.held) + engaged.get(p.node, 0)) / p.slots, pace.slowness(p.node)))
 

@@ -77,9 +77,12 @@ class Worker:
 
     def __init__(
         self, key: JobKey, offer: Download, membership: Membership, timing: Timing, now: float, beside: bool = False,
+        moves: bool = False,
     ) -> None:
-        """beside: whether its tasks take no slots, but run beside all others, at once."""
+        """beside: whether its tasks take no slots, but run beside all others, at once; moves: whether it takes one of
+        them, and gives it back where the node drains, for it would not end."""
         self.key, self.offer, self.membership, self.timing, self.beside = key, offer, membership, timing, beside
+        self.moves = moves
         self.state = "fetching"
         self.tasks: dict[Attempt, HeldTask] = {}  # open ones
         self.closed: dict[Attempt, None] = {}  # done or dropped: never to be begun again
@@ -125,6 +128,8 @@ class Worker:
 
     def _beside(self) -> int:
         """How many tasks that take no slots: as many as memory is for. One at least, or the job had been refused."""
+        if self.moves:
+            return 1
         room = self.membership.own.vitals.memory_available // max(1, self.offer.memory)
         return max(1, min(MOST_BESIDE, self.running + room))
 
@@ -134,10 +139,12 @@ class Worker:
             self._accept()
 
     def drain(self) -> None:
-        """Take no more, and give back what has not begun."""
+        """Take no more, and give back what has not begun, or would not end."""
         self.tell_slots()
-        for attempt in list(self.queued):
+        for attempt in list(self.tasks if self.moves else self.queued):
             task = self.tasks[attempt]
+            if task.outcome is not None:
+                continue  # it has ended, and the master is told until it has heard
             self._stop(task)
             task.step("drop")
             self._close(attempt)

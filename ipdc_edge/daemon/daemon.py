@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .holdings import Holdings
     from .kubo_network import KuboNetwork
     from .leftovers import Leftovers
+    from .serving import Serving
     from .tunnels import Tunnels
 
 ANSWERED = 0.1  # seconds in which an answer gets out before the daemon begins anew
@@ -85,6 +86,7 @@ class Daemon:
         self._holdings: Holdings | None = None
         self._kubo: KuboNetwork | None = None
         self._tunnels: Tunnels | None = None
+        self._serving: Serving | None = None
         self.change: asyncio.Future[None] = self.loop.create_future()  # done after the next event
 
         self.ledger = Ledger(home.ledger)
@@ -116,6 +118,7 @@ class Daemon:
                                 settings.slots, self.gateway_of, LocalInputs(settings.local_inputs), self.sandbox,
                                 self.inputs)
         self.tasks.tensorflow, self.tasks.tunnels = self.offer.tensorflow, self.tunnels
+        self.tasks.serving = self.serving
         self.results = Results(home.jobs, self.store, self.fetcher, self.emit, self.now)
         host = settings.bind(identity.alone)
         self.gateway = Gateway(self.store, host, settings.gateway_port, tls.server_context(identity),
@@ -129,6 +132,7 @@ class Daemon:
         self.mqtt = Mqtt(identity.domain, self.id, f"{LOOPBACK}:{settings.local_port}", self.credentials, client, codec,
                          births, settings.keepalive, self.emit, note, self.domain.flooded, self.domain.broker_began,
                          self.keep_block)
+        self.mqtt.serving, self.mqtt.serving_lost = self.serving, self._lost
 
     def _record(self) -> NodeRecord:
         """What this node says of itself at its start."""
@@ -145,6 +149,22 @@ class Daemon:
             self._tunnels = self.gateway.tunnel = Tunnels(
                 self.mqtt.context, self.gateway_of, self.domain.admits, self.background)
         return self._tunnels
+
+    def serving(self) -> Serving:
+        """What takes requests to served models."""
+        if self._serving is None:
+            from .serving import Serving  # rarely needed
+
+            self._serving = Serving(self)
+        return self._serving
+
+    def served(self) -> tuple[str, ...]:
+        """The words of this node's record for the models that it serves."""
+        return self._serving.words() if self._serving is not None else ()
+
+    def _lost(self, node: str) -> None:
+        if self._serving is not None:
+            self._serving.lost(node)
 
     def _cut(self, nodes: Collection[str]) -> None:
         """Nodes were expelled: end what they have with this one, whoever began it."""

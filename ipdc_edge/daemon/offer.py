@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..apps.tflite.plan import TFLite
+from ..apps.tflite.serve_plan import Serve
 from ..core import events as e
 from ..core.admission import AUTHORITY
 from ..drivers import tflite_capability
@@ -21,6 +22,7 @@ from .store import IN_KUBO
 if TYPE_CHECKING:
     from .daemon import Daemon
 
+INFERENCE = (TFLite.name, Serve.name)
 IN_UNITS = ("/usr", "/var/lib/ipdc/venv", SYSTEM)  # what ipdc-runner-role@.service shows to a role
 
 
@@ -55,15 +57,17 @@ class Offer:
         roles = daemon.sandbox.role is not None and isinstance(self.tensorflow, Found)
         can = [app.name for app in daemon.architectures.values()
                if (network or not app.network) and (roles or not app.cluster)
-               and (app.name != TFLite.name or not self.tflite.reason)]
+               and (app.name not in INFERENCE or not self.tflite.reason)]
         packages = (*self.tflite.described()[0], *described(self.tensorflow)[0])
         return (*can, *packages, *([AUTHORITY] if daemon.domain.identity.has_authority else []),
                 *([IN_KUBO] if daemon.store.keeps_in == "kubo" else []),
-                *(LOCAL_INPUT + path for path in daemon.settings.local_inputs), *self.kubo)
+                *(LOCAL_INPUT + path for path in daemon.settings.local_inputs), *self.kubo, *daemon.served())
 
     def unable(self) -> tuple[str, ...]:
         """What this node could be asked for and cannot do, and why."""
-        return (*described(self.tensorflow)[1], *self.tflite.described()[1])
+        told = self.tflite.described()[1]
+        serve = (word.replace(f"{TFLite.name}: ", f"{Serve.name}: ", 1) for word in told)
+        return (*described(self.tensorflow)[1], *told, *serve)
 
     def look(self) -> None:
         """What is installed here for jobs, and what the settings say of it, may have changed: tell the others."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..core.events import CancelRequested, DrainRequested, LeaveRequested, ResumeRequested
 from ..core.life import FINAL
 from ..core.values import Json, NodeRecord
+from ..drivers.broker_files import client_credentials
 from ..drivers.control import ControlChannel
 from ..drivers.flash import FLASH
 from ..errors import BadRequest, IpdcError, UnknownJob
@@ -100,6 +101,11 @@ class Requests:
         views = {str(view["id"]): view for view in await asyncio.to_thread(daemon.ledger.ended_jobs, SHOWN_JOBS)}
         views.update({job: master.view() for job, master in daemon.node.masters.items()})
         return {"jobs": [daemon.results.complete(views[job]) for job in sorted(views)]}
+
+    async def _do_mqtt_client(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
+        """How this node's programs speak with its broker, to ask served models."""
+        user, password = client_credentials(self.daemon.home)
+        return {"port": self.daemon.settings.local_port, "user": user, "password": password}
 
     async def _do_watch(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """A picture of the job whenever it changed, the last one as the answer: an end that no power cut takes back."""

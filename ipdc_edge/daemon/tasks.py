@@ -42,6 +42,7 @@ from .streams import FetchFailed, Inputs, Outputs, OutputTooBig, check_params, i
 
 if TYPE_CHECKING:
     from .prints import Prints
+    from .serving import Serving
     from .tunnels import End, Tunnels
 
 FULL_PAUSE = 2.0  # seconds between two tries to let content go on a full disk
@@ -107,6 +108,7 @@ class TaskRunner:
         self.source = JobSource(node_id, store, fetcher, architectures, gateway_of)
         self.tensorflow: Found | Absent = Absent("")
         self.tunnels: Callable[[], Tunnels] = lambda: _none()
+        self.serving: Callable[[], Serving]  # set by the daemon
         self.refusals = Refusals(note)
         self.jobs: dict[JobKey, HeldCode] = {}
         self.printing: dict[tuple[JobKey, Attempt], tuple[str, Runner]] = {}  # attempts at work
@@ -240,6 +242,10 @@ class TaskRunner:
 
     async def _run(self, effect: StartTask) -> Result:
         key, held = effect.key, self.jobs[effect.key]
+        if self.architectures[held.spec.app].lasts:
+            from .place_keeper import keep  # rarely needed
+
+            return await keep(self, effect, held)
         params: Any = effect.params
         if "/" in params:  # too long for a message
             if not is_cid(params["/"]):
@@ -253,7 +259,7 @@ class TaskRunner:
             outputs = Outputs(self.store, owner_of(key), params,
                               lambda: most or max(LEAST_OUTPUT, inputs.bytes * MOST_GROWTH))
             try:
-                runner = await self._runner(effect, held)
+                runner = await self.runner(key, held, effect.task)
             except BaseException:
                 outputs.discard()
                 raise
@@ -334,8 +340,7 @@ class TaskRunner:
             other.runners.remove(oldest)
             self.background.start(oldest.close())
 
-    async def _runner(self, effect: StartTask, held: HeldCode) -> Runner:
-        key = effect.key
+    async def runner(self, key: JobKey, held: HeldCode, task: str) -> Runner:
         while held.runners:
             waiting = held.runners.pop()
             if waiting.alive:
@@ -349,13 +354,13 @@ class TaskRunner:
         try:
             begins = runner.start(
                 dict(held.spec.body), code, architecture.module, key.job, architecture.cluster, memory,
-                architecture.mapped, held.spills(effect.task, architecture))
+                architecture.mapped, held.spills(task, architecture))
             if not architecture.cluster:
                 await begins
             else:
                 from .tunnels import started
 
-                await started(begins, effect.task)
+                await started(begins, task)
         except BaseException as error:
             if isinstance(error, RunnerTaskFailed):
                 error.details["output"] = runner.take_output().decode("utf-8", "replace")

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterable
 
 from ipdc_edge.codec.messages import topic
+from ipdc_edge.codec.serving import ANSWERS, ROOT
 from ipdc_edge.core.values import MemberList
 from ipdc_edge.drivers.architectures import channels
 from ipdc_edge.drivers.broker_log import FILTER
@@ -27,7 +28,10 @@ from ipdc_edge.home import Home
 from ipdc_edge.settings import LOOPBACK, Settings
 
 USER = "daemon"  # no node's id, so no certificate gives this name
-PACKET_BYTES = 32768  # a message is at most 16 kB of JSON; the rest is for topic and properties
+CLIENT = "client"  # programs of this node that ask served models; no node's id either
+# A request to a served model is at most 128 kB (codec/serving.py), other messages 16 kB of JSON. There is room for
+# topic and properties, and for what is too long by little: that is answered, not cut off.
+PACKET_BYTES = 192 << 10
 MEMORY_BYTES = 32 << 20  # of mosquitto's heap in all, without OpenSSL's; clients beyond it are refused
 QUEUED_BYTES = 1 << 20  # waiting for one client
 QUEUED_MESSAGES = 1000
@@ -41,7 +45,7 @@ KEEPALIVE = 120
 # that, and takes 45 kB (mosquitto 2.0.11 and 2.0.21): 23 MB at worst. Members connect within milliseconds meanwhile.
 # No option limits them by address either; that is for a firewall. Systems allow a process 1024 descriptors.
 CONNECTIONS = 512
-LOCAL_CONNECTIONS = 16  # the daemon's one, and what throws out the expelled
+LOCAL_CONNECTIONS = 64  # the daemon's one, what throws out the expelled, and this node's programs
 RETAINED = ("node", "lost")  # channels whose last message a portal retains
 ITERATIONS = 101  # of PBKDF2, mosquitto_passwd's own number; the password is random, so more would add nothing
 SALT_BYTES = 12
@@ -97,7 +101,8 @@ def access_list(members: MemberList, own: str, names: Iterable[str]) -> str:
     """mosquitto's access list at the broker of the node `own`: one block for each user who may do anything.
 
     A member may speak on the channels `names` and no other, since what is retained stays: so it is bounded. At a
-    portal it may read who is there. Nobody has the node's own id: it is the daemon that speaks for it. The authority
+    portal it may read who is there. Programs of this node, by the password of `client` or with the node's certificate,
+    may ask served models and read the answers, and nothing else: the daemon speaks for the node. The authority
     itself may tell of a newer list and nothing else: a node that has it from a backup is on no list yet that is known
     here. The daemon may have forgotten what is retained of others, once they are members no more.
     Explicit blocks and no `pattern`, which would still let in who has no block any more.
@@ -110,8 +115,13 @@ def access_list(members: MemberList, own: str, names: Iterable[str]) -> str:
         *(f"topic write {top}/+/{channel}" for channel in RETAINED),
         f"topic read {top}/#",
         f"topic read {FILTER}",
+        f"topic read {ROOT}#",
+        f"topic write {ANSWERS}#",
         f"topic write {probe_topic(members.version)}",
     ]
+    for user in (CLIENT, own):
+        lines += ["", f"user {user}", *(f"topic write {ROOT}+/{word}" for word in ("request", "health")),
+                  f"topic read {ANSWERS}#"]
     reads = [f"topic read {top}/+/node", f"topic read {top}/+/lost"] if own in members.portals else []
     for member in members.members:
         if member.id != own:
@@ -131,13 +141,23 @@ def probe_topic(version: int) -> str:
 
 
 def credentials(home: Home) -> tuple[str, str]:
-    """The daemon's (user, password) at its own broker; the password is made, once, by whoever asks first. Raises
+    """The daemon's (user, password) at its own broker. Raises BrokerFilesNotWritten."""
+    return USER, _password(os.path.join(home.run, "mosquitto.secret"), 0o600)
+
+
+def client_credentials(home: Home) -> tuple[str, str]:
+    """(user, password) of this node's programs at its own broker; members of the daemon's group may read it. Raises
     BrokerFilesNotWritten."""
-    path = os.path.join(home.run, "mosquitto.secret")
+    return CLIENT, _password(os.path.join(home.run, "mqtt-client.secret"), 0o640)
+
+
+def _password(path: str, mode: int) -> str:
+    """What stands there; it is made, once, by whoever asks first."""
     fresh = _fresh(path)
     try:
         if not os.path.exists(path):
             _write_new(fresh, os.urandom(24).hex())
+            os.chmod(fresh, mode)
             try:
                 os.link(fresh, path)  # unlike a rename, it leaves the one that somebody made meanwhile
             except FileExistsError:
@@ -145,7 +165,7 @@ def credentials(home: Home) -> tuple[str, str]:
             finally:
                 os.unlink(fresh)
         with open(path, encoding="ascii") as file:
-            return USER, file.read(200).strip()
+            return file.read(200).strip()
     except (OSError, ValueError) as error:
         raise BrokerFilesNotWritten(path=path, reason=getattr(error, "strerror", None) or error) from error
 
@@ -160,7 +180,7 @@ def password_line(user: str, password: str) -> str:
 def write_all(home: Home, settings: Settings, identity: Identity) -> str:
     """Writes everything that a broker reads at its start; the configuration's path. Raises BrokerFilesNotWritten."""
     write_access(home, identity)
-    _write(passwords_path(home), password_line(*credentials(home)))
+    _write(passwords_path(home), password_line(*credentials(home)) + password_line(*client_credentials(home)))
     _write(home.broker_conf, configuration(home, settings, identity))
     return home.broker_conf
 

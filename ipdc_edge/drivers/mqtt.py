@@ -11,20 +11,40 @@ import asyncio
 import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-from ..codec.messages import BadMessage, MessageCodec, parse_topic, topic
+from ..codec.messages import SERVING, BadMessage, MessageCodec, parse_topic, topic
+from ..codec.serving import ROOT
 from ..core.events import OWN, Event, MessageReceived, PeerUnreachable, PortalJoined, PortalLeft, RecordsListed
 from ..core.messages import Message, Present
 from ..core.values import NodeRecord
 from .broker_log import FILTER, BrokerLog
-from .mqtt_link import Link
+from .mqtt_link import Link, Raw
 from .refusals import Refusals
+
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+else:
+    Protocol = object
 
 CONNECT_THREADS = 4  # for peers, and half as many for the own broker and the portals
 IDLE = 60.0  # seconds without a message after which a peer's connection is closed
 PARTING = 5.0  # seconds in which an expelled node may still be told that it is
 FLOOD = 1000  # messages a second of one sender, over a tick, are no work any more
+ASKED = (f"{ROOT}+/request", f"{ROOT}+/health")  # where this node's programs ask
+LIGHT = 10  # requests to a served model, and answers, count as one message: they are no work for the core
+_SERVING = tuple(f"/{channel}" for channel in SERVING)
 MOST_SENDERS = 1000  # that are remembered as senders of nonsense
+
+
+class Serving(Protocol):
+    """What requests to served models and answers are handed to (daemon/serving.py)."""
+
+    def asked(self, text: str, payload: bytes, properties: Any) -> None:
+        """A program of this node asks."""
+
+    def heard(self, sender: str, channel: str, payload: bytes) -> None:
+        """Another node's daemon asks, or answers."""
 
 
 class Mqtt:
@@ -54,7 +74,9 @@ class Mqtt:
         self.links: dict[str, Link] = {node_id: self.own}
         self._refusals, self._unreachable = Refusals(note), Refusals(note)
         self.refused: dict[str, str] = {}  # whose last message could not be read, and why; for `ipdc-edge doctor`
-        self._heard: dict[str, int] = {}  # messages of each sender since the last tick
+        self._heard: dict[str, float] = {}  # messages of each sender since the last tick
+        self.serving: Callable[[], Serving] = _nobody  # what requests to served models are for
+        self.serving_lost: Callable[[str], None] = lambda node: None
 
     def topic(self, channel: str) -> str:
         """Our topic of a channel."""
@@ -82,7 +104,7 @@ class Mqtt:
 
     # -- what the core wants done
 
-    def send(self, node: str, address: str, message: Message) -> None:
+    def send(self, node: str, address: str, message: Message | Raw) -> None:
         """Publish a message at the broker of a node; connects if need be. May be dropped; the protocol sends
         again."""
         link = self.links.get(node)
@@ -165,10 +187,14 @@ class Mqtt:
 
     # -- called by links
 
+    def asked(self, text: str, payload: bytes, properties: Any) -> None:
+        """A program of this node asks a served model."""
+        self.serving().asked(text, payload, properties)
+
     def connected(self, link: Link) -> None:
         """A connection stands: subscribe, and show the record where it belongs."""
         if link.own:
-            link.subscribe((topic(self.domain, "+", "+"), 1), (FILTER, 0))
+            link.subscribe((topic(self.domain, "+", "+"), 1), (FILTER, 0), *((text, 1) for text in ASKED))
             self.own_connected()
         if link.node in self.portals:
             if not link.own:  # there we hear everything anyway
@@ -204,6 +230,7 @@ class Mqtt:
     def unreachable(self, link: Link, reason: str) -> None:
         """A peer cannot be reached: what waited for it is dropped, and the core told."""
         link.queue.clear()
+        self.serving_lost(link.node)
         self._unreachable.tell(link.node, f"{self.named(link)} cannot be reached: {reason}")
         if not link.kept:
             self.drop(link)
@@ -219,6 +246,8 @@ class Mqtt:
             return
         try:
             sender, channel = parse_topic(text, self.domain)
+            if channel in SERVING:
+                return self.serving().heard(sender, channel, payload) if link.own else None
             birth, message = self.codec.decode(channel, payload)
         except BadMessage as error:
             return self._refuse(text, error)
@@ -234,12 +263,14 @@ class Mqtt:
         sender = _sender(text)
         if len(self._heard) >= MOST_SENDERS:
             self._heard.clear()  # one tick's counts; senders are members, so there are never so many
-        count = self._heard[sender] = self._heard.get(sender, 0) + 1
+        weight = 1 / LIGHT if text.endswith(_SERVING) else 1
+        before = self._heard.get(sender, 0)
+        count = self._heard[sender] = before + weight
         most = FLOOD * self.keepalive / 4
         if count <= most:
             return False
         self.counters["flooded"] += 1
-        if count == int(most) + 1 and sender != self.node_id:
+        if before <= most and sender != self.node_id:
             self.flooded(sender)
         return True
 
@@ -257,6 +288,10 @@ class Mqtt:
             link.close()
         self.connectors.shutdown(wait=False, cancel_futures=True)
         self.kept_connectors.shutdown(wait=False, cancel_futures=True)
+
+
+def _nobody() -> Serving:
+    raise RuntimeError("no daemon is there")
 
 
 def _sender(text: str) -> str:

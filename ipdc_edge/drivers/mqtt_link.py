@@ -13,9 +13,11 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..codec.messages import MessageTooLong
+from ..codec.serving import ROOT
 from ..core.messages import Command, Lost, Message, Present
 from .lean_paho import client as paho
 from .tls import forget_errors, peer_id
@@ -26,8 +28,17 @@ if TYPE_CHECKING:
 DAEMON = "daemon"  # the client id at the own broker; at others' it is the node's, which their brokers enforce
 ANSWER = 10.0  # seconds in which a broker has to answer a connection
 MOST_QUEUED = 1000  # messages that wait for a connection; the protocol sends again what is dropped
+MOST_RAW = 64  # that wait before more such bytes are dropped: they may be 128 kB each
 RETRY = (0.2, 0.5, 1.0, 2.0, 5.0)  # pauses before connecting again to the own broker or a portal
 TRIES = 2  # at a peer's broker before it counts as unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Bytes for a channel that the core knows nothing of; they may be lost."""
+
+    channel: str
+    payload: bytes
 
 
 class Link:
@@ -36,7 +47,7 @@ class Link:
 
     def __init__(self, mqtt: Mqtt, node: str, address: str) -> None:
         self.mqtt, self.node, self.address = mqtt, node, address
-        self.queue: deque[Message] = deque(maxlen=MOST_QUEUED)
+        self.queue: deque[Message | Raw] = deque(maxlen=MOST_QUEUED)
         self.client: paho.Client | None = None
         self.socket: socket.socket | None = None
         self.connected = False
@@ -110,6 +121,8 @@ class Link:
             return self.connect()
         if answers != self.node:
             return self._failed(f"another node answers there: {answers or 'nobody we know'}")
+        # Else what follows a PUBACK waits until the broker's kernel has acknowledged that, which takes it 40 ms.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.answer_by = self.mqtt.loop.time() + ANSWER
         self.mqtt.loop.add_reader(self.socket, self._readable)
         self._flush()
@@ -261,13 +274,17 @@ class Link:
 
     # -- messages
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message | Raw) -> None:
         """Publish, or queue until the connection stands. The payload carries the birth of the connection it
         leaves on."""
         self.used = self.mqtt.loop.time()
         if not self.connected:
+            if isinstance(message, Raw) and len(self.queue) >= MOST_RAW:
+                return self.connect()  # it may be lost, and is big
             self.queue.append(message)
             return self.connect()
+        if isinstance(message, Raw):
+            return self.publish(self.mqtt.topic(message.channel), message.payload, False, 0)
         try:
             encoded = self.mqtt.codec.encode(message, self.birth)
         except MessageTooLong as error:  # a bug of ours, and no reason to end everything else
@@ -280,12 +297,12 @@ class Link:
             self.unseen = encoded.payload
         self.publish(self.mqtt.topic(encoded.channel), encoded.payload, retain)
 
-    def publish(self, text: str, payload: bytes, retain: bool) -> None:
+    def publish(self, text: str, payload: bytes, retain: bool, qos: int = 1, properties: Any = None) -> None:
         """Publish raw bytes when the connection stands."""
         client = self.client
         if client is not None and self.connected:
             self.mqtt.counters["sent"] += 1
-            self._write(lambda: client.publish(text, payload, qos=1, retain=retain))
+            self._write(lambda: client.publish(text, payload, qos, retain, properties))
             self._flush()
 
     def subscribe(self, *filters: tuple[str, int]) -> int | None:
@@ -305,12 +322,28 @@ class Link:
             self._flush()
 
     def _on_message(self, client: paho.Client, userdata: Any, message: Any) -> None:
-        self.mqtt.received(self, message.topic, message.payload)
+        if message.topic.startswith(ROOT):
+            if self.own and not message.retain:  # what somebody had retained was asked before this daemon was there
+                self.mqtt.asked(message.topic, message.payload, message.properties)
+        else:
+            self.mqtt.received(self, message.topic, message.payload)
 
     def _on_subscribe(self, client: paho.Client, userdata: Any, mid: int, *rest: Any) -> None:
         if mid == self.listed_mid:
             self.listed_mid = None
             self.mqtt.listed(self)
+
+
+def answer_properties(correlation: bytes) -> Any:
+    """Of the answer to a request: JSON, with the correlation data that it came with."""
+    from paho.mqtt.packettypes import PacketTypes  # paho's client has loaded both
+    from paho.mqtt.properties import Properties
+
+    found = Properties(PacketTypes.PUBLISH)
+    found.ContentType = "application/json"
+    if correlation:
+        found.CorrelationData = correlation
+    return found
 
 
 def _code(reason: Any) -> int:

@@ -18,7 +18,7 @@ TOP = Path(__file__).resolve().parents[2]
 
 def test_the_commands_of_the_contract_are_there() -> None:
     contract = ("run broker submit status jobs nodes result logs cancel add cat lab demo run-inline doctor "
-                "domain invite join leave expel drain story get ls pin unpin gc store kubo tf")
+                "domain invite join leave expel drain story get ls pin unpin gc store kubo tf serve ask")
     assert set(COMMANDS) == set(contract.split())
 
 

@@ -6,6 +6,7 @@ import re
 
 from ipdc_edge.apps.mapreduce.plan import MapReduce
 from ipdc_edge.apps.tensorflow.plan import Roles
+from ipdc_edge.apps.tflite.serve_plan import Serve
 from ipdc_edge.codec.messages import MessageCodec
 from tests.core.diagrams import DOCUMENT, rendered
 
@@ -21,4 +22,5 @@ def test_every_channel_is_described_and_no_other() -> None:
         rows = re.findall(r"^\| (`[a-z`, -]+`) \|", file.read(), re.MULTILINE)
     described = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
     assert described == set(MessageCodec(
-        (*MapReduce.commands, *Roles.commands), (*MapReduce.reports, *Roles.reports)).decoders)
+        (*MapReduce.commands, *Serve.commands, *Roles.commands),
+        (*MapReduce.reports, *Serve.reports, *Roles.reports)).channels)

@@ -26,7 +26,7 @@ def files(*parts: str) -> list[str]:
 
 
 PLAN = [file for name in ("plan.py", "spec.py") for file in files("apps", "mapreduce", name)]
-PLAN += [file for name in ("plan.py", "formats.py") for file in files("apps", "tflite", name)]
+PLAN += [file for name in ("plan.py", "formats.py", "serve_plan.py") for file in files("apps", "tflite", name)]
 
 
 def imported(path: str) -> set[str]:
@@ -56,7 +56,8 @@ def test_the_core_imports_nothing_of_the_outside(path: str) -> None:
 @pytest.mark.parametrize("path", [*files("errors.py"), *PLAN], ids=os.path.basename)
 def test_what_the_core_calls_is_pure_too(path: str) -> None:
     pure = ("ipdc_edge.core.", "ipdc_edge.codec.", "ipdc_edge.errors.", "ipdc_edge.apps.mapreduce.spec.",
-            "ipdc_edge.apps.mapreduce.plan.", "ipdc_edge.apps.mapreduce.choices.", "ipdc_edge.apps.tflite.formats.")
+            "ipdc_edge.apps.mapreduce.plan.", "ipdc_edge.apps.mapreduce.choices.", "ipdc_edge.apps.tflite.formats.",
+            "ipdc_edge.apps.tflite.plan.")
     assert not strangers(path, ALLOWED, pure) - {"ipdc_edge.apps.mapreduce"}  # the package, for its module spec
 
 

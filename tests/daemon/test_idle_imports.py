@@ -40,9 +40,9 @@ HEAVY = (
 )
 OWN = {
     "apps": "mapreduce mapreduce.choices mapreduce.plan mapreduce.spec tensorflow tensorflow.cluster tensorflow.plan"
-            " tflite tflite.formats tflite.plan",
+            " tflite tflite.formats tflite.plan tflite.serve_plan",
     "codec": "answers bundle cid compression control dag_pb frames hamt join_token keys member_list messages node_id"
-             " open_file records runs tflite_model unixfs",
+             " open_file records runs serving tflite_model unixfs",
     "core": "admission architecture bounds counters effects events failures leases life locality machine master"
             " membership messages node orders pace participant parts placement queue saved story tasks timing turns"
             " values views waiting worker",

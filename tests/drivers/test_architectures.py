@@ -46,12 +46,12 @@ def found(tmp_path: Path) -> tuple[str, str]:
 
 
 def test_without_packages_there_are_the_built_in_ones(tmp_path: Path) -> None:
-    assert found(tmp_path) == ("mapreduce tflite tensorflow False True", "")
+    assert found(tmp_path) == ("mapreduce tflite serve tensorflow False True", "")
 
 
 def test_a_package_adds_its_architecture_and_its_channels(tmp_path: Path) -> None:
     install(tmp_path / "site", "good", GOOD, "count:good:Count")
-    assert found(tmp_path) == ("mapreduce tflite tensorflow count True True", "")
+    assert found(tmp_path) == ("mapreduce tflite serve tensorflow count True True", "")
 
 
 @pytest.mark.parametrize(
@@ -72,5 +72,5 @@ def test_a_package_adds_its_architecture_and_its_channels(tmp_path: Path) -> Non
 def test_a_broken_package_is_left_out_and_named(tmp_path: Path, code: str, entry: str, words: str) -> None:
     install(tmp_path / "site", "good", code, entry)
     there, told = found(tmp_path)
-    assert there == "mapreduce tflite tensorflow False True"
+    assert there == "mapreduce tflite serve tensorflow False True"
     assert told.count("\n") == 1 and words in told and entry.partition(":")[0] in told

@@ -197,7 +197,8 @@ def test_the_files_are_written_whole(home: Home, identity: Identity) -> None:
     settings = _settings()
     assert Path(write_all(home, settings, identity)).read_text() == configuration(home, settings, identity)
     expected = [f"mosquitto.{name}" for name in ("acl", "conf", "crl", "passwd", "secret")]
-    assert sorted(os.listdir(home.run)) == expected
+    assert sorted(os.listdir(home.run)) == [*expected, "mqtt-client.secret"]
+    assert os.stat(os.path.join(home.run, "mqtt-client.secret")).st_mode & 0o777 == 0o640
     os.rmdir(home.scratch)
     lost = Home({"IPDC_HOME": home.scratch})
     with pytest.raises(BrokerFilesNotWritten, match="No such file or directory"):

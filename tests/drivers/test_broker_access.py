@@ -284,9 +284,9 @@ def test_a_members_client_id_is_its_own_whatever_it_asks_for(node: Node) -> None
 
 def test_what_is_too_big_or_too_much_is_bounded(node: Node) -> None:
     client = node.client(node.peer)
-    assert client.publish(node.topic(node.peer, "node"), bytes(20_000)) in (SUCCESS, NO_SUBSCRIBERS)
+    assert client.publish(node.topic(node.peer, "node"), bytes(140_000)) in (SUCCESS, NO_SUBSCRIBERS)
     with pytest.raises(OSError):
-        client.publish(node.topic(node.peer, "node"), bytes(40_000))
+        client.publish(node.topic(node.peer, "node"), bytes(200_000))
         client.settle()
 
 
@@ -464,7 +464,7 @@ def test_the_authority_itself_tells_of_a_newer_list_and_does_nothing_else(tmp_pa
         node.process.stop()
 
 
-def test_the_access_list_has_no_pattern_and_no_block_for_the_own_id() -> None:
+def test_the_access_list_has_no_pattern_and_the_own_id_may_only_ask_models() -> None:
     members = tuple(Member(f"Qm{n}", "", 0, n == 1, "") for n in range(3))
     found = access_list(MemberList("d", "Qa", 7, members), "Qm1", ("a", "b"))
     assert found == """\
@@ -474,7 +474,19 @@ topic write ipdc/1/d/+/node
 topic write ipdc/1/d/+/lost
 topic read ipdc/1/d/#
 topic read $SYS/broker/log/#
+topic read ipdc/serve/#
+topic write ipdc/serve/answer/#
 topic write ipdc/access/7
+
+user client
+topic write ipdc/serve/+/request
+topic write ipdc/serve/+/health
+topic read ipdc/serve/answer/#
+
+user Qm1
+topic write ipdc/serve/+/request
+topic write ipdc/serve/+/health
+topic read ipdc/serve/answer/#
 
 user Qm0
 topic write ipdc/1/d/Qm0/a
