@@ -62,6 +62,12 @@ def test_copying_is_held_to_openssl(copy, missed):
     assert ("MISSED" in text) is missed and (content.copying_ratio(runs) < content.LEAST_COPY) is missed
 
 
+def test_a_shifted_text_is_the_same_behind_an_empty_line(tmp_path):
+    (tmp_path / "text").write_bytes(b"one\ntwo\n")
+    flash.shift(str(tmp_path / "text"))
+    assert (tmp_path / "text").read_bytes() == b"\none\ntwo\n" and len(list(tmp_path.iterdir())) == 1
+
+
 def test_bytes_are_told_for_each_byte_of_input():
     job = {"input": 4 * MB, "combines": True, "shuffle_bytes": MB, "spilled_bytes": 0, "wire": 6 * MB,
            "output_bytes": 2 * MB, "nodes": [{"daemon": MB, "broker": 0, "fsyncs": 1}, {"daemon": MB, "broker": 4096,
