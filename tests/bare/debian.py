@@ -20,6 +20,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 SUITES = {"bookworm": "3.11", "trixie": "3.13"}  # and Python's version there
 CHECKOUT = Path(__file__).resolve().parents[2]
 USER = "newcomer"
@@ -101,6 +102,23 @@ def apt_proxy() -> str:
     command = ["apt-config", "dump", "--format", "%v", "Acquire::http::Proxy"]
     proxy = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     return "" if proxy == "DIRECT" else proxy
+
+
+def apt_elsewhere(architecture: str, release: str, state: Path) -> list[str]:
+    """Options of apt and apt-cache for a machine of another kind, which has nothing: all that is kept of it is in
+    `state`, made here, with the lists fetched; downloads go to `state`/cache/archives."""
+    (state / "lists/partial").mkdir(parents=True)
+    (state / "cache/archives/partial").mkdir(parents=True)
+    (state / "status").touch()
+    (state / "list").write_text(f"deb [signed-by={KEYRING}] {mirror()} {release} main\n")
+    settings = {"APT::Architecture": architecture, "APT::Architectures::": architecture, "APT::Sandbox::User": "root",
+                "Acquire::Languages": "none", "Acquire::http::Proxy": apt_proxy() or "DIRECT",
+                "Dir::State": str(state), "Dir::State::lists": str(state / "lists"),
+                "Dir::State::status": str(state / "status"), "Dir::Cache": str(state / "cache"),
+                "Dir::Etc::sourcelist": str(state / "list"), "Dir::Etc::sourceparts": "/dev/null"}
+    options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+    subprocess.run(["apt-get", "-qq", *options, "update"], check=True)
+    return options
 
 
 def root_of(suite: str) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bare.debian import apt_proxy, mirror
+from tests.bare.debian import apt_elsewhere
 
 pytestmark = pytest.mark.package
 PROGRAMS = {b"/bin/sh", b"/usr/bin/python3"}  # what #! lines may name
@@ -58,19 +58,7 @@ def test_what_it_depends_on_is_there_for_armhf(deb: Path, tmp_path: Path) -> Non
     names = {re.split(r"[ (:]", item.split("|")[0].strip())[0] for item in field(deb, "Depends").split(",")}
     assert {"mosquitto", "python3"} <= names
     for release in RELEASES:
-        state = tmp_path / release
-        (state / "lists/partial").mkdir(parents=True)
-        (state / "cache/archives/partial").mkdir(parents=True)
-        (state / "status").touch()
-        key = "/usr/share/keyrings/debian-archive-keyring.gpg"
-        (state / "list").write_text(f"deb [signed-by={key}] {mirror()} {release} main\n")
-        settings = {"APT::Architecture": "armhf", "APT::Architectures::": "armhf", "APT::Sandbox::User": "root",
-                    "Acquire::Languages": "none", "Acquire::http::Proxy": apt_proxy() or "DIRECT",
-                    "Dir::State": str(state), "Dir::State::lists": str(state / "lists"),
-                    "Dir::State::status": str(state / "status"), "Dir::Cache": str(state / "cache"),
-                    "Dir::Etc::sourcelist": str(state / "list"), "Dir::Etc::sourceparts": "/dev/null"}
-        options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-        subprocess.run(["apt-get", "-qq", *options, "update"], check=True)
+        options = apt_elsewhere("armhf", release, tmp_path / release)
         policy = subprocess.run(["apt-cache", *options, "policy", *sorted(names)], capture_output=True, text=True,
                                 check=True).stdout
         found = set(re.findall(r"^(\S+):\n +Installed: .*\n +Candidate: \d", policy, re.M))
