@@ -1,7 +1,7 @@
 """Debian 12 of 32-bit ARM, as far as inference needs it: its Python and numpy, and tflite-runtime's wheel for it.
 
-Owns that root, which is unpacked and never installed (so nothing of it runs while it is made), kept in the tests' cache,
-and how a program of it is run on this machine: by qemu's emulation of a process.
+Owns that root, which is unpacked and never installed (so nothing of it runs while it is made), kept in the tests'
+cache, and how a program of it is run on this machine: by qemu's emulation of a process.
 """
 
 from __future__ import annotations

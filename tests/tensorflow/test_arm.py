@@ -1,4 +1,4 @@
-"""Inference on 32-bit ARM with Debian 12's own numpy: a runner of that processor, emulated, gives TensorFlow's answers."""
+"""Inference on 32-bit ARM with Debian 12's own numpy: a runner of that processor gives TensorFlow's answers."""
 
 from __future__ import annotations
 
