@@ -93,6 +93,7 @@ class Gateway:
         self._door = Door(self._let_in, ssl, admits, note, self._count_refusal)
         self._open: dict[asyncio.Task[None], str] = {}  # and whose connection it is
         self._unused: dict[asyncio.Task[None], None] = {}  # that have been answered, and wait; the longest first
+        self._refusing: dict[asyncio.Task[None], str] = {}  # apart from those: they are told no, and take nobody's place
         self._tunnels: dict[asyncio.Task[None], str] = {}  # likewise, of those that carry something else by now
         # what the runners of a peer's job print; None where too many follow already
         self.prints: Callable[[str, str], AsyncGenerator[bytes, None] | None] | None = None
@@ -111,7 +112,7 @@ class Gateway:
 
     def cut(self, nodes: Collection[str]) -> None:
         """End all connections of these nodes now. `admits` must already say no, or they come again."""
-        for task, node in (*self._open.items(), *self._tunnels.items()):
+        for task, node in (*self._open.items(), *self._refusing.items(), *self._tunnels.items()):
             if node in nodes:
                 task.cancel()
 
@@ -120,11 +121,11 @@ class Gateway:
         assert task is not None
         self.counters["connections"] += 1
         full = list(self._open.values()).count(peer) >= self._per_peer or not self._make_room()
-        if full and len(self._open) >= 2 * self._connections:  # not even an answer
+        if full and len(self._refusing) >= self._connections:  # not even an answer
             self._count_refusal()
             return
         connection = Connection(reader, writer, self._patience)
-        self._open[task] = peer
+        (self._refusing if full else self._open)[task] = peer
         try:
             if full:
                 self._count_refusal()
@@ -139,6 +140,7 @@ class Gateway:
         finally:
             self._open.pop(task, None)
             self._unused.pop(task, None)
+            self._refusing.pop(task, None)
             self._tunnels.pop(task, None)
             connection.abort()
 
@@ -163,8 +165,10 @@ class Gateway:
         assert task is not None
         while True:
             try:
-                request = await connection.next_request(self._idle)
-                self._unused.pop(task, None)
+                try:
+                    request = await connection.next_request(self._idle, lambda: self._unused.pop(task, None))
+                finally:
+                    self._unused.pop(task, None)
                 if request is None:
                     return False
                 if self.tunnel is not None and request.target.startswith(TUNNEL.encode()):

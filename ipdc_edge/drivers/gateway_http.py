@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import h11
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator
 
     from ipdc_edge.drivers.block_files import BlockReader
 
@@ -64,9 +64,9 @@ class Connection:
         if connected is not None:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    async def next_request(self, idle: float) -> h11.Request | None:
-        """The next request's head; None when the peer is done or silent. A slow one gets RemoteProtocolError
-        408."""
+    async def next_request(self, idle: float, begin: Callable[[], object]) -> h11.Request | None:
+        """The next request's head; None when the peer is done or silent. `begin` is called when a part of it is here;
+        a slow one gets RemoteProtocolError 408."""
         deadline: float | None = None
         now = asyncio.get_running_loop().time
         while True:
@@ -78,6 +78,7 @@ class Connection:
             begun = bool(self._http.trailing_data[0])
             if begun and deadline is None:
                 deadline = now() + self._patience
+                begin()
             try:
                 wait = idle if deadline is None else max(0.0, deadline - now())
                 async with asyncio.timeout(wait):
