@@ -93,7 +93,7 @@ class Gateway:
         self._door = Door(self._let_in, ssl, admits, note, self._count_refusal)
         self._open: dict[asyncio.Task[None], str] = {}  # and whose connection it is
         self._unused: dict[asyncio.Task[None], None] = {}  # that have been answered, and wait; the longest first
-        self._refusing: dict[asyncio.Task[None], str] = {}  # apart from those: they are told no, and take nobody's place
+        self._refusing: dict[asyncio.Task[None], str] = {}  # they are told no, and take nobody's place
         self._tunnels: dict[asyncio.Task[None], str] = {}  # likewise, of those that carry something else by now
         # what the runners of a peer's job print; None where too many follow already
         self.prints: Callable[[str, str], AsyncGenerator[bytes, None] | None] | None = None

@@ -48,8 +48,6 @@ LINE = 16  # bytes of memory of a line besides key and value, where each value h
 _TEXT_ONLY = frozenset((str,))
 
 
-
-
 class Sorter:
     """Takes pairs, gives one sorted run for each of `partitions`. One sorter serves one task."""
 
