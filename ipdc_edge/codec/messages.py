@@ -280,7 +280,7 @@ def _node(channel: str, f: Fields) -> Message:
         v.real("load", 1e6), v.real("speed", 1e6), v.number("disk_free"), temperature, v.flag("throttled"),
         v.flag("undervoltage"), v.flag("throttled_before"), v.flag("undervoltage_before"),
     )
-    capabilities = tuple(Fields({"c": c}, "capabilities").text("c", 256, LINE) for c in f.items("capabilities", 32))
+    capabilities = tuple(Fields({"c": c}, "capabilities").text("c", 256, LINE) for c in f.items("capabilities", 64))
     state = f.text("state", 16)
     if state not in ("ready", "draining", "gone"):
         raise BadMessage(reason=f"node: state {state!r}")

@@ -89,6 +89,18 @@ def test_a_record_of_the_version_before_is_still_read() -> None:
     assert message.record.vitals == Vitals(1 << 30, 1 << 29, 4, 0.5, 1.25, 0.9, 1 << 33, 48.5, True)
 
 
+def test_what_a_node_can_do_are_at_most_64_lines() -> None:
+    """16 directories of its own, 8 models that it serves, and what it has itself are 35."""
+    record = MESSAGES[0]
+    assert isinstance(record, Present)
+    for count in (35, 64):
+        more = Present(replace(record.record, capabilities=tuple(f"input-local:/srv/{n}" for n in range(count))))
+        assert CODEC.decode("node", CODEC.encode(more, 42).payload) == (42, more)
+    told = json.loads(CODEC.encode(record, 42).payload)
+    with pytest.raises(codec.BadMessage, match="capabilities"):
+        CODEC.decode("node", json.dumps({**told, "capabilities": ["x"] * 65}).encode())
+
+
 def test_what_a_node_is_unable_to_do_comes_along_and_an_older_one_says_nothing_of_it() -> None:
     record = MESSAGES[0]
     assert isinstance(record, Present)
