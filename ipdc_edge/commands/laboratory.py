@@ -23,6 +23,7 @@ from ipdc_edge.codec import join_token
 from ipdc_edge.codec.join_token import Token
 from ipdc_edge.commands import change, processes
 from ipdc_edge.commands.client import Conversation, call
+from ipdc_edge.core.placement import MOST_RUNNER
 from ipdc_edge.core.values import MemberList
 from ipdc_edge.drivers.broker import check_port, find_mosquitto
 from ipdc_edge.errors import IpdcError, NoDaemon, WrongUsage
@@ -185,14 +186,17 @@ class Lab:
             if os.path.lexists(node.home.state):
                 raise NotEmpty(path=node.home.state)
         ports = [str(port) for port in free_ports(len(PORTS) * count)]
-        slots = str(max(1, len(os.sched_getaffinity(0)) // count))
+        slots = max(1, len(os.sched_getaffinity(0)) // count)
+        # each node would spare an eighth of the memory that all of them share
+        crowded = count * slots * MOST_RUNNER > settings.memory_total() // 4
         try:
             os.makedirs(self.directory, exist_ok=True)
             for number, node in enumerate(nodes):
                 own = dict(zip(PORTS, ports[len(PORTS) * number :], strict=False))
                 node.make(settings.render({
                     "name": node.name, "listen": settings.LOOPBACK, "address": settings.LOOPBACK, **own,
-                    "slots": slots, "stop_grace": "0", "sandbox": sandbox or "auto",
+                    "slots": str(slots), "stop_grace": "0", "sandbox": sandbox or "auto",
+                    **({"runner_memory": "24M"} if crowded else {}),
                 }, [f"{node.name} of the lab in {self.directory}"]))
             with open(self._file, "w", encoding="utf-8") as file:
                 json.dump({"nodes": count}, file)

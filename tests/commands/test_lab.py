@@ -119,6 +119,19 @@ def test_make_writes_settings_that_keep_the_nodes_on_loopback_and_apart(director
         Lab(directory).make(4)
 
 
+@pytest.mark.parametrize("count, memory, wanted", [
+    (4, 2047 << 20, 24 << 20), (4, 2048 << 20, None), (64, 31 << 30, 24 << 20), (1, 2048 << 20, None)])
+def test_many_nodes_do_not_each_spare_the_memory_that_they_share(
+    directory: str, monkeypatch: pytest.MonkeyPatch, count: int, memory: int, wanted: int | None
+) -> None:
+    """`runner_memory = auto` gives a runner up to 128 MB: all of them together at most a quarter of the machine's."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    monkeypatch.setattr(settings, "memory_total", lambda: memory)
+    lab = Lab(directory)
+    lab.make(count)
+    assert {settings.load(node.home.conf).runner_memory for node in lab.nodes} == {wanted}
+
+
 def test_a_lab_that_is_there_has_the_sandbox_that_is_asked_for_or_says_so(directory: str) -> None:
     Lab(directory).make(2, "rlimits")
     for sandbox in ("", "rlimits"):
