@@ -272,7 +272,8 @@ TABLE = (
     Setting("runner_memory", "auto", _runner_memory, "a size of at least 16M, such as 24M or 1G, or auto",
             "Memory of one runner, the user's code and its interpreter together, of jobs from here without --memory.\n"
             "auto: 24M to 128M, what every node that is there spares: an eighth of its memory for all its slots, and\n"
-            "half at most of what is available. With more memory maps sort with fewer spills, or none."),
+            "half at most of what is available. Of members that are away, and may come later, an eighth of the memory\n"
+            "that they joined with. With more memory maps sort with fewer spills, or none."),
     Setting("store_quota", "auto", _quota, "a size of at least 16M, such as 500M or 20G, or auto",
             "How much content this node keeps. auto: 80 % of what the disk has free at start."),
     Setting("input_cache", "auto", _cache, "a size such as 500M or 20G, 0, or auto",

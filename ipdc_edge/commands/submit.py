@@ -85,7 +85,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                        "comes later works too)")
     where.add_argument("--memory", metavar="SIZE", type=job_options.memory,
                        help="memory of one runner, such as 64M (default: this node's runner_memory; as it comes, 24M "
-                       "to 128M, what each of the nodes spares)")
+                       "to 128M, what each member of the domain spares, those that are away too)")
     where.add_argument("--priority", metavar="N", type=_priority, default=0,
                        help=f"from -{MOST_PRIORITY} to {MOST_PRIORITY} (default: 0): of your jobs, those of a higher "
                        "one go first; others' jobs are not pushed back by it")

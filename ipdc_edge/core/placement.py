@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from .values import JobSpec, NodeRecord
+from .values import JobSpec, Member, NodeRecord
 
 MB = 1024 * 1024
 HOT = 80.0  # degrees; boards throttle themselves from here on
@@ -86,13 +86,15 @@ def judge(
     return Verdict(record.id, record.name, round(score, 2), True, tuple(reasons))
 
 
-def usual_memory(records: Iterable[NodeRecord]) -> int:
+def usual_memory(records: Iterable[NodeRecord], members: Iterable[Member]) -> int:
     """Bytes for a runner of a job that asks for none: what the node with the least of it spares. A node's runners take
     an eighth of its memory together, and half at most of what is available. The job has the same everywhere: no node
-    has to refuse it, and a task that takes too much does so on every one."""
+    has to refuse it, and a task that takes too much does so on every one. Members that are not there may come while the
+    job runs: they count by the memory that they joined with, as for one runner."""
     shares = [min(record.vitals.memory_total // 8, record.vitals.memory_available // 2) // max(1, record.slots)
               for record in records]
-    return max(LEAST_RUNNER, min(MOST_RUNNER, *shares) // MB * MB)
+    shares += [member.memory // 8 for member in members]
+    return max(LEAST_RUNNER, min([MOST_RUNNER, *shares]) // MB * MB)
 
 
 def rank(

@@ -80,7 +80,7 @@ class Submissions:
         least = architecture.memory if architecture is not None else 0
         body = {"version": 1, **wanted}
         if "memory" not in body:
-            usual = daemon.settings.runner_memory or usual_memory(await self._records())
+            usual = daemon.settings.runner_memory or usual_memory(await self._records(), daemon.domain.members.members)
             body["memory"] = max(usual, least)
         inputs = body.get("inputs")
         listed = inputs if isinstance(inputs, list) else []

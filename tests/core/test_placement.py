@@ -8,7 +8,7 @@ import pytest
 
 from ipdc_edge.core.architecture import BadSpec, spec_of
 from ipdc_edge.core.placement import hash_distance, judge, rank, usual_memory
-from ipdc_edge.core.values import NodeRecord
+from ipdc_edge.core.values import Member, NodeRecord
 from tests.core.scenario import MB, VITALS, ident, job_spec, record
 
 SPEC = job_spec(1, 1)
@@ -73,7 +73,20 @@ def test_a_job_without_a_memory_gets_what_all_nodes_spare(nodes: list[tuple[int,
     for total, left, slots in nodes:
         vitals = replace(VITALS, memory_total=total * MB, memory_available=left * MB)
         records.append(record(str(len(records)), slots=slots, vitals=vitals))
-    assert usual_memory(records) == spared * MB
+    assert usual_memory(records, []) == spared * MB
+
+
+@pytest.mark.parametrize(
+    "away, spared", [([], 128), ([4096], 128), ([512, 4096], 64), ([500], 62), ([128], 24), ([0], 24)])
+def test_a_member_that_may_come_later_is_not_shut_out(away: list[int], spared: int) -> None:
+    """An eighth of the memory that it joined with, in MB, for one runner."""
+    there = [with_vitals("a", memory_total=4096 * MB, memory_available=3000 * MB)]
+    members = [Member(ident(str(memory)), "away", memory * MB, False, "1") for memory in away]
+    assert usual_memory(there, members) == usual_memory([], members) == spared * MB
+
+
+def test_a_job_without_a_memory_gets_some_where_nobody_is_known() -> None:
+    assert usual_memory([], []) == 128 * MB
 
 
 @pytest.mark.parametrize(
