@@ -42,7 +42,7 @@ class Commits:
         """Carry effects out in order; a batch with a save, and whatever comes after it, waits until that is
         durable."""
         saves = [effect for effect in effects if isinstance(effect, fx.Save)]
-        if not saves and self.saving is None:
+        if not saves and self.saving is None and not self.batches:  # after a save that failed some are left
             return self.carry_out(effects)
         self.batches.append(Batch(saves, effects))
         if self.saving is None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,11 +16,12 @@ from ipdc_edge.codec.cid import raw_cid
 from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.core.messages import CleanUp
-from ipdc_edge.core.values import JobSpec
+from ipdc_edge.core.values import JobSpec, Member, NodeRecord, Vitals
 from ipdc_edge.daemon import main as daemon_main
 from ipdc_edge.daemon.background import note, report_bug
 from ipdc_edge.daemon.daemon import Daemon, NotDurable
 from ipdc_edge.daemon.requests import Requests
+from ipdc_edge.daemon.submissions import _nobody
 from ipdc_edge.drivers import identity
 from ipdc_edge.home import Home
 from tests.waiting import eventually_async
@@ -123,6 +125,77 @@ def test_the_end_of_a_job_is_told_when_it_is_durable(tmp_path) -> None:  # type:
         return order
 
     assert asyncio.run(main()) == ["durable", "cancelled"]
+
+
+def test_the_end_of_a_job_that_never_will_be_durable_is_an_error(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    async def main() -> None:
+        daemon = daemon_in(str(tmp_path))
+        body = {"inputs": [{"name": "text", "cid": raw_cid(b""), "size": 0}], "code": {"Map.py": "bafkqaaa"},
+                "options": {"steps": [{"map": "Map.py"}]}}
+        daemon.ask(e.JobSubmitted("20260101-000000", JobSpec(raw_cid(b"job"), "mapreduce", 1, 16 << 20, body)))
+        (job,) = daemon.node.masters
+        await daemon.durable()
+
+        def full(saves: list[fx.Save]) -> None:
+            raise OSError(5, "Input/output error")
+
+        daemon.ledger._write = full  # type: ignore[method-assign]
+        daemon.ask(e.CancelRequested(job))
+        for _ in range(2):  # who asks while it is tried, and who asks later
+            with pytest.raises(NotDurable, match="Input/output error"):
+                async with asyncio.timeout(20):
+                    await Requests(daemon)._do_watch({"id": job}, [], None)  # type: ignore[arg-type]
+
+    asyncio.run(main())
+
+
+def test_nothing_overtakes_what_could_not_be_saved(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    async def main() -> list[str]:
+        daemon, order = daemon_in(str(tmp_path)), []
+        daemon.mqtt.send = lambda node, address, message: order.append(message.job)  # type: ignore[method-assign,union-attr,assignment]
+        send = lambda job: fx.Send("n", "a:1", CleanUp(job))  # noqa: E731
+        write = daemon.ledger._write
+
+        def full(saves: list[fx.Save]) -> None:
+            raise OSError(5, "Input/output error")
+
+        daemon.ledger._write = full  # type: ignore[method-assign]
+        daemon._batch([fx.Save("task", "one", {}), send("unsaved")])
+        with pytest.raises(NotDurable):
+            await daemon.durable()
+        daemon.ledger._write = write  # type: ignore[method-assign]
+        daemon._batch([send("later")])
+        assert order == []
+        await eventually_async(lambda: not daemon.commits.batches, "the disk takes it after all")
+        assert daemon.ledger.commits == 1
+        return order
+
+    assert asyncio.run(main()) == ["unsaved", "later"]
+
+
+def test_a_job_gets_the_memory_that_a_member_spares_who_is_away(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    async def main() -> list[int]:
+        daemon, found = daemon_in(str(tmp_path)), []
+        requests = Requests(daemon)
+        vitals = Vitals(4 << 30, 3 << 30, 1, 1.0, 0.0, 1.0, 1)
+        there = [replace(daemon.node.membership.own, vitals=vitals, slots=1)]
+
+        async def records() -> list[NodeRecord]:
+            return there
+
+        requests.submissions._records = records  # type: ignore[method-assign]
+        held = daemon.domain.held
+        wanted = {"app": "mapreduce", "workers": 1, "code": {"Map.py": {"cid": "bafkqaaa", "size": 0}},
+                  "inputs": [{"name": "text", "cid": raw_cid(b""), "size": 0}],
+                  "options": {"steps": [{"map": "Map.py"}]}}
+        own = replace(held.members.members[0], memory=4 << 30)
+        for members in ((own,), (own, Member("away", "away", 512 << 20, False, "1"))):
+            daemon.domain.held = replace(held, members=replace(held.members, members=members))
+            spec, _ = await requests.submissions._stored_spec(wanted, "user", _nobody)
+            found.append(spec.memory >> 20)
+        return found
+
+    assert asyncio.run(main()) == [128, 64]
 
 
 def test_a_client_that_leaves_while_it_waits_takes_nothing_with_it(tmp_path) -> None:  # type: ignore[no-untyped-def]
