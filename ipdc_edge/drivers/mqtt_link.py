@@ -29,6 +29,8 @@ DAEMON = "daemon"  # the client id at the own broker; at others' it is the node'
 ANSWER = 10.0  # seconds in which a broker has to answer a connection
 MOST_QUEUED = 1000  # messages that wait for a connection; the protocol sends again what is dropped
 MOST_RAW = 64  # that wait before more such bytes are dropped: they may be 128 kB each
+MOST_UNSENT = 2 << 20  # of them that paho has, which bounds nothing; no node has requests of more than half of it
+RAW_COSTS = 1000  # bytes of paho's own for each
 RETRY = (0.2, 0.5, 1.0, 2.0, 5.0)  # pauses before connecting again to the own broker or a portal
 TRIES = 2  # at a peer's broker before it counts as unreachable
 
@@ -55,6 +57,7 @@ class Link:
         self.used = mqtt.loop.time()
         self.failures = 0
         self.writing = False
+        self.unsent: deque[tuple[Any, int]] = deque()  # Raw that paho has: what tells when it is gone, and bytes
         self.listed_mid: int | None = None
         self.answer_by = 0.0
         self.closed = False
@@ -197,6 +200,8 @@ class Link:
                 return self.broken("the connection broke")
         except OSError as error:
             return self.broken(str(error))
+        if not client.want_write():
+            self.unsent.clear()
         if client.want_write() and not self.writing:
             self.writing = True
             self.mqtt.loop.add_writer(sock, self._flush)
@@ -240,6 +245,7 @@ class Link:
             if not self.own:
                 forget_errors()
         self.socket, self.client, self.writing, self.connected = None, None, False, False
+        self.unsent.clear()
 
     def misc(self) -> None:
         """paho's keepalive."""
@@ -284,7 +290,7 @@ class Link:
             self.queue.append(message)
             return self.connect()
         if isinstance(message, Raw):
-            return self.publish(self.mqtt.topic(message.channel), message.payload, False, 0)
+            return self._send_raw(message)
         try:
             encoded = self.mqtt.codec.encode(message, self.birth)
         except MessageTooLong as error:  # a bug of ours, and no reason to end everything else
@@ -297,13 +303,27 @@ class Link:
             self.unseen = encoded.payload
         self.publish(self.mqtt.topic(encoded.channel), encoded.payload, retain)
 
-    def publish(self, text: str, payload: bytes, retain: bool, qos: int = 1, properties: Any = None) -> None:
-        """Publish raw bytes when the connection stands."""
+    def _send_raw(self, raw: Raw) -> None:
+        """Publish it, or drop it where too much waits for the socket already."""
+        while self.unsent and self.unsent[0][0].is_published():
+            self.unsent.popleft()
+        client, size = self.client, len(raw.payload) + RAW_COSTS
+        if sum(waits for _, waits in self.unsent) + size > MOST_UNSENT:
+            return
+        told = self.publish(self.mqtt.topic(raw.channel), raw.payload, False, 0)
+        held = told is not None and told.rc == paho.MQTT_ERR_SUCCESS and not told.is_published()
+        if held and self.client is client:  # it did not break by it
+            self.unsent.append((told, size))
+
+    def publish(self, text: str, payload: bytes, retain: bool, qos: int = 1, properties: Any = None) -> Any:
+        """Publish raw bytes when the connection stands; then paho's word of it."""
         client = self.client
-        if client is not None and self.connected:
-            self.mqtt.counters["sent"] += 1
-            self._write(lambda: client.publish(text, payload, qos, retain, properties))
-            self._flush()
+        if client is None or not self.connected:
+            return None
+        self.mqtt.counters["sent"] += 1
+        told = self._write(lambda: client.publish(text, payload, qos, retain, properties))
+        self._flush()
+        return told
 
     def subscribe(self, *filters: tuple[str, int]) -> int | None:
         """Subscribe; the message id that the answer will have."""

@@ -6,11 +6,13 @@ import asyncio
 import hashlib
 import itertools
 import os
+import signal
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from ipdc_edge import settings as conf
 from ipdc_edge.apps.mapreduce.plan import MapReduce
 from ipdc_edge.codec.messages import MessageCodec
 from ipdc_edge.codec.node_id import node_id
+from ipdc_edge.codec.serving import INFER, MOST_REQUEST
 from ipdc_edge.commands.laboratory import free_ports
 from ipdc_edge.core.events import OWN, Event, MessageReceived, PeerUnreachable, PortalJoined, PortalLeft, RecordsListed
 from ipdc_edge.core.messages import CleanUp, Lost, Message, Present, Refuse
@@ -27,6 +30,7 @@ from ipdc_edge.drivers.broker import BrokerProcess, update
 from ipdc_edge.drivers.broker_files import credentials
 from ipdc_edge.drivers.identity import Identity
 from ipdc_edge.drivers.mqtt import FLOOD, Mqtt
+from ipdc_edge.drivers.mqtt_link import MOST_UNSENT, Raw
 from ipdc_edge.drivers.tls import client_context
 from ipdc_edge.home import Home
 from tests.drivers.certificates import Domain
@@ -397,6 +401,45 @@ def test_a_record_that_a_portal_did_not_take_is_shown_again(site) -> None:  # ty
             assert update(portal.home, known)
             await one.heard(said(Present(two.record), two.id))
             await eventually_async(lambda: not link.unseen, "the portal has shown it")
+
+    asyncio.run(main())
+
+
+def test_bytes_that_may_be_lost_are_where_a_broker_takes_nothing_any_more(site) -> None:  # type: ignore[no-untyped-def]
+    """paho keeps what the socket does not take, however much that is."""
+
+    async def main() -> None:
+        made = site("one", "two", portals=())
+        one, two = made.station("one"), made.station("two")
+        found: list[bytes] = []
+        two.mqtt.serving = lambda: SimpleNamespace(heard=lambda sender, channel, payload: found.append(payload))
+        most = 48 << 20  # bytes, more than the kernel takes by far
+        async with stations(one, two):
+            one.tell(two, CleanUp(JOB))
+            await two.heard(said(CleanUp(JOB), one.id))
+            link, broker = one.mqtt.links[two.id], made.brokers["two"].process.pid
+            assert link.client is not None and broker is not None
+            os.kill(broker, signal.SIGSTOP)
+            try:
+                for number in range(most // MOST_REQUEST):
+                    one.mqtt.send(two.id, two.address, Raw(INFER, number.to_bytes(2, "big") + bytes(MOST_REQUEST - 2)))
+                waits = sum(len(packet["packet"]) for packet in link.client._out_packet)
+                assert 0 < waits < MOST_UNSENT + 2 * MOST_REQUEST
+                count = len(link.client._out_packet)
+                link.unsent[0] = (SimpleNamespace(is_published=lambda: True), link.unsent[0][1])
+                for word in (b"there is room again", b"and now no more"):
+                    one.mqtt.send(two.id, two.address, Raw(INFER, word + bytes(MOST_REQUEST - len(word))))
+                assert len(link.client._out_packet) == count + 1
+                one.tell(two, Refuse(JOB, "what is the core's is not dropped"))
+            finally:
+                os.kill(broker, signal.SIGCONT)
+            await two.heard(said(Refuse(JOB, "what is the core's is not dropped"), one.id))
+            await eventually_async(lambda: not link.unsent, "all of it has gone")
+            one.mqtt.send(two.id, two.address, Raw(INFER, b"later"))
+            await eventually_async(lambda: found[-1:] == [b"later"], "the next one comes")
+            assert found[-2].startswith(b"there is room again")
+            numbers = [int.from_bytes(payload[:2], "big") for payload in found[:-2]]
+            assert numbers == list(range(len(numbers))) and len(numbers) * MOST_REQUEST < most
 
     asyncio.run(main())
 
