@@ -182,6 +182,21 @@ def test_a_worker_takes_one_place_without_a_slot_and_gives_it_back_when_it_drain
     assert told == ["dropped", "dropped"] and hand.node.idle()
 
 
+def test_a_worker_holds_one_place_of_a_job_whatever_its_master_orders() -> None:
+    hand, job = Hand(), "20260101-000000-aaaa"
+    hand.takes(job, spec())
+    hand.ordered(job, "serve-00", 1)
+    effects = hand.ordered(job, "serve-00", 3)
+    acts = [(type(effect).__name__, effect.attempt.number) for effect in effects
+            if isinstance(effect, (fx.StartTask, fx.StopTask))]
+    assert acts == [("StopTask", 1), ("StartTask", 3)], "its lease had run out"
+    for task, number in (("serve-01", 2), ("serve-00", 1)):  # they were on their way for long
+        effects = hand.ordered(job, task, number)
+        assert not any(isinstance(effect, (fx.StartTask, fx.StopTask)) for effect in effects)
+        (told,) = [effect.message for effect in effects if isinstance(effect, fx.Send)]
+        assert isinstance(told, m.Failed) and (told.failure.kind, told.attempt.number) == ("dropped", number)
+
+
 @pytest.mark.parametrize(("change", "reason"), [
     ({"topic": "a/b"}, "topic 'a/b'"), ({"topic": "answer"}, "topic 'answer'"), ({"topic": "x" * 65}, "topic"),
     ({"topic": "#"}, "topic '#'"), ({"queue": 0}, "queue 0"), ({"queue": True}, "queue True"),
