@@ -213,9 +213,11 @@ class Serving:
     def _nobody(self, number: int, asked: Asked) -> None:
         """Nobody is left to ask: somebody has it, all are busy, or nobody serves it; then it waits for somebody who may
         yet come."""
-        if asked.held:
-            asked.node = min(asked.held)
-            self.heard_at.setdefault(asked.node, time.monotonic())
+        if asked.held:  # who knows it where it is only slow, and takes it where it was lost
+            asked.node = node = min(asked.held)
+            if node != self.daemon.id:
+                self.heard_at.setdefault(node, time.monotonic())
+                self._send_to(node, number, asked)
             return None
         if asked.busy:
             return self._over(number, "busy", busy_body(f"all nodes that serve {asked.topic} are busy"))
@@ -319,13 +321,10 @@ class Serving:
         self.ticker = self.daemon.loop.call_later(TICK, self._tick) if self.asked_now else None
 
     def _again(self, number: int, asked: Asked) -> None:
-        """It may have been lost, or wait where much does. Another node is asked where one has room; else the same one,
-        which knows it where it is only slow."""
-        before, asked.again, asked.tried = asked.node, asked.until, set(asked.held)
+        """It may have been lost, or wait where much does. Another node is asked where one has room, else the same."""
+        asked.again, asked.tried = asked.until, set(asked.held)
         self.counters["again"] += 1
         self._place(number, asked)
-        if asked.node == before:
-            self._send_to(before, number, asked)
 
     # -- to and from other daemons
 

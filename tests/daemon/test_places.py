@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -246,6 +247,35 @@ def test_a_runner_that_ends_with_nothing_to_do_is_noticed_and_no_request_pays(
         assert desk.place.load() == 1 and not desk.answers
 
     asyncio.run(scenario())
+
+
+def test_the_line_of_status_is_told_where_it_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place_keeper, "TELL_EVERY", 0.001)
+    lines = iter([*["one"] * 10, *["two"] * 10])
+    monkeypatch.setattr(Place, "line", lambda place: next(lines, "end"))
+    told: list[str] = []
+
+    async def scenario() -> None:
+        async def started(*which: object) -> RunnerProcess:
+            return await serving_runner(tmp_path)
+
+        serving = SimpleNamespace(open=lambda place: None, close=lambda place: place.close())
+        tasks = SimpleNamespace(runner=started, serving=lambda: serving, emit=lambda event: told.append(event.status))
+        body = {"options": {"topic": "t", "model": "m"}, "code": {"m": {"cid": "c"}}}
+        effect = SimpleNamespace(key=SimpleNamespace(job="job"), task="task", attempt=None)
+        kept = asyncio.create_task(
+            place_keeper.keep(tasks, effect, SimpleNamespace(spec=SimpleNamespace(body=body))))  # type: ignore[arg-type]
+        async with asyncio.timeout(60):
+            while "end" not in told:
+                await asyncio.sleep(0.01)
+        kept.cancel()
+        await asyncio.wait([kept])
+
+    monkeypatch.setattr(place_keeper, "PARAMS", {
+        "stage": "map", "index": 0, "outputs": {"kind": "files", "count": 1},
+        "inputs": [{"range": {"name": "requests", "start": 0, "end": 1000}}]})
+    asyncio.run(scenario())
+    assert told == ["one", "two", "end"]
 
 
 def test_a_place_that_is_given_up_is_closed_before_its_runner_is_gone(

@@ -236,6 +236,7 @@ def test_a_request_that_waits_long_is_made_again_and_never_given_up_for_that() -
         assert second != first and again.number == asked.number
         domain.says(second, again, "busy")
         assert not domain.answers and domain.serving.asked_now[asked.number].node == first
+        assert domain.asked("a")[2:] == [(first, asked)], "it may have been lost there"
         domain.says(first, asked, "ok")
         assert domain.answers == {"a": [("ok", {"by": 1})]}
 
