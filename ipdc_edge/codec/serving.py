@@ -45,6 +45,11 @@ CONTENT_TYPES = {
 }
 STATES = ("ok", "error", "busy", "elsewhere")
 WHATS = ("predict", "health")
+HEALTH: dict[str, tuple[type, ...]] = {  # what a node may say of itself, and as what
+    "job": (str,), "model": (str,), "p50_ms": (int, float, type(None)), "p99_ms": (int, float, type(None)),
+    "queue": (int,), "most_queue": (int,), "since": (int,), "answered": (int,), "errors": (int,), "busy": (int,),
+    "inputs": (int,), "batches": (int,), "deaths": (int,),
+}
 _REQUEST, _ANSWER = struct.Struct(">BHI"), struct.Struct(">HBH")
 
 
@@ -120,6 +125,20 @@ def decode_answer(payload: bytes) -> Answer:
     if head.get("state") not in STATES:
         raise BadRequest(reason="a state that is none")
     return Answer(_number(head), str(head["state"]), body)
+
+
+def health_of(body: bytes) -> dict[str, object] | None:
+    """Of what another node says of its health what is known, of its type and within bounds; None where it is no
+    object of JSON."""
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    found = {name: told[name] for name, types in HEALTH.items() if name in told and type(told[name]) in types}
+    return {name: value for name, value in found.items() if value is None or (
+        NAME.fullmatch(value) is not None if isinstance(value, str) else 0 <= value < 1 << 53)}
 
 
 def _lined(head: dict[str, object], body: bytes) -> bytes:

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ HELP = "ask a served model"
 WINDOW = 8  # requests under way at once
 TIMEOUT = 60.0  # seconds
 MOST_NAME = 100
+LOOKED_AT = 4096  # bytes of a file that may say what it is
 PAUSE = 0.2  # seconds before a request that met busy nodes is made again
 JSON_FORMAT = "json"
 EXAMPLES = """\
@@ -41,7 +43,8 @@ examples:
 
 Each file is a request, and may hold several inputs. Prints for each its name, a tab, and the predictions as JSON; with
 --json an object a line: {"input", "predictions"} or {"input", "error"}.
-Exit codes: 0 all are answered, 1 some are not, 4 nobody serves the topic.
+Exit codes: 0 all are answered, 1 some are not, 2 a wrong use, or a file that no request may be, 3 this node's daemon or
+broker cannot be spoken with, 4 nobody serves the topic.
 """
 
 
@@ -63,11 +66,22 @@ class BrokerGone(IpdcError):
 
 
 class Asks(NamedTuple):
-    """One request."""
+    """One request. Files are looked at before anything is asked, and read when their turn comes: many are more than a
+    board's memory."""
 
     name: str
     content_type: str
-    body: bytes
+    held: bytes | None  # of what cannot be read twice
+
+    def body(self) -> bytes:
+        """FileUnreadable, WrongUsage."""
+        if self.held is not None:
+            return self.held
+        try:
+            with open(self.name, "rb") as file:
+                return _bounded(self.name, file.read(MOST_REQUEST + 1))
+        except OSError as error:
+            raise unreadable(self.name, error) from error
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -117,26 +131,38 @@ def run(args: argparse.Namespace) -> int:
 
 def _request(path: str, wanted: str) -> Asks:
     """A file as a request. FileUnreadable, WrongUsage."""
+    held: bytes | None = None
     try:
         if path == "-":
-            body, name = sys.stdin.buffer.read(MOST_REQUEST + 1), "standard input"
+            start = held = sys.stdin.buffer.read(MOST_REQUEST + 1)
+            name, size = "standard input", len(held)
         else:
             with open(path, "rb") as file:
-                body, name = file.read(MOST_REQUEST + 1), path
+                name, found = path, os.fstat(file.fileno())
+                if stat.S_ISREG(found.st_mode):
+                    start, size = file.read(LOOKED_AT), found.st_size
+                else:
+                    start = held = file.read(MOST_REQUEST + 1)
+                    size = len(held)
     except OSError as error:
         raise unreadable(path, error) from error
-    if len(body) > MOST_REQUEST:
-        raise WrongUsage(reason=f"{name} has more than {MOST_REQUEST} bytes, which no request may have. For many "
-                         "inputs: ipdc-edge submit --model")
+    _bounded(name, start, size)
     kind = wanted
     if kind == AUTO:
-        kind = JSON_FORMAT if name.endswith(".json") or body.lstrip()[:1] == b"{" else format_of(name)
+        kind = JSON_FORMAT if name.endswith(".json") or start.lstrip()[:1] == b"{" else format_of(name)
     if kind == AUTO:
-        kind = format_by_start(body[: max(map(len, STARTS))])
+        kind = format_by_start(start[: max(map(len, STARTS))])
     if kind == AUTO:
         raise WrongUsage(reason=f"{name}: neither its name nor its first bytes say what it is. Say it: --input-format "
                          f"{', '.join(FORMATS[1:])} or {JSON_FORMAT}")
-    return Asks(name, next(known for known, one in CONTENT_TYPES.items() if one == kind), body)
+    return Asks(name, next(known for known, one in CONTENT_TYPES.items() if one == kind), held)
+
+
+def _bounded(name: str, body: bytes, size: int = 0) -> bytes:
+    if max(size, len(body)) > MOST_REQUEST:
+        raise WrongUsage(reason=f"{name} has more than {MOST_REQUEST} bytes, which no request may have. For many "
+                         "inputs: ipdc-edge submit --model")
+    return body
 
 
 def _health(home: Home, args: argparse.Namespace) -> int:
@@ -222,7 +248,7 @@ class Asker:
             properties.ContentType = asked.content_type
             name = "".join(letter if " " <= letter <= "~" else "?" for letter in asked.name)[-MOST_NAME:]
             properties.UserProperty = ("name", name)
-        body = asked.body if asked is not None else b""
+        body = asked.body() if asked is not None else b""
         self.client.publish(f"{ROOT}{self.topic}/{word}", body, qos=1, properties=properties)
 
     def health(self) -> dict[str, Any]:

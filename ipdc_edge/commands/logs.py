@@ -23,6 +23,8 @@ examples:
 With -f each line begins with its task (or role) and node. Ctrl-C ends only the command: the job goes on. A line that is
 not ended yet comes after a few seconds. Of what comes faster than it is read, only the newest is shown, and how much is
 missing. However the job ends, the exit code is 0; `ipdc-edge status` tells how it did.
+
+What a model's programs print is not shown while it is served (`ipdc-edge serve`): what they raise, who asked is told.
 """
 
 

@@ -66,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queue", metavar="N", type=int, default=QUEUE,
                         help="requests that may wait at one node; beyond that it says busy (default: %(default)s)")
     parser.add_argument("--patience", metavar="SECONDS", type=int, default=PATIENCE,
-                        help="how long a runner may work on a request (default: %(default)s)")
+                        help="how long a runner may work until it gives the next answer (default: %(default)s)")
     parser.add_argument("--wait", action=argparse.BooleanOptionalAction, default=None,
                         help="wait for the job's end and show how it does (default)")
     parser.add_argument("--id-only", action="store_true", help="print nothing but the job's id; implies --no-wait")

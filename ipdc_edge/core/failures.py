@@ -16,6 +16,7 @@ from .values import Attempt, Failure, JobSpec
 from .views import failure_view
 
 MOST_FETCH_FAILURES = 12  # times that one task may miss content of the same node before the job fails
+LASTED = 60.0  # seconds after which an attempt at a task that lasts has been a good one, however it ends
 
 
 class Failures:
@@ -28,8 +29,12 @@ class Failures:
         self.job, self.spec, self.architecture = job, spec, architecture
         self.tasks, self.participants, self.story = tasks, participants, story
 
-    def count(self, task: TaskState, node: str, attempt: Attempt, failure: Failure, ordered: float) -> str:
+    def count(
+        self, task: TaskState, node: str, attempt: Attempt, failure: Failure, ordered: float, now: float,
+    ) -> str:
         """An attempt that was ordered then failed on a node; why its job has to fail, "" while it need not."""
+        if self.architecture.lasts and now - ordered >= LASTED:
+            task.forget_failures()
         ident, name = task.task.id, self.participants.name(node)
         missed = self.participants.name(self.tasks.maker(failure.cid)) if failure.kind == "fetch" else ""
         self.story.failed(ident, name, attempt, failure.kind, failure.message, missed)

@@ -305,7 +305,7 @@ class Master:
             if self.architecture.brittle(self.spec):
                 return self.fail(f"{message.task} was given up on {name}", now)
             return self.lease(now)
-        hopeless = self.failures.count(task, node, message.attempt, failure, ordered)
+        hopeless = self.failures.count(task, node, message.attempt, failure, ordered, now)
         if failure.kind == "fetch":
             self._lose_output(failure.cid, ordered)
         elif failure.kind == "node":

@@ -72,6 +72,11 @@ class TaskState:
         """Whether its next failure is the job's."""
         return self.failures >= MOST_FAILURES - 1
 
+    def forget_failures(self) -> None:
+        """What lasts for months fails now and then: only failures one after the other say something of it."""
+        self.failures = 0
+        self.failed_on.clear()
+
     def fails_at(self, node: str) -> int:
         """How much speaks against a node. That content was missed there once says nothing: whoever held it is gone."""
         return self.failed_on.get(node, 0) + max(0, self.missed_on.get(node, 0) - 1)

@@ -142,13 +142,15 @@ class Worker:
         """Take no more, and give back what has not begun, or would not end."""
         self.tell_slots()
         for attempt in list(self.tasks if self.moves else self.queued):
-            task = self.tasks[attempt]
-            if task.outcome is not None:
-                continue  # it has ended, and the master is told until it has heard
-            self._stop(task)
-            task.step("drop")
-            self._close(attempt)
-            self._given_up(task.command)
+            self._give_back(self.tasks[attempt])
+
+    def _give_back(self, task: HeldTask) -> None:
+        if task.outcome is not None:
+            return  # it has ended, and the master is told until it has heard
+        self._stop(task)
+        task.step("drop")
+        self._close(task.attempt)
+        self._given_up(task.command)
 
     def hand_back(self) -> None:
         """This node stops: the master need not wait until the leases have run out. A job of this node's own goes on
@@ -204,6 +206,11 @@ class Worker:
             if len(self.closed) >= MOST_CLOSED:
                 self._send(Refuse(self.key.job, f"has had {MOST_CLOSED} attempts of this job"))
                 return self.free()
+            if self.moves:  # a place of a job is enough: where its lease had run out, the new order counts
+                if max(self.tasks, default=command.attempt) > command.attempt:
+                    return self._given_up(command)
+                for task in list(self.tasks.values()):
+                    self._give_back(task)
             self.tasks[command.attempt] = HeldTask(command.attempt, command)
             self.queued[command.attempt] = None
         elif held.outcome is not None:

@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..codec import serving as codec
@@ -20,6 +19,7 @@ from ..drivers.mqtt_link import Raw, answer_properties
 from ..drivers.refusals import Refusals
 from .background import note
 from .places import Place, Reply, Request
+from .serving_health import ask_health
 
 if TYPE_CHECKING:
     from .daemon import Daemon
@@ -35,8 +35,8 @@ SHUNNED = 5.0  # seconds in which a node that was gone is not asked, whatever it
 LOOK_EVERY = 1.0  # seconds between two looks at who serves
 NEWS = 3.0  # seconds after which what is known of who serves is looked at again
 TICK = 0.25
-HEALTH_WITHIN = 3.0
 REMEMBERED = 30.0  # seconds in which a topic that nobody serves now may be served again by somebody
+TOO_MANY = "this node has too many requests under way"
 LOCAL = "this node"  # the sender of this node's own programs' requests
 
 
@@ -44,13 +44,15 @@ class Asked:
     """A request of this node's, until it is answered."""
 
     __slots__ = ("topic", "what", "kind", "name", "body", "reply", "until", "again", "node",
-                 "tried", "busy")
+                 "of", "held", "tried", "busy")
 
     def __init__(self, topic: str, what: str, kind: str, name: str, body: bytes, reply: Reply) -> None:
         self.topic, self.what, self.kind, self.name, self.body, self.reply = topic, what, kind, name, body, reply
         self.until = time.monotonic() + WITHIN
         self.again = time.monotonic() + AGAIN
-        self.node = ""  # who has it now
+        self.node = ""  # who was asked last
+        self.of: set[str] = set()  # who was ever asked: the first answer of any of them counts
+        self.held: set[str] = set()  # ... and has not said that it does not have it, and is not lost
         self.tried: set[str] = set()
         self.busy = False  # whether anybody said so
 
@@ -60,9 +62,10 @@ class Serving:
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
-        self.places: dict[str, Place] = {}  # by topic
+        self.places: dict[str, list[Place]] = {}  # by topic; several where several jobs have it: the last is asked
         self.asked_now: dict[int, Asked] = {}
         self.bytes = 0
+        self.healths = 0  # questions of this node's programs about health (serving_health.py)
         self.number = int.from_bytes(os.urandom(5), "big") << 20  # of no request before this start
         self.known: dict[str, dict[str, str]] = {}  # topic -> node that serves it -> its name
         self.served_at: dict[str, float] = {}  # when anybody was seen to serve a topic
@@ -82,20 +85,24 @@ class Serving:
         return tuple(codec.SERVES + topic for topic in sorted(self.places)[: codec.MOST_TOPICS])
 
     def open(self, place: Place) -> None:
-        """A runner is loaded: requests may come. Of two jobs on one topic the newer one gets them."""
-        old = self.places.get(place.topic)
-        self.places[place.topic] = place
-        if old is not None:
-            old.close()
+        """A runner is loaded: requests may come. Of two jobs on one topic the newer one gets them, while it lasts."""
+        self.places.setdefault(place.topic, []).append(place)
         self.daemon.offer.tell()
 
     def close(self, place: Place) -> None:
-        """A place is given up."""
+        """A place is given up. Safe to call twice."""
+        there = self.places.get(place.topic, [])
+        if place in there:
+            there.remove(place)
+            if not there:
+                del self.places[place.topic]
+                self.known.get(place.topic, {}).pop(self.daemon.id, None)
+                self.daemon.offer.tell()
         place.close()
-        if self.places.get(place.topic) is place:
-            del self.places[place.topic]
-            self.known.get(place.topic, {}).pop(self.daemon.id, None)
-            self.daemon.offer.tell()
+
+    def place(self, topic: str) -> Place | None:
+        """Where this node's requests on a topic go."""
+        return self.places[topic][-1] if topic in self.places else None
 
     # -- from this node's programs
 
@@ -121,8 +128,10 @@ class Serving:
                 correlation = b""
                 raise codec.BadRequest(reason=f"correlation data of more than {codec.MOST_CORRELATION} bytes")
             if found[1] == "health":
-                self.daemon.background.start(self._health(found[0], reply))
-                return
+                if len(self.asked_now) + self.healths >= MOST_ASKED:
+                    self.counters["busy"] += 1
+                    return reply("busy", busy_body(TOO_MANY))
+                return ask_health(self, found[0], reply)
             kind = codec.kind_of(str(getattr(properties, "ContentType", "")), payload)
             words = dict(getattr(properties, "UserProperty", ()))
             name = str(words.get("name", ""))
@@ -141,15 +150,26 @@ class Serving:
         self.counters["asked"] += 1
         if len(self.asked_now) >= MOST_ASKED or self.bytes + len(asked.body) > MOST_ASKED_BYTES:
             self.counters["busy"] += 1
-            return asked.reply("busy", busy_body("this node has too many requests under way"))
+            return asked.reply("busy", busy_body(TOO_MANY))
         self.number += 1
         self.asked_now[self.number] = asked
         self.bytes += len(asked.body)
         if self.ticker is None:
             self.ticker = self.daemon.loop.call_later(TICK, self._tick)
         if time.monotonic() - self.looked_at > NEWS:
-            self._look()
+            self.look()
         self._place(self.number, asked)
+
+    def ask_one(self, node: str, topic: str, reply: Reply) -> int:
+        """Asks a node for its health of a topic; its number in `asked_now`, until it is answered."""
+        asked = Asked(topic, "health", "json", "", b"", reply)
+        self.number += 1
+        self.asked_now[self.number], asked.node, asked.of = asked, node, {node}
+        self.heard_at.setdefault(node, time.monotonic())
+        self._send_to(node, self.number, asked)
+        if self.ticker is None:
+            self.ticker = self.daemon.loop.call_later(TICK, self._tick)
+        return self.number
 
     def _over(self, number: int, state: str, body: bytes) -> None:
         asked = self.asked_now.pop(number, None)
@@ -161,7 +181,7 @@ class Serving:
         """Gives it to the node that serves its topic and has the fewest requests of ours."""
         asked.node = ""
         serve = self.known.get(asked.topic, {})
-        own = self.places.get(asked.topic)
+        own = self.place(asked.topic)
         candidates = [node for node in serve if node not in asked.tried and node != self.daemon.id]
         loads, sizes = dict.fromkeys(candidates, 0), dict.fromkeys(candidates, len(asked.body))
         if candidates:
@@ -178,15 +198,27 @@ class Serving:
         if not loads:
             return self._nobody(number, asked)
         asked.node = node = min(loads, key=lambda one: (loads[one], one != self.daemon.id))
+        asked.of.add(node)
+        asked.held.add(node)
         if node == self.daemon.id and own is not None:
-            return own.ask(Request(asked.kind, asked.name, asked.body, LOCAL,
+            return own.ask(Request(asked.kind, asked.name, asked.body, LOCAL, number,
                                    lambda state, body: self._answered(node, number, state, body)))
         self.heard_at.setdefault(node, time.monotonic())
+        self._send_to(node, number, asked)
+
+    def _send_to(self, node: str, number: int, asked: Asked) -> None:
         self._send(node, codec.Infer(number, asked.topic, asked.what, asked.kind, asked.name, self._address(),
                                      asked.body))
 
     def _nobody(self, number: int, asked: Asked) -> None:
-        """Nobody is left to ask: all are busy, or nobody serves it; then it waits for somebody who may yet come."""
+        """Nobody is left to ask: somebody has it, all are busy, or nobody serves it; then it waits for somebody who may
+        yet come."""
+        if asked.held:  # who knows it where it is only slow, and takes it where it was lost
+            asked.node = node = min(asked.held)
+            if node != self.daemon.id:
+                self.heard_at.setdefault(node, time.monotonic())
+                self._send_to(node, number, asked)
+            return None
         if asked.busy:
             return self._over(number, "busy", busy_body(f"all nodes that serve {asked.topic} are busy"))
         now = time.monotonic()
@@ -195,25 +227,29 @@ class Serving:
             return self._over(number, "error", codec.error_body(f"no node serves {asked.topic}"))
         asked.tried.clear()
         if now - self.looked_at >= LOOK_EVERY:
-            self._look()
+            self.look()
 
     def _answered(self, node: str, number: int, state: str, body: bytes) -> None:
         """A node has said something of a request of ours."""
         asked = self.asked_now.get(number)
-        if asked is None or asked.node != node:
-            return  # it took too long, and another one was asked
+        if asked is None or node not in asked.of:
+            return None
         if state in ("ok", "error") or asked.what == "health":
             return self._over(number, state, body)
         asked.tried.add(node)
+        asked.held.discard(node)
         asked.busy = asked.busy or state == "busy"
         if state == "elsewhere":
             self.known.get(asked.topic, {}).pop(node, None)
+        if asked.node != node:
+            return None  # another one has it
         self.counters["again"] += 1
         self._place(number, asked)
 
     # -- who serves
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Sees soon who serves what."""
         if self.looking is None:
             self.looking = self.daemon.background.start(self._looked())
 
@@ -250,6 +286,7 @@ class Serving:
         for serve in self.known.values():
             serve.pop(node, None)
         for number, asked in list(self.asked_now.items()):
+            asked.held.discard(node)
             if asked.node == node:
                 asked.tried.add(node)
                 if asked.what == "health":
@@ -270,12 +307,10 @@ class Serving:
             elif asked.node != self.daemon.id:
                 busy[asked.node] = True
                 if now > asked.again and asked.what != "health":
-                    asked.again, asked.tried = asked.until, {asked.node}
-                    self.counters["again"] += 1
-                    self._place(number, asked)
+                    self._again(number, asked)
         for node in busy:
             quiet = now - self.heard_at.get(node, now)
-            if quiet > QUIET + GONE and node in self.pinged:
+            if now - self.pinged.get(node, now) > GONE:
                 self.lost(node)
             elif quiet > QUIET and node not in self.pinged:
                 self.pinged[node] = now
@@ -284,6 +319,12 @@ class Serving:
         self.heard_at = {node: at for node, at in self.heard_at.items() if node in busy}
         self.pinged = {node: at for node, at in self.pinged.items() if node in busy}
         self.ticker = self.daemon.loop.call_later(TICK, self._tick) if self.asked_now else None
+
+    def _again(self, number: int, asked: Asked) -> None:
+        """It may have been lost, or wait where much does. Another node is asked where one has room, else the same."""
+        asked.again, asked.tried = asked.until, set(asked.held)
+        self.counters["again"] += 1
+        self._place(number, asked)
 
     # -- to and from other daemons
 
@@ -318,61 +359,13 @@ class Serving:
                 payload = codec.encode_answer(codec.Answer(asked.number, state, body))
                 self.daemon.mqtt.send(sender, asked.address, Raw(codec.ANSWER, payload))
 
-        place = self.places.get(asked.topic)
+        place = self.place(asked.topic)
         if asked.what == "health":
             health = place.health() if place is not None else {}
             return reply("ok" if place is not None else "elsewhere", json.dumps(health).encode())
         if place is None:
             return reply("elsewhere", b"")
-        place.ask(Request(asked.kind, asked.name, asked.body, sender, reply))
-
-    # -- health
-
-    async def _health(self, topic: str, reply: Reply) -> None:
-        """Who serves a topic, and how they do."""
-        await self._looking()
-        names = dict(self.known.get(topic, {}))
-        found, silent = [], []
-        told = await asyncio.gather(*(self._health_of(node, topic) for node in names))
-        for (node, name), health in zip(names.items(), told):
-            if isinstance(health, dict):
-                found.append({"node": node, "name": name, **health})
-            else:
-                silent.append(name)
-        body = json.dumps({"topic": topic, "nodes": found, "silent": silent}, separators=(",", ":")).encode()
-        reply("ok", body[: codec.MOST_ANSWER])
-
-    async def _looking(self) -> None:
-        self._look()
-        if self.looking is not None:
-            await asyncio.wait([self.looking])
-
-    async def _health_of(self, node: str, topic: str) -> object:
-        if node == self.daemon.id:
-            place = self.places.get(topic)
-            return place.health() if place is not None else None
-        future: asyncio.Future[bytes] = self.daemon.loop.create_future()
-
-        def reply(state: str, body: bytes) -> None:
-            if not future.done():
-                future.set_result(body if state == "ok" else b"null")
-
-        asked = Asked(topic, "health", "json", "", b"", reply)
-        self.number += 1
-        number = self.number
-        self.asked_now[number], asked.node = asked, node
-        self.heard_at.setdefault(node, time.monotonic())
-        self._send(node, codec.Infer(number, topic, "health", "json", "", self._address(), b""))
-        if self.ticker is None:
-            self.ticker = self.daemon.loop.call_later(TICK, self._tick)
-        try:
-            with suppress(TimeoutError, ValueError, RecursionError):
-                return dict(json.loads(await asyncio.wait_for(future, HEALTH_WITHIN)))
-        except TypeError:
-            return None
-        finally:
-            self.asked_now.pop(number, None)
-        return None
+        place.ask(Request(asked.kind, asked.name, asked.body, sender, asked.number, reply))
 
 
 def busy_body(reason: str) -> bytes:

@@ -186,7 +186,7 @@ class Runner:
         if self.alive:
             try:
                 self._socket.end.send(frames.encode(frames.CLOSE))
-                await asyncio.wait_for(self._exit(), LEAVE_WITHIN)
+                await asyncio.wait_for(self.exit(), LEAVE_WITHIN)
             except (OSError, TimeoutError):
                 self.kill()
         else:
@@ -233,7 +233,8 @@ class Runner:
         if not self._exited.done():
             self._exited.set_result(None)
 
-    async def _exit(self) -> None:
+    async def exit(self) -> None:
+        """Returns when its process has ended, whether anybody speaks with it or not; at once where there is none."""
         if self._exited is not None:
             await asyncio.shield(self._exited)
 

@@ -110,7 +110,7 @@ class RunnerBubblewrap(RunnerProcess):
         """Bubblewrap ends a moment after the runner, with its status: 128 and the number for a signal."""
         self._ready = False
         try:
-            await asyncio.wait_for(self._exit(), TOLD_WITHIN)
+            await asyncio.wait_for(self.exit(), TOLD_WITHIN)
         except TimeoutError:
             self.kill()
             return "it closed its socket"

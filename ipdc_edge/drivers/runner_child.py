@@ -110,12 +110,12 @@ class RunnerProcess(Runner):
 
     async def _how(self) -> str:
         self.kill()  # it may have closed the socket only
-        await self._exit()
+        await self.exit()
         assert self._process is not None
         return how_it_ended(self._process.returncode)
 
     async def _cleared(self) -> None:
-        await self._exit()
+        await self.exit()
         if self.directory:  # there may be very much in it: others need the loop meanwhile
             await asyncio.to_thread(remove, self.directory)
             self.directory = ""

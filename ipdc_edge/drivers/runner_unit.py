@@ -109,7 +109,7 @@ class RunnerUnit(Runner):
         if not self.unit:
             return "before it was ready: see `journalctl -u 'ipdc-runner@*'`; or there are too many runners"
         try:
-            await asyncio.wait_for(self._exit(), TOLD_WITHIN)
+            await asyncio.wait_for(self.exit(), TOLD_WITHIN)
         except TimeoutError:
             self._kill()
             return "it closed its socket"

@@ -16,7 +16,9 @@ from ipdc_edge.core import effects as fx
 from ipdc_edge.core import events as e
 from ipdc_edge.core import messages as m
 from ipdc_edge.core.architecture import BadSpec, spec_of
+from ipdc_edge.core.failures import LASTED
 from ipdc_edge.core.node import Node
+from ipdc_edge.core.tasks import MOST_FAILURES
 from ipdc_edge.core.values import Attempt, Failure, JobKey, JobSpec
 from tests.core.scenario import VITALS, held_list, ident, member_list, record
 
@@ -112,6 +114,35 @@ def test_what_a_node_hands_back_goes_to_another(kind: str) -> None:
     assert boss.orders()[-1] == (ident(third), "serve-00")
 
 
+def fails(boss: Boss, after: float) -> None:
+    """The place is held for so long, and fails then; some node takes it again."""
+    node, order = next((n, m_) for n, m_ in reversed(boss.sent) if isinstance(m_, m.Command))
+    name = next(name for name in NODES if ident(name) == node)
+    end = boss.now + after
+    while boss.now < end:
+        boss.hears(name, m.Renew(boss.job, (m.Held(order.task, order.attempt, 0),)))
+        boss.do(e.TimePassed())
+        boss.now += 5
+    orders = len(boss.orders())
+    boss.hears(name, m.Failed(boss.job, order.task, order.attempt, Failure("runner", "it has ended")))
+    for name in NODES:  # who was offered it meanwhile
+        if ident(name) in boss.offered():
+            boss.hears(name, m.Accept(boss.job, 20, f"{name}:1", f"{name}:2"))
+    assert boss.node.masters[boss.job].state != "running" or len(boss.orders()) == orders + 1
+
+
+def test_a_place_that_fails_now_and_then_is_no_failure_of_the_job() -> None:
+    boss = Boss(places=1)
+    boss.begin()
+    for _ in range(3 * MOST_FAILURES):
+        fails(boss, LASTED)
+    assert boss.node.masters[boss.job].state == "running"
+    for _ in range(MOST_FAILURES - 1):  # the last one counts too
+        assert boss.node.masters[boss.job].state == "running"
+        fails(boss, 5)
+    assert boss.node.masters[boss.job].state == "failed"
+
+
 class Hand:
     """A worker with one slot, that holds a place and a map."""
 
@@ -149,6 +180,21 @@ def test_a_worker_takes_one_place_without_a_slot_and_gives_it_back_when_it_drain
     told = [effect.message.failure.kind for effect in effects
             if isinstance(effect, fx.Send) and isinstance(effect.message, m.Failed)]
     assert told == ["dropped", "dropped"] and hand.node.idle()
+
+
+def test_a_worker_holds_one_place_of_a_job_whatever_its_master_orders() -> None:
+    hand, job = Hand(), "20260101-000000-aaaa"
+    hand.takes(job, spec())
+    hand.ordered(job, "serve-00", 1)
+    effects = hand.ordered(job, "serve-00", 3)
+    acts = [(type(effect).__name__, effect.attempt.number) for effect in effects
+            if isinstance(effect, (fx.StartTask, fx.StopTask))]
+    assert acts == [("StopTask", 1), ("StartTask", 3)], "its lease had run out"
+    for task, number in (("serve-01", 2), ("serve-00", 1)):  # they were on their way for long
+        effects = hand.ordered(job, task, number)
+        assert not any(isinstance(effect, (fx.StartTask, fx.StopTask)) for effect in effects)
+        (told,) = [effect.message for effect in effects if isinstance(effect, fx.Send)]
+        assert isinstance(told, m.Failed) and (told.failure.kind, told.attempt.number) == ("dropped", number)
 
 
 @pytest.mark.parametrize(("change", "reason"), [

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ipdc_edge.codec import serving as codec
 from ipdc_edge.codec.answers import RunnerBroken
+from ipdc_edge.daemon import place_keeper
 from ipdc_edge.daemon.places import MOST_BYTES, SOON, WAITS, Place, Request, milliseconds
+from ipdc_edge.drivers.runner_child import RunnerProcess
+from ipdc_edge.drivers.runner_socket import Gone
 
 
 class Desk:
@@ -24,7 +32,7 @@ class Desk:
             assert number not in self.answers, "it is answered twice"
             self.answers[number] = (state, body)
 
-        self.place.ask(Request("raw", str(number), bytes(size), sender or str(number), reply))
+        self.place.ask(Request("raw", str(number), bytes(size), sender or str(number), number, reply))
 
     async def batch(self) -> list[int]:
         data = await asyncio.wait_for(self.place.read(0), 5)
@@ -143,6 +151,153 @@ def test_who_waits_at_a_place_that_closes_may_ask_elsewhere() -> None:
         desk.ask(1)
         desk.place.close()
         assert desk.answers == {0: ("elsewhere", b""), 1: ("elsewhere", b"")}
+
+    asyncio.run(scenario())
+
+
+def test_a_repeat_of_what_is_here_is_the_same_request() -> None:
+    async def scenario() -> None:
+        desk = Desk(most=2)
+        desk.ask(0, sender="one")
+        desk.ask(0, sender="one")
+        assert desk.place.load() == 1 and not desk.answers, "it was not refused, though the sender has its half"
+        assert await desk.batch() == [0]
+        desk.ask(0, sender="one")
+        await desk.answer(0)
+        assert desk.answers == {0: ("ok", b"{}")} and desk.place.load() == 0 and not desk.place.held
+        del desk.answers[0]
+        desk.ask(0, sender="one")
+        assert await desk.batch() == [0], "the answer may have been lost"
+
+    asyncio.run(scenario())
+
+
+def test_patience_is_for_an_answer_and_who_takes_longer_is_told_that() -> None:
+    async def scenario() -> None:
+        desk = Desk(patience=1000)
+        ended: list[bool] = []
+        desk.place.overdue = lambda: ended.append(True)
+        for number in range(2):
+            desk.ask(number)
+        await desk.batch()
+        timer = desk.place.timer
+        assert timer is not None
+        await desk.answer(0)
+        assert timer.cancelled() and desk.place.timer is not None and desk.place.timer.when() >= timer.when()
+        desk.place.patience = 0.01
+        desk.place._rearm()
+        async with asyncio.timeout(20):
+            while not ended:
+                await asyncio.sleep(0.01)
+        assert desk.place.died("signal SIGKILL")
+        assert json.loads(desk.answers[1][1])["error"].endswith(": it worked longer than 0.01 s (--patience)")
+        desk.ask(2)
+        await desk.batch()
+        desk.place.died("signal SIGSEGV")
+        assert json.loads(desk.answers[2][1])["error"].endswith(": signal SIGSEGV")
+
+    asyncio.run(scenario())
+
+
+MODULE = b"""
+def map(key, line):
+    yield line, 1
+"""
+
+
+async def serving_runner(path: Path) -> RunnerProcess:
+    """A runner that has one task, and asks for its next input as one with a model does."""
+    async def pieces() -> AsyncIterator[bytes]:
+        yield MODULE
+
+    runner = RunnerProcess(str(path))
+    spec = {"version": 1, "app": "mapreduce", "memory": 24 << 20, "arguments": {},
+            "options": {"steps": [{"map": "Map.py"}]}}
+    await runner.start(spec, [("Map.py", len(MODULE), pieces())], "ipdc_edge.apps.mapreduce.task", "job")
+    return runner
+
+
+def test_a_runner_that_ends_with_nothing_to_do_is_noticed_and_no_request_pays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(place_keeper, "PARAMS", {
+        "stage": "map", "index": 0, "outputs": {"kind": "files", "count": 1},
+        "inputs": [{"range": {"name": "requests", "start": 0, "end": 1000}}]})
+
+    async def scenario() -> None:
+        desk = Desk()
+        asked = asyncio.Event()
+        read = desk.place.read
+
+        async def heard(stream: int) -> bytes | None:
+            asked.set()
+            return await read(stream)
+
+        monkeypatch.setattr(desk.place, "read", heard)
+        runner = await serving_runner(tmp_path)
+        serving = asyncio.create_task(place_keeper.serve(runner, "task", desk.place, lambda: None))
+        async with asyncio.timeout(60):
+            await asked.wait()
+            os.kill(runner.process, signal.SIGKILL)
+            await serving
+        assert desk.place.deaths == 1 and not desk.answers
+        desk.ask(0)
+        with pytest.raises(Gone):
+            await read(0)  # of the same runner
+        assert desk.place.load() == 1 and not desk.answers
+
+    asyncio.run(scenario())
+
+
+def test_the_line_of_status_is_told_where_it_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place_keeper, "TELL_EVERY", 0.001)
+    lines = iter([*["one"] * 10, *["two"] * 10])
+    monkeypatch.setattr(Place, "line", lambda place: next(lines, "end"))
+    told: list[str] = []
+
+    async def scenario() -> None:
+        async def started(*which: object) -> RunnerProcess:
+            return await serving_runner(tmp_path)
+
+        serving = SimpleNamespace(open=lambda place: None, close=lambda place: place.close())
+        tasks = SimpleNamespace(runner=started, serving=lambda: serving, emit=lambda event: told.append(event.status))
+        body = {"options": {"topic": "t", "model": "m"}, "code": {"m": {"cid": "c"}}}
+        effect = SimpleNamespace(key=SimpleNamespace(job="job"), task="task", attempt=None)
+        kept = asyncio.create_task(
+            place_keeper.keep(tasks, effect, SimpleNamespace(spec=SimpleNamespace(body=body))))  # type: ignore[arg-type]
+        async with asyncio.timeout(60):
+            while "end" not in told:
+                await asyncio.sleep(0.01)
+        kept.cancel()
+        await asyncio.wait([kept])
+
+    monkeypatch.setattr(place_keeper, "PARAMS", {
+        "stage": "map", "index": 0, "outputs": {"kind": "files", "count": 1},
+        "inputs": [{"range": {"name": "requests", "start": 0, "end": 1000}}]})
+    asyncio.run(scenario())
+    assert told == ["one", "two", "end"]
+
+
+def test_a_place_that_is_given_up_is_closed_before_its_runner_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        order: list[str] = []
+        desk = Desk()
+        runner = await serving_runner(tmp_path)
+        close = runner.close
+
+        async def closed() -> None:
+            order.append("runner")
+            await close()
+
+        monkeypatch.setattr(runner, "close", closed)
+        serving = asyncio.create_task(place_keeper.serve(runner, "task", desk.place, lambda: order.append("place")))
+        await asyncio.sleep(0)
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        assert order == ["place", "runner"]
 
     asyncio.run(scenario())
 

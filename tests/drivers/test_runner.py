@@ -757,7 +757,7 @@ def test_the_child_leaves_when_the_daemon_is_gone(tmp_path: Path) -> None:
         process = Kind(str(tmp_path))
         await process.start(spec(), in_pieces({"Map.py": WORDS}), MODULE, "job")
         process._socket.end.shutdown(socket.SHUT_RDWR)
-        await process._exit()
+        await process.exit()
         await process.close()
         assert process._process is not None and process._process.returncode == 0
 

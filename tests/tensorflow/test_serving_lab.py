@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,19 @@ def test_a_request_that_kills_or_holds_the_runner_is_told_so_and_the_others_are_
                 assert answer == {"predictions": [[value, 1.0, 2.0, 3.0]]}
         assert served.health()["nodes"][0]["deaths"] >= 3
         assert lab.json(NONE, "status", served.job)["state"] == "running"
+        program.close()
+
+
+def test_a_runner_that_ends_with_nothing_to_do_costs_no_request(lab: Lab, tiny_model: str) -> None:
+    with Served(lab, "idle", tiny_model) as served:
+        program = Program(lab.home(NONE), "idle")
+        assert program.ask("idle", numbers([1, 2, 3, 4])) == {"predictions": [[1.0, 2.0, 3.0, 4.0]]}
+        for pid in lab.in_runners():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        program.until(lambda: served.health()["nodes"][0]["deaths"] == 1)
+        assert program.ask("idle", numbers([5, 6, 7, 8])) == {"predictions": [[5.0, 6.0, 7.0, 8.0]]}
+        assert served.health()["nodes"][0]["errors"] == 0
         program.close()
 
 

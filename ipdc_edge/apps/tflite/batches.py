@@ -15,10 +15,16 @@ if TYPE_CHECKING:
 MOST = 32  # inputs of one call: beyond that a call costs as much for each (benchmarks/RESULTS.md)
 
 
+class NoBatch(Exception):
+    """The model's outputs have another first dimension than its inputs: whose they are cannot be said. From now on it
+    is not `free`, and takes one input at a time."""
+
+
 class Batched(Model):
-    """One model. `free`: whether it takes any number of inputs in one call."""
+    """One model. `free`: whether it takes any number of inputs in one call, as far as it says, and has kept to it."""
 
     size = 1  # inputs of a call, as the interpreter is laid out now
+    most = MOST  # ... and at most: fewer where it has failed with more
 
     def _named(self) -> None:
         super()._named()
@@ -46,14 +52,17 @@ class Batched(Model):
         return found
 
     def run_all(self, fitted: Sequence[list[Any]]) -> list[Outputs]:
-        """The outputs for each of what `fitted` gave, which go into the model together."""
+        """The outputs for each of what `fitted` gave, which go into the model together. NoBatch; what the interpreter
+        raises where an input alone cannot be computed."""
         import numpy
 
         if not fitted:
             return []
         columns = [parts[0] if len(parts) == 1 else numpy.concatenate(parts) for parts in map(list, zip(*fitted))]
         count = len(columns[0])
-        pieces = [self._call([column[at : at + MOST] for column in columns]) for at in range(0, count, MOST)]
+        pieces: list[list[Any]] = []
+        while (at := sum(len(piece[0]) for piece in pieces)) < count:
+            pieces += self._halved([column[at : at + self.most] for column in columns])
         whole = pieces[0] if len(pieces) == 1 else [numpy.concatenate(parts) for parts in zip(*pieces)]
         found, at = [], 0
         for inputs in fitted:
@@ -63,6 +72,22 @@ class Batched(Model):
             at += len(inputs[0])
             found.append(outputs)
         return found
+
+    def _halved(self, columns: list[Any]) -> list[list[Any]]:
+        """The outputs of one call; of two where it fails, each with half of the inputs, and so on."""
+        count = len(columns[0])
+        try:
+            return [self._call(columns)]
+        except NoBatch:
+            raise
+        except Exception:  # RuntimeError of an operator, MemoryError
+            if count == 1:
+                raise
+        half = (count + 1) // 2
+        pieces = [piece for part in (slice(half), slice(half, None))
+                  for piece in self._halved([column[part] for column in columns])]
+        self.most = min(self.most, half)  # now it is known that the number was too much, and not what an input holds
+        return pieces
 
     def _call(self, columns: list[Any]) -> list[Any]:
         """One call of the interpreter."""
@@ -80,4 +105,11 @@ class Batched(Model):
                 column = numpy.concatenate([column, numpy.zeros((self.size - count, *tensor.free[1:]), column.dtype)])
             self._interpreter.set_tensor(tensor.index, column)
         self._interpreter.invoke()
-        return [self._real(tensor, self._interpreter.get_tensor(tensor.index))[:count] for tensor in self.outputs]
+        found = [self._interpreter.get_tensor(tensor.index) for tensor in self.outputs]
+        if any(output.shape[:1] != (self.size,) for output in found):
+            self.free = False
+            for tensor in self.inputs:
+                self._interpreter.resize_tensor_input(tensor.index, tensor.shape)
+            self._interpreter.allocate_tensors()
+            raise NoBatch("the model's outputs are not one for each input")
+        return [self._real(tensor, output)[:count] for tensor, output in zip(self.outputs, found)]

@@ -12,7 +12,7 @@ import json
 
 from ipdc_edge.apps.mapreduce import program as mapreduce
 from ipdc_edge.apps.tflite import interpreter
-from ipdc_edge.apps.tflite.batches import Batched
+from ipdc_edge.apps.tflite.batches import Batched, NoBatch
 from ipdc_edge.apps.tflite.source import File, InferenceSource
 from ipdc_edge.apps.tflite.task import DoesNotFit, _as, _listing, _tensors
 from ipdc_edge.codec import serving
@@ -74,9 +74,10 @@ class Decoder(InferenceSource):
             yield from _instances(body)
         elif kind == "csv":
             import csv
+            import io
 
-            try:
-                yield from (row for row in csv.reader(body.decode().splitlines(), strict=True) if row)
+            try:  # newline: which letters end a line is the CSV's own matter
+                yield from (row for row in csv.reader(io.StringIO(body.decode(), newline=""), strict=True) if row)
             except (csv.Error, UnicodeDecodeError) as error:
                 raise BadInput(reason=f"it is no CSV: {error}") from None
         else:
@@ -134,7 +135,7 @@ class ServeTask:
             except DaemonGone:
                 raise
             except BaseException as error:
-                if len(together) == 1:
+                if len(together) == 1 and not isinstance(error, NoBatch):
                     return self._refuse(together[0][0], error)
                 for place, (kind, name, body) in enumerate(requests):  # each alone says whose fault it is
                     if any(place == one[0] for one in together):
@@ -147,7 +148,11 @@ class ServeTask:
     def _alone(self, place: int, kind: str, name: str, body: bytes) -> None:
         try:
             names, given = self._given(kind, name, body)
-            results = self.served.model.run_all([self.served.model.fitted(one) for one in given])
+            model = self.served.model
+            if model.free:
+                results = model.run_all([model.fitted(one) for one in given])
+            else:
+                results = [model.run(one) for one in given]
         except DaemonGone:
             raise
         except BaseException as error:
@@ -225,6 +230,8 @@ class ServeTask:
                     predictions += [list(pair) for pair in post(key, one)]  # type: ignore[call-overload]
             elif len(outputs) == 1:
                 predictions += outputs[0].tolist() if self.served.model.free else _plain(outputs[0])
+            elif not self.served.model.free:
+                predictions.append({key: _plain(value)[0] for key, value in outputs.items()})
             else:
                 columns = {key: value.tolist() for key, value in outputs.items()}
                 predictions += [{key: value[row] for key, value in columns.items()} for row in range(rows)]
@@ -237,9 +244,12 @@ class ServeTask:
 
     def _refuse(self, place: int, error: BaseException) -> None:
         """An error of one request. Of ours the words, of the user's code and libraries the type too."""
-        words = " ".join(str(error).split())[:MOST_REASON]
+        try:
+            words = " ".join(str(error).split())[:MOST_REASON]
+        except BaseException:  # the user's own __str__
+            words = ""
         if not isinstance(error, IpdcError):
-            words = f"{type(error).__name__}: {words}".rstrip(": ")
+            words = f"{type(error).__name__[:MOST_REASON]}: {words}".rstrip(": ")
         self.io.write(0, serving.pack_result(place, False, 0, serving.error_body(words)))
 
 

@@ -7,7 +7,7 @@ Owns what a description may say. `do-serve` orders a place; `served` would answe
                 "images"?: true, "queue"?: 64, "patience"?: 10}
 
 `operators` are what the model needs (plan.py); `queue` how many requests may wait at one node; `patience` the seconds
-for which a runner may work on a request, or a batch of them.
+that a runner has for the next answer.
 """
 
 from __future__ import annotations
