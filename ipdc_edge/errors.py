@@ -152,11 +152,15 @@ def _template(kind: type[IpdcError]) -> str:
     return kind.__name__
 
 
-def _known(kind: type[IpdcError]) -> dict[str, type[IpdcError]]:
-    """Every error class loaded in this process, by name."""
-    found = {kind.__name__: kind}
+def _known(kind: type[IpdcError]) -> dict[str, type[IpdcError] | None]:
+    """Every error class loaded in this process, by name; None where several have it, since nobody knows which is meant.
+    What stands in this module is meant where it is one of them: it is what several parts raise."""
+    found: dict[str, type[IpdcError] | None] = {kind.__name__: kind}
     for child in kind.__subclasses__():
-        found.update(_known(child))
+        for name, known in _known(child).items():
+            found[name] = known if name not in found or known is found[name] else None
+    for name in [name for name, known in found.items() if known is None]:
+        found[name] = globals().get(name)
     return found
 
 

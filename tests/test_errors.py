@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
@@ -51,6 +52,29 @@ def test_a_known_error_comes_back_as_its_class() -> None:
     assert type(back) is _Parent
     assert back.details == {"path": "/x", "reason": "gone"}
     assert (str(back), back.exit_code, back.retry) == ("Cannot open /x: gone.", 7, True)
+
+
+def test_a_name_that_two_parts_have_is_neither_of_them_but_what_all_may_raise_is_itself() -> None:
+    """One process may have loaded both, in whichever order."""
+    class Twice(IpdcError):
+        """One: {reason}"""
+
+    first = Twice
+
+    class Twice(IpdcError):  # type: ignore[no-redef]
+        """Another: {reason}"""
+
+    class NotAllowed(IpdcError):
+        """Not that of errors.py: {reason}"""
+
+    try:
+        back = _across(first(reason="x"))
+        assert type(back) is RemoteError and str(back) == "One: x"
+        back = _across(errors.NotAllowed(path="p", group="g", help="h"))
+        assert type(back) is errors.NotAllowed
+    finally:
+        del first, Twice, NotAllowed
+        gc.collect()  # they are no subclasses any more
 
 
 def test_an_error_that_only_the_daemon_knows_keeps_name_message_and_code() -> None:

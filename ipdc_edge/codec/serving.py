@@ -53,7 +53,7 @@ HEALTH: dict[str, tuple[type, ...]] = {  # what a node may say of itself, and as
 _REQUEST, _ANSWER = struct.Struct(">BHI"), struct.Struct(">HBH")
 
 
-class BadRequest(IpdcError):
+class BadInference(IpdcError):
     """{reason}"""
 
 
@@ -84,15 +84,15 @@ def address(text: str) -> tuple[str, str] | None:
 
 
 def kind_of(content_type: str, body: bytes) -> str:
-    """One of KINDS. Without a Content Type, what begins as an object of JSON, an image or .npy is that. BadRequest."""
+    """One of KINDS. Without a Content Type, what begins as an object of JSON, an image or .npy is that. BadInference."""
     if content_type:
         if kind := CONTENT_TYPES.get(content_type.partition(";")[0].strip().lower()):
             return kind
-        raise BadRequest(reason=f"Content Type {content_type[:60]!r} is none of {', '.join(CONTENT_TYPES)}")
+        raise BadInference(reason=f"Content Type {content_type[:60]!r} is none of {', '.join(CONTENT_TYPES)}")
     for start, kind in ((b"{", "json"), (b"\x93NUMPY", "npy"), (b"\x89PNG", "image"), (b"\xff\xd8\xff", "image")):
         if body.startswith(start):
             return kind
-    raise BadRequest(reason="it has no Content Type, and does not begin as JSON, .npy, PNG or JPEG")
+    raise BadInference(reason="it has no Content Type, and does not begin as JSON, .npy, PNG or JPEG")
 
 
 def encode_infer(asked: Infer) -> bytes:
@@ -102,15 +102,15 @@ def encode_infer(asked: Infer) -> bytes:
 
 
 def decode_infer(payload: bytes) -> Infer:
-    """BadRequest when it is not as it must be."""
+    """BadInference when it is not as it must be."""
     head, body = _split(payload, MOST_REQUEST)
     texts = [head.get(name) for name in ("topic", "what", "kind", "name", "address")]
     if not all(isinstance(text, str) for text in texts):
-        raise BadRequest(reason="fields that are no text")
+        raise BadInference(reason="fields that are no text")
     topic, what, kind, name, broker = map(str, texts)
     if not TOPIC.fullmatch(topic) or what not in WHATS or kind not in KINDS or not (
             NAME.fullmatch(name) and ADDRESS.fullmatch(broker)):
-        raise BadRequest(reason="a field that is out of bounds")
+        raise BadInference(reason="a field that is out of bounds")
     return Infer(_number(head), topic, what, kind, name, broker, body)
 
 
@@ -120,10 +120,10 @@ def encode_answer(answer: Answer) -> bytes:
 
 
 def decode_answer(payload: bytes) -> Answer:
-    """BadRequest when it is not as it must be."""
+    """BadInference when it is not as it must be."""
     head, body = _split(payload, MOST_ANSWER)
     if head.get("state") not in STATES:
-        raise BadRequest(reason="a state that is none")
+        raise BadInference(reason="a state that is none")
     return Answer(_number(head), str(head["state"]), body)
 
 
@@ -148,20 +148,20 @@ def _lined(head: dict[str, object], body: bytes) -> bytes:
 def _split(payload: bytes, most: int) -> tuple[dict[str, Any], bytes]:
     end = payload.find(b"\n", 0, MOST_HEAD)
     if end < 0 or len(payload) - end - 1 > most:
-        raise BadRequest(reason=f"{len(payload)} bytes without a head, or too many")
+        raise BadInference(reason=f"{len(payload)} bytes without a head, or too many")
     try:
         head = json.loads(payload[:end])
     except (ValueError, RecursionError):
         head = None
     if not isinstance(head, dict) or head.get("v") != 1:
-        raise BadRequest(reason="its head is not JSON of version 1")
+        raise BadInference(reason="its head is not JSON of version 1")
     return head, payload[end + 1 :]
 
 
 def _number(head: dict[str, Any]) -> int:
     number = head.get("number")
     if type(number) is not int or not 0 <= number < 1 << 63:
-        raise BadRequest(reason="a number out of bounds")
+        raise BadInference(reason="a number out of bounds")
     return number
 
 
@@ -190,9 +190,9 @@ def pack_result(place: int, well: bool, inputs: int, body: bytes) -> bytes:
 
 
 def unpack_result(data: bytes) -> tuple[int, bool, int, bytes]:
-    """(place in the batch, whether it is well, inputs, JSON). BadRequest: the user's code may have written it."""
+    """(place in the batch, whether it is well, inputs, JSON). BadInference: the user's code may have written it."""
     if not _ANSWER.size <= len(data) <= _ANSWER.size + MOST_ANSWER:
-        raise BadRequest(reason=f"an answer of {len(data)} bytes")
+        raise BadInference(reason=f"an answer of {len(data)} bytes")
     place, well, inputs = _ANSWER.unpack_from(data)
     return place, bool(well), inputs, data[_ANSWER.size :]
 

@@ -139,7 +139,7 @@ class Place:
         """The answer to one request of the batch. RunnerBroken."""
         try:
             number, well, inputs, body = codec.unpack_result(data)
-        except codec.BadRequest as error:
+        except codec.BadInference as error:
             raise RunnerBroken(reason=str(error)) from None
         request = self.working.pop(number, None)
         if request is None:

@@ -121,12 +121,12 @@ class Serving:
         try:
             found = codec.address(text)
             if found is None:
-                raise codec.BadRequest(reason=f"{text[:100]!r} is no topic to ask on: {codec.ROOT}TOPIC/request is")
+                raise codec.BadInference(reason=f"{text[:100]!r} is no topic to ask on: {codec.ROOT}TOPIC/request is")
             if len(payload) > codec.MOST_REQUEST:
-                raise codec.BadRequest(reason=f"a request of {len(payload)} bytes; at most {codec.MOST_REQUEST}")
+                raise codec.BadInference(reason=f"a request of {len(payload)} bytes; at most {codec.MOST_REQUEST}")
             if len(correlation) > codec.MOST_CORRELATION:
                 correlation = b""
-                raise codec.BadRequest(reason=f"correlation data of more than {codec.MOST_CORRELATION} bytes")
+                raise codec.BadInference(reason=f"correlation data of more than {codec.MOST_CORRELATION} bytes")
             if found[1] == "health":
                 if len(self.asked_now) + self.healths >= MOST_ASKED:
                     self.counters["busy"] += 1
@@ -136,8 +136,8 @@ class Serving:
             words = dict(getattr(properties, "UserProperty", ()))
             name = str(words.get("name", ""))
             if not codec.NAME.fullmatch(name):
-                raise codec.BadRequest(reason="a name that is not up to 100 letters of ASCII")
-        except codec.BadRequest as error:
+                raise codec.BadInference(reason="a name that is not up to 100 letters of ASCII")
+        except codec.BadInference as error:
             self.counters["refused"] += 1
             return reply("error", codec.error_body(str(error)))
         self.ask(Asked(found[0], "predict", kind, name, payload, reply))
@@ -349,7 +349,7 @@ class Serving:
                 self.pinged.pop(sender, None)
                 return self._answered(sender, answer.number, answer.state, answer.body)
             self._serve(sender, codec.decode_infer(payload))
-        except codec.BadRequest as error:
+        except codec.BadInference as error:
             self.refusals.tell(sender, f"refused a message of {sender!r} on {channel}: {error}")
 
     def _serve(self, sender: str, asked: codec.Infer) -> None:

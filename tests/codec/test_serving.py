@@ -21,7 +21,7 @@ def test_what_is_asked_and_answered_comes_as_it_went() -> None:
     {"name": "\n"}, {"address": "nowhere"}, {"address": "a b:1"}, {"body": b"x" * (codec.MOST_REQUEST + 1)},
 ])
 def test_what_another_node_may_not_ask(change: dict[str, object]) -> None:
-    with pytest.raises(codec.BadRequest):
+    with pytest.raises(codec.BadInference):
         codec.decode_infer(codec.encode_infer(ASKED._replace(**change)))
 
 
@@ -31,7 +31,7 @@ def test_what_another_node_may_not_ask(change: dict[str, object]) -> None:
 ])
 def test_nonsense_is_refused(payload: bytes) -> None:
     for decode in (codec.decode_infer, codec.decode_answer):
-        with pytest.raises(codec.BadRequest):
+        with pytest.raises(codec.BadInference):
             decode(payload)
 
 
@@ -40,7 +40,7 @@ def test_a_batch_comes_as_it_went() -> None:
     assert list(codec.unpack_batch(codec.pack_batch(requests))) == requests
     assert codec.unpack_result(codec.pack_result(3, True, 20, b"{}")) == (3, True, 20, b"{}")
     for data in (b"", b"1234", bytes(6 + codec.MOST_ANSWER)):
-        with pytest.raises(codec.BadRequest):
+        with pytest.raises(codec.BadInference):
             codec.unpack_result(data)
 
 
@@ -67,5 +67,5 @@ def test_what_a_request_is() -> None:
     assert [codec.kind_of("", start) for start in (b"{", b"\x93NUMPY", b"\x89PNG", b"\xff\xd8\xff")] == [
         "json", "npy", "image", "image"]
     for content_type, body in (("text/html", b"{"), ("", b""), ("", b"1,2")):
-        with pytest.raises(codec.BadRequest):
+        with pytest.raises(codec.BadInference):
             codec.kind_of(content_type, body)
