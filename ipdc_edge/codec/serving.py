@@ -84,7 +84,7 @@ def address(text: str) -> tuple[str, str] | None:
 
 
 def kind_of(content_type: str, body: bytes) -> str:
-    """One of KINDS. Without a Content Type, what begins as an object of JSON, an image or .npy is that. BadInference."""
+    """One of KINDS. Without a Content Type, what begins as JSON's object, an image or .npy is that. BadInference."""
     if content_type:
         if kind := CONTENT_TYPES.get(content_type.partition(";")[0].strip().lower()):
             return kind
