@@ -151,10 +151,13 @@ def test_no_worker_moves_a_block_twice_where_the_submitter_works_too(lab: Kept, 
     """Who holds everything has more than its share to do, so the other one takes some of it, in each job perhaps other
     splits: each block comes to it once."""
     lab.work(1, 2)
+    lab.set(1, "slots", "1")
+    eventually(lambda: {one["name"]: one["slots"] for one in lab.json(1, "nodes")}["node1"] == 1, "one at a time")
     path = text(tmp_path / "text", 16 * MB, 8)
     before = lab.counts(2)
     moved = [lab.job(path, code, "-k", "2")["fetched_bytes"] for _ in range(4)]
     after = lab.counts(2)
+    lab.set(1, "slots", "4")
     assert moved[0] > MB, "both work"
     assert sum(moved) <= after[2] - before[2] + 64_000, f"{moved} bytes moved, of which it keeps {after[2] - before[2]}"
     assert sum(moved) <= path.stat().st_size + 64_000 and lab.counts(1)[2] == 0
