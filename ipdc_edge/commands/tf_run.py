@@ -29,7 +29,7 @@ examples:
 The program runs in a sandbox, as the cluster's chief on the chief's node, or where the cluster has none on this node.
 In its environment are TF_CONFIG, ipdc_cluster (the object for tf.train.ClusterSpec) and IPDC_OUTPUT, a directory: what
 is written there comes back as the tar jobs/ID/part-00000, and with --restart the program finds it there when it begins
-again, until it has failed three times; that its node was lost is no failure. Python files beside it that it imports
+again, until it has failed four times; that its node was lost is no failure. Python files beside it that it imports
 travel with it.
 """
 

@@ -29,7 +29,7 @@ Each role runs in a sandbox with a network of its own, of which nothing is seen 
 through tunnels between their nodes, with the domain's certificates; no other member, and no other job, gets in. The
 chief is not started here: it is the program of `ipdc-edge tf run`, unless --program is given.
 Without --restart the cluster ends as soon as a role does. With it a role that has failed or is lost is started again on
-its node, until it has failed three times, unless another role has ended well: it would wait for that one. It finds in
+its node, until it has failed four times, unless another role has ended well: it would wait for that one. It finds in
 the directory IPDC_OUTPUT what it had written there: a checkpoint. What is there when it ends well comes back as
 jobs/ID/part-00000 and so on. Roles take no slots: other jobs go on beside them.
 """

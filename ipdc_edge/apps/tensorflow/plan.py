@@ -85,7 +85,7 @@ class Roles(Architecture):
                 "providers": sorted({*nodes, holder})}
 
     def brittle(self, spec: JobSpec, ended: int = 0) -> bool:
-        """Without a role the others wait for ever; `restart` has it done again, unless it would wait for ever itself."""
+        """Without a role the others wait for ever; `restart` has it done again, unless it would wait itself."""
         return ended > 0 or not spec.body["arguments"].get("restart")
 
     def resumes(self, spec: JobSpec) -> bool:
