@@ -62,6 +62,9 @@ def _follow(home: Home, job: str, as_json: bool) -> int:
             print(plain(lines(told, roles)), flush=True)
         elif "lost" in told:
             print(f"ipdc-edge: {size(told['lost'])} came faster than they were read, and are left out", file=sys.stderr)
+        elif "refused" in told:
+            print(plain(f"ipdc-edge: {told['node']} does not let this be followed at present ({told['refused']}): what "
+                        "its tasks print comes when it does, or when they have ended"), file=sys.stderr)
     if not as_json:
         ended = f"the job {told.get('state')}" if told.get("state") != "cancelled" else "the job was cancelled"
         print(plain(f"ipdc-edge: {ended}{f': {error_text(told)}' if told.get('error') else ''}"), file=sys.stderr)

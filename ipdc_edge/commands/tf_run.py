@@ -24,12 +24,13 @@ EXAMPLES = """\
 examples:
   ipdc-edge tf run train.py
   ipdc-edge tf run --cluster abcd train.py --epochs 3
-  ipdc-edge tf run --restart train.py             begins again where its checkpoint is, three times at most
+  ipdc-edge tf run --restart train.py             begins again where its checkpoint is
 
 The program runs in a sandbox, as the cluster's chief on the chief's node, or where the cluster has none on this node.
 In its environment are TF_CONFIG, ipdc_cluster (the object for tf.train.ClusterSpec) and IPDC_OUTPUT, a directory: what
 is written there comes back as the tar jobs/ID/part-00000, and with --restart the program finds it there when it begins
-again. Python files beside it that it imports travel with it.
+again, until it has failed four times; that its node was lost is no failure. Python files beside it that it imports
+travel with it.
 """
 
 

@@ -29,8 +29,9 @@ Each role runs in a sandbox with a network of its own, of which nothing is seen 
 through tunnels between their nodes, with the domain's certificates; no other member, and no other job, gets in. The
 chief is not started here: it is the program of `ipdc-edge tf run`, unless --program is given.
 Without --restart the cluster ends as soon as a role does. With it a role that has failed or is lost is started again on
-its node, three times at most, and finds in the directory IPDC_OUTPUT what it had written there: a checkpoint. What is
-there when it ends well comes back as jobs/ID/part-00000 and so on. Roles take no slots: other jobs go on beside them.
+its node, until it has failed four times, unless another role has ended well: it would wait for that one. It finds in
+the directory IPDC_OUTPUT what it had written there: a checkpoint. What is there when it ends well comes back as
+jobs/ID/part-00000 and so on. Roles take no slots: other jobs go on beside them.
 """
 
 
@@ -45,7 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help=f"what each role runs (default: {STARTER} beside the plan)")
     parser.add_argument("--args", metavar="WORD", nargs=argparse.REMAINDER, default=[],
                         help="what the program is given; last")
-    parser.add_argument("--restart", action="store_true", help="start a role again that has failed or is lost")
+    parser.add_argument("--restart", action="store_true",
+                        help="start a role again that has failed or is lost, unless another has ended well")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=WITHIN,
                         help="give up where a role is not up by then (default: %(default)g)")
     parser.add_argument("--json", action="store_true", help="print the cluster as JSON")

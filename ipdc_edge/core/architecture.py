@@ -74,8 +74,9 @@ class Architecture:
         """Why a node that can do this kind of job cannot do this one, from its record; nothing where it can."""
         return ()
 
-    def brittle(self, spec: JobSpec) -> bool:
-        """Whether the job is over as soon as an attempt fails or is lost, because the others are of no use then."""
+    def brittle(self, spec: JobSpec, ended: int = 0) -> bool:
+        """Whether the job is over as soon as an attempt fails or is lost, because the others are of no use then, or
+        because so many of them have ended well and are not there for another attempt."""
         return False
 
     def resumes(self, spec: JobSpec) -> bool:

@@ -39,7 +39,7 @@ class Failures:
         missed = self.participants.name(self.tasks.maker(failure.cid)) if failure.kind == "fetch" else ""
         self.story.failed(ident, name, attempt, failure.kind, failure.message, missed)
         hopeless = self._count(task, node, failure, ordered)
-        if not hopeless and self.architecture.brittle(self.spec):
+        if not hopeless and self.architecture.brittle(self.spec, len(self.tasks.results)):
             hopeless = f"{ident} failed on {name}: {failure.message}"
         return hopeless
 

@@ -31,6 +31,7 @@ from .timing import NEVER, Timing
 from .values import Attempt, JobSpec, Json, Result
 from .views import job_view, task_views
 
+ALONE = 600.0  # seconds for a task that was begun again, after another of a brittle job has ended well
 NO_ATTEMPT = Attempt(0, 0)  # of what was committed before a restart: the ledger keeps none
 
 
@@ -193,7 +194,7 @@ class Master:
         for ident in held:
             self.story.returned(ident, participant.name, why)
         self.leases.take_back_all(participant)
-        if held and self.architecture.brittle(self.spec):
+        if held and self._brittle():
             self.fail(f"{held[0]} was on {participant.name}, which is {why}", now)
 
     def _lose_outputs_of(self, node: str) -> None:
@@ -272,6 +273,18 @@ class Master:
             self.effects.append(note)
             self.recruit(now)
 
+    def _brittle(self) -> bool:
+        return self.architecture.brittle(self.spec, len(self.tasks.results))
+
+    def _alone(self) -> tuple[str, float]:
+        """A task that is to be done again since before another ended, and may wait for that one for ever; until when it
+        may. ("", NEVER) where there is none."""
+        if self.state == "running" and self.tasks.results and self._brittle():
+            for ident, task in self.tasks.states.items():
+                if task.state != "committed" and (len(task.issued) > 1 or task.issued and not task.leases):
+                    return ident, max(other.committed for other in self.tasks.states.values()) + ALONE
+        return "", NEVER
+
     def _finish_early(self, now: float) -> None:
         """Where the job has what it wants, what is left is not done, and who works on it is told at once."""
         if self.tasks.stage() is not None and self.architecture.enough(self.spec, self.tasks.results):
@@ -302,7 +315,7 @@ class Master:
         failure, name = message.failure, self.participants.name(node)
         if failure.kind == "dropped":  # it had been given up, and says nothing of the task
             self.story.returned(message.task, name, "dropped")
-            if self.architecture.brittle(self.spec):
+            if self._brittle():
                 return self.fail(f"{message.task} was given up on {name}", now)
             return self.lease(now)
         hopeless = self.failures.count(task, node, message.attempt, failure, ordered, now)
@@ -347,7 +360,10 @@ class Master:
         maker = self.tasks.results[task].node
         self.effects.append(Note(f"job {self.job}: part of {task} could not be fetched ({reason}): done again"))
         self.story.tell("part-missed", task, self.participants.name(maker), reason=reason)
-        if hopeless := self.failures.count_part(state, maker, cid, reason):
+        hopeless = self.failures.count_part(state, maker, cid, reason)
+        if not hopeless and self.architecture.brittle(self.spec, len(self.tasks.results) - 1):
+            hopeless = f"what {task} wrote could not be fetched from {self.participants.name(maker)}: {reason}"
+        if hopeless:
             return self.fail(hopeless, now)
         self._lose_output(cid, NEVER)  # it is this very output, whatever the clock said when it was committed
         self.recruit(now)
@@ -367,6 +383,9 @@ class Master:
             return
         if now >= self.life.due():
             return self.fail(f"not done within {self.spec.timeout} s of its submission, as --timeout demands", now)
+        alone, until = self._alone()
+        if now >= until:
+            return self.fail(f"{alone} was begun again, and others ended well {ALONE:g} s ago: it waits for them", now)
         for participant in self.participants.to_remind(now):
             self.orders.offer(participant.node)
         for participant in self.participants.run_out(now):
@@ -382,7 +401,7 @@ class Master:
     def next_wakeup(self) -> float:
         """When `tick` has something to do next."""
         late = self.leases.look_at if self.state == "running" else NEVER
-        due = min(self.participants.next_wakeup(), late, self.life.due())
+        due = min(self.participants.next_wakeup(), late, self.life.due(), self._alone()[1])
         return NEVER if self.state in FINAL else due
 
     def workers(self) -> list[str]:

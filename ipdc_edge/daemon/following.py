@@ -15,11 +15,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..codec.prints import MOST_LINE, BadPrint, Lost, parse
+from ..codec.prints import MOST_COUNT, MOST_LINE, BadPrint, Lost, parse
 from ..core.life import FINAL
 from ..core.values import Attempt, JobKey
-from ..drivers.gateway import PRINTS
-from ..drivers.provider import Provider, ProviderFault, ProviderPool
+from ..drivers.gateway import PRINTS, TOO_MANY
+from ..drivers.prints import OUTPUT_KEPT
+from ..drivers.provider import ANSWERED, Provider, ProviderFault, ProviderPool
 from .results import LOG_NAME, MOST_LOG
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ MOST_WAITING = 256 << 10  # characters that wait for the client
 PATIENCE = 10.0  # seconds without a sign of life of a node
 LOOK_AGAIN = 1.0  # seconds between two looks at who works and at what has ended
 LATE = 3.0  # seconds that the end of a job waits for the last words
-ELIDED = re.compile(rb"\n\.\.\. \d+ bytes left out \.\.\.\n")  # drivers/prints.py
+ELIDED = re.compile(rb"\n\.\.\. (\d{1,15}) bytes left out \.\.\.\n")  # drivers/prints.py
 
 Told = Callable[[dict[str, object]], Awaitable[None]]
 
@@ -45,6 +46,8 @@ class Following:
         self.filed: set[str] = set()  # names of files that were looked at
         self.readers: dict[str, asyncio.Task[None]] = {}
         self.waiting: deque[dict[str, Any]] = deque()
+        self.refusing: set[str] = set()  # nodes that do not let us follow
+        self.notes: deque[dict[str, object]] = deque()  # of these, that wait for the client
         self.size = self.lost = 0
         self.woken = asyncio.Event()
 
@@ -88,13 +91,15 @@ class Following:
     async def _more(self, until: float) -> None:
         """Until something waits, or may have changed, or that time."""
         self.woken.clear()
-        if not self.waiting and not self.lost:
+        if not self.waiting and not self.lost and not self.notes:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
                     await self.woken.wait()
 
     async def _tell(self, tell: Told) -> None:
         """What waits for the client."""
+        while self.notes:
+            await tell(self.notes.popleft())
         while self.lost or self.waiting:
             if self.lost:  # before what is newer
                 lost, self.lost = self.lost, 0
@@ -130,7 +135,7 @@ class Following:
         if node == self.daemon.id:
             lines = self.daemon.tasks.prints().stream(JobKey(node, self.job))
             if lines is None:
-                return
+                return self._refuses(node, TOO_MANY)
         else:
             provider = Provider(node, self.daemon.gateway_of(node))
             pool = ProviderPool(provider, self.daemon.mqtt.context, PATIENCE)
@@ -138,10 +143,20 @@ class Following:
         try:
             async for line in lines:
                 self._heard(node, line)
-        except ProviderFault:
+        except ProviderFault as error:
+            if str(error).startswith(ANSWERED):
+                self._refuses(node, str(error))
             return
         finally:
             await lines.aclose()
+
+    def _refuses(self, node: str, why: str) -> None:
+        """It is asked again and again; the client is told once."""
+        master = self.daemon.node.masters.get(self.job)
+        if master is not None and node not in self.refusing:
+            self.refusing.add(node)
+            self.notes.append({"node": master.participants.name(node), "refused": why})
+            self.woken.set()
 
     def _heard(self, node: str, line: bytes) -> None:
         """A line of a node's stream. It counts only for attempts that were that node's."""
@@ -187,10 +202,15 @@ class Following:
         if seen and state is not None and attempt in state.failed:  # its file begins with why; the rest was told
             why, _, rest = text.partition(b"\n")  # core/views.py, failure_view
             text = text.partition(b"\n\n")[0] if rest.startswith(b"Traceback") else why
-        elif seen and ELIDED.search(text):
-            return
         else:
-            text = text[seen:]
+            self.seen[task, attempt] = MOST_COUNT  # what a slow stream still brings was in the file
+            elided = ELIDED.match(text, OUTPUT_KEPT)
+            if seen and elided is not None:  # the rest of the first bytes, and of the last
+                last = OUTPUT_KEPT + int(elided[1])
+                self.lost += max(0, last - max(seen, OUTPUT_KEPT))
+                text = text[min(seen, OUTPUT_KEPT) : OUTPUT_KEPT] + text[elided.end() + max(0, seen - last) :]
+            else:
+                text = text[seen:]
         if text:
             self._add(task, attempt, node, text.decode("utf-8", "replace"))
 

@@ -144,14 +144,14 @@ class Prints:
     async def _stream(self, key: JobKey) -> AsyncGenerator[bytes, None]:
         stream = _Stream(key)
         first = not any(other.key == key for other in self.streams)
+        if not first:
+            self._catch_up(stream)  # before it hears what that finds in the pipes, or it would hear it twice
         self.streams.append(stream)
         try:
             if first:
                 for (job, attempt), (task, runner) in list(self.running.items()):
                     if job == key:
                         self.begin(key, attempt, task, runner)
-            else:
-                self._catch_up(stream)
             while True:
                 stream.woken.clear()
                 for line in stream.taken():

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SHOWN_JOBS = 200  # ended jobs that `jobs` lists
 WATCH_PAUSE = 0.2  # seconds between two pictures of a running job
-MOST_FOLLOWERS = 8  # clients of `follow` at the same time
+MOST_FOLLOWERS = 4  # clients of `follow` at the same time; as many as each worker lets one master have (prints.py)
 # operations of content.py
 CONTENT = ("add", "add_tree", "cat", "car", "ls", "pin", "unpin", "pins", "gc", "store_stat", "store_verify")
 LEAVE_PATIENCE = 5.0  # seconds that the authority has to take a leaving node off the list

@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from ..codec.cid import canonical
@@ -150,8 +151,8 @@ class Results:
             os.makedirs(directory, exist_ok=True)
             name = effect.task if NAME.fullmatch(effect.task) else "task"
             attempt = "jsonl" if effect.aside else f"{effect.attempt.birth}.{effect.attempt.number}.txt"
-            with open(os.path.join(directory, f"{name}.{attempt}"), "wb") as file:
-                FLASH.wrote(effect.job, file.write(text if effect.aside else text[:MOST_LOG]))
+            most = len(text) if effect.aside else MOST_LOG
+            _write_whole(os.path.join(directory, f"{name}.{attempt}"), text[:most], effect.job)
         except (IpdcError, OSError) as error:  # it is lost with its worker; the result does not depend on it
             if effect.aside:
                 note(f"job {effect.job}: the bad records of {effect.task} could not be kept: {error}")
@@ -268,6 +269,19 @@ class Results:
     async def close(self) -> None:
         """Leave parts under way where they are; they are fetched again after the next start."""
         await self.background.close()
+
+
+def _write_whole(path: str, data: bytes, job: str) -> None:
+    """It has its name only when it is whole: somebody may read what comes (following.py)."""
+    arriving = f"{path}.new"
+    try:
+        with open(arriving, "wb") as file:
+            FLASH.wrote(job, file.write(data))
+        os.rename(arriving, path)
+    except OSError:
+        with suppress(OSError):
+            os.remove(arriving)
+        raise
 
 
 def _write(path: str, data: bytes, job: str) -> None:

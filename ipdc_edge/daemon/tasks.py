@@ -77,6 +77,7 @@ class HeldCode:
         self.spec = spec
         self.runners: list[Runner] = []  # idle ones, ready for the next task
         self.kept: dict[str, list[int]] = {}  # spill files of tasks that go on where they were; apps/tensorflow/kept.py
+        self.turns: dict[str, asyncio.Lock] = {}  # of roles, by task
 
     def spills(self, task: str, architecture: Architecture) -> list[int] | None:
         """The spill files of a task that finds them as it left them, to be filled; None for one that does not. A master
@@ -163,10 +164,12 @@ class TaskRunner:
 
     async def _release(self, key: JobKey, running: list[asyncio.Task[None]], held: HeldCode | None) -> None:
         """The store lets go once nothing writes for the job any more."""
-        await asyncio.gather(*running, return_exceptions=True)
         try:
-            if held is not None:
-                held.close()
+            try:
+                await asyncio.gather(*running, return_exceptions=True)
+            finally:  # cancelled too, where the daemon ends: nobody else knows of it any more
+                if held is not None:
+                    held.close()
             while not self._released(owner_of(key)):
                 await asyncio.sleep(FULL_PAUSE)
         finally:
@@ -206,7 +209,7 @@ class TaskRunner:
     async def _attempt(self, effect: StartTask) -> None:
         key, attempt = effect.key, effect.attempt
         try:
-            result = await self._run(effect)
+            result = await self._in_turn(effect)
         except asyncio.CancelledError:
             raise
         except RunnerTaskFailed as error:
@@ -239,6 +242,14 @@ class TaskRunner:
 
     def _failed(self, effect: StartTask, failure: Failure) -> None:
         self.emit(TaskFailed(effect.key, effect.attempt, failure))
+
+    async def _in_turn(self, effect: StartTask) -> Result:
+        """A role's attempts, one after the other: two at once would have the same kept files, and the same way in."""
+        held = self.jobs[effect.key]
+        if not self.architectures[held.spec.app].cluster:
+            return await self._run(effect)
+        async with held.turns.setdefault(effect.task, asyncio.Lock()):
+            return await self._run(effect)
 
     async def _run(self, effect: StartTask) -> Result:
         key, held = effect.key, self.jobs[effect.key]
@@ -282,13 +293,14 @@ class TaskRunner:
                 end = self._speaks(effect, held, runner)
                 told_params["python"] = self.tensorflow.python if isinstance(self.tensorflow, Found) else ""
                 told_params["network"] = os.readlink("/proc/self/ns/net")
-            work = runner.run(effect.task, told_params, inputs.read, outputs.write, progress.report, aside.add)
             if end is None:
-                done = await work
+                done = await runner.run(
+                    effect.task, told_params, inputs.read, outputs.write, progress.report, aside.add)
             else:
-                from .tunnels import while_heard
+                from .tunnels import while_heard, written_for
 
-                done = await while_heard(end, work)
+                done = await while_heard(end, runner.run(
+                    effect.task, told_params, inputs.read, written_for(end, outputs.write), progress.report, aside.add))
             cid, size = await outputs.commit([stream["records"] for stream in done["streams"]])
             texts = {"log": runner.take_output(), "aside": aside.taken()}
             kept = {name: await self._kept(key, text) for name, text in texts.items()}

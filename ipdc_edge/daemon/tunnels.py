@@ -59,6 +59,7 @@ class End:
     entered: set[asyncio.Task[object]] = field(default_factory=set)  # the gateway's, of those that came or come in
     number: int = 0
     heard: float = 0.0  # when its process said anything last; the loop's time
+    ours: bool = False  # whether that process waits for this node, as for a disk: then it can say nothing
 
 
 class RoleSilent(RunnerDied):
@@ -242,12 +243,26 @@ async def started(work: Awaitable[None], role: str) -> None:
         raise RoleNotStarted(role=role, seconds=STARTS_WITHIN, output="") from None
 
 
+def written_for(end: End, write: Callable[[int, bytes], Awaitable[None]]) -> Callable[[int, bytes], Awaitable[None]]:
+    """`write` of a node's outputs; how long that takes is no silence of the role's process."""
+    async def written(stream: int, data: bytes) -> None:
+        end.ours = True
+        try:
+            await write(stream, data)
+        finally:
+            end.ours, end.heard = False, asyncio.get_running_loop().time()
+
+    return written
+
+
 async def while_heard(end: End, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
     """What the work with a role's process gives, as long as that process says anything. RoleSilent; what the work
     raises. In both cases the work has ended."""
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
     try:
         while not task.done():
+            if end.ours:
+                end.heard = loop.time()
             left = end.heard + SILENT_FOR - loop.time()
             if left <= 0:
                 raise RoleSilent(role=end.task or "the program", seconds=SILENT_FOR, output="")

@@ -46,6 +46,7 @@ LEFTOVERS = "/ipdc/leftovers"  # the page of daemon/leftovers.py
 HOLDINGS = "/ipdc/holdings"  # of daemon/holdings.py
 SWARM_KEY = "/ipdc/swarm-key"  # of daemon/kubo_network.py
 PRINTS = "/ipdc/prints"  # of daemon/prints.py
+TOO_MANY = "too many follow what is printed here"
 TUNNEL = "/ipdc/tunnel/"  # begins the paths of daemon/tunnels.py
 MOST_TUNNELS = 256  # connections that are tunnels, beside those for content
 
@@ -246,7 +247,7 @@ class Gateway:
         if path == PRINTS and self.prints is not None:
             pieces = self.prints(query.get("job", ""), peer)
             if pieces is None:
-                return Answer(503, "too many follow what is printed here", (("Retry-After", "5"),), close=True)
+                return Answer(503, TOO_MANY, (("Retry-After", "5"),), close=True)
             return Answer(200, headers=(("Cache-Control", "no-store"),), pieces=pieces)
         if not path.startswith("/ipfs/"):
             return Answer(404, "only /ipfs/{cid} is served here")

@@ -32,9 +32,11 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.05, 0.8  # between two tries, at most; each is dra
 _IDLE = 15.0  # seconds an unused connection is kept; less than a gateway keeps it
 _MAX_HEADER = 16 << 10
 _PIECE = 32 << 10  # bytes read from a connection at a time; what is buffered for one is twice that
+ANSWERED = "it answered "  # begins what is told of an answer that is no good one
 _SHOWN = 200  # characters of a provider's own words in an error
 _PIECES = 256  # of a body, and one more for each _LEAST bytes; a body of single bytes would keep the loop busy
 _LEAST = 128
+_LEAST_OF_LINES = 32  # likewise of lines, which come one by one; and one for each second, since signs of life are short
 _INFORMATION = 8  # responses before the response
 
 
@@ -233,18 +235,24 @@ class _Connection:
         """The lines of a text, without their ends."""
         await self._answered(path, "*/*")
         rest = bytearray()
+        pieces = size = 0
+        now = asyncio.get_running_loop().time
+        begun = now()
         while True:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
                 await self._receive()
             elif isinstance(event, h11.Data):
+                pieces, size = pieces + 1, size + len(event.data)
+                if pieces > _PIECES + size // _LEAST_OF_LINES + now() - begun:
+                    raise ProviderFault(f"it sent {size} bytes in {pieces} pieces")
                 rest += event.data
                 *whole, last = rest.split(b"\n")
                 rest = bytearray(last)
+                if max(map(len, (*whole, rest))) > longest:
+                    raise ProviderFault(f"it sent a line of more than {longest} bytes")
                 for line in whole:
                     yield bytes(line)
-                if len(rest) > longest:
-                    raise ProviderFault(f"it sent a line of more than {longest} bytes")
             else:
                 return
 
@@ -255,7 +263,7 @@ class _Connection:
         if response.status_code != 200:
             words = (await self._body(_SHOWN * 4, cut=True)).decode("utf-8", "replace")
             words = " ".join("".join(character if character.isprintable() else " " for character in words).split())
-            raise ProviderFault(f"it answered {response.status_code} {words[:_SHOWN]}".rstrip())
+            raise ProviderFault(f"{ANSWERED}{response.status_code} {words[:_SHOWN]}".rstrip())
         return response
 
     def close(self) -> None:

@@ -138,6 +138,19 @@ def test_lines_that_are_followed_say_where_they_come_from(told: dict[str, object
     assert logs.lines(told, roles) == shown
 
 
+def test_a_node_that_lets_nobody_follow_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = [{"node": "pi", "refused": "it answered 503 too many\x1b[2J"}, {"state": "succeeded"}]
+    monkeypatch.setattr(logs, "call", lambda *_, **__: {"app": "mapreduce"})
+    monkeypatch.setattr(logs, "events", lambda *_, **__: iter(told))
+    nobody: Any = None
+    assert logs._follow(nobody, NEW, False) == 0
+    said = capsys.readouterr()
+    assert not said.out and "\x1b" not in said.err
+    assert "ipdc-edge: pi does not let this be followed at present (it answered 503 too many" in said.err
+
+
 STAGES = [
     {"name": "maps", "total": 4, "done": 4, "began": 1795395724.0, "ended": 1795395732.5},
     {"name": "reduces", "total": 2, "done": 1, "began": 1795395732.5, "ended": 0},

@@ -20,7 +20,7 @@ def ident(name: str) -> str:
 
 
 def hunt(workers: int, *tasks: str) -> JobSpec:
-    """A job of tasks name:stage[:node that must do it[:task beside it[:single]]]."""
+    """A job of tasks name:stage[:node that must do it[:task beside it[:single[:together]]]]."""
     body = {"version": 1, "app": "hunt", "workers": workers, "memory": 1 << 20, "tasks": list(tasks)}
     return spec_of(raw_cid(json.dumps(body).encode()), body)
 
@@ -49,6 +49,10 @@ class Hunt(Architecture):
     def enough(self, spec: JobSpec, results: Mapping[str, Result]) -> bool:
         counters = [result.details.get("counters") for result in results.values()]
         return any(isinstance(found, dict) and found.get("found") for found in counters)
+
+    def brittle(self, spec: JobSpec, ended: int = 0) -> bool:
+        """Tasks that are done together are there for no other attempt when they have ended."""
+        return ended > 0 and any(text.endswith(":together") for text in spec.body["tasks"])
 
     def hopeless(self, spec: JobSpec, counters: Mapping[str, int]) -> str:
         return "three bites" if counters.get("bites", 0) > 2 else ""

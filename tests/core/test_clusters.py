@@ -17,7 +17,7 @@ from ipdc_edge.core import messages as m
 from ipdc_edge.core import worker
 from ipdc_edge.core.architecture import BadSpec, spec_of
 from ipdc_edge.core.node import Node
-from ipdc_edge.core.values import Attempt, Failure, JobKey, JobSpec
+from ipdc_edge.core.values import Attempt, Failure, JobKey, JobSpec, Result
 from tests.core.scenario import VITALS, held_list, ident, job_spec, member_list, record
 from tests.core.test_turns import Worker
 
@@ -92,6 +92,61 @@ def test_with_restart_the_role_is_ordered_again() -> None:
     boss.fails("user")
     assert boss.view()["state"] == "running"
     assert [task["task"] for task in boss.view()["running"]] == ["local-0", "local-1"]  # type: ignore[attr-defined]
+
+
+def ends_well(boss: Boss, number: int) -> None:
+    order = boss.orders[number]
+    result = Result(ident(WORKERS[number]), raw_cid(b"output"), 10, {})
+    boss.do(e.MessageReceived(e.OWN, ident(WORKERS[number]), 1, m.Report(
+        boss.job, "cluster-ended", order.task, order.attempt, result)))
+
+
+@pytest.mark.parametrize("kind", ["user", "runner", "node", "fetch", "dropped"])
+def test_nobody_is_started_again_to_wait_for_one_that_has_ended(kind: str) -> None:
+    boss = Boss(restart=True)
+    ends_well(boss, 0)
+    assert boss.view()["state"] == "running"
+    boss.fails(kind)
+    assert boss.view()["state"] == "failed" and "local-1" in str(boss.view()["error"])
+
+
+def test_who_was_started_again_does_not_wait_for_one_that_ends_without_it() -> None:
+    boss = Boss(restart=True)
+    boss.fails("runner")
+    ends_well(boss, 0)
+    until = boss.now + 600
+    for left in (*range(590, 0, -10), 1, 0):
+        assert boss.view()["state"] == "running"
+        if not left:  # nothing else comes before
+            assert boss.node.masters[boss.job].next_wakeup() == until
+        boss.now = until - left
+        boss.do(e.MessageReceived(e.OWN, ident("w1"), 1, m.Renew(boss.job, ())))
+        boss.do(e.MessageReceived(e.OWN, ident("w2"), 1, m.Renew(boss.job, ())))
+        boss.do(e.TimePassed())
+    assert boss.view()["state"] == "failed" and "local-1 was begun again" in str(boss.view()["error"])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_all_that_were_started_again_may_end_well_one_after_the_other(first: int) -> None:
+    boss = Boss(restart=True)
+    for number, name in enumerate(WORKERS):
+        order = boss.orders[number]
+        boss.orders += [effect.message for effect in boss.do(e.MessageReceived(e.OWN, ident(name), 1, m.Failed(
+            boss.job, order.task, order.attempt, Failure("user", "Connection reset by peer"))))
+            if isinstance(effect, fx.Send) and isinstance(effect.message, m.Command)]
+    boss.orders = boss.orders[2:]
+    ends_well(boss, first)
+    assert boss.view()["state"] == "running"
+    ends_well(boss, 1 - first)
+    assert boss.view()["phase"] == "collecting"
+
+
+def test_what_a_role_wrote_and_nobody_can_fetch_is_not_made_by_it_alone() -> None:
+    boss = Boss(restart=True)
+    ends_well(boss, 0)
+    ends_well(boss, 1)
+    boss.do(e.PartFetchFailed(boss.job, "local-0", raw_cid(b"output"), "gone"))
+    assert boss.view()["state"] == "failed" and "what local-0 wrote" in str(boss.view()["error"])
 
 
 def test_only_a_role_that_is_to_be_restarted_finds_what_it_had_written() -> None:

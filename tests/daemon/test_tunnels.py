@@ -286,6 +286,22 @@ def test_with_its_role_a_tunnel_ends() -> None:
     run(test)
 
 
+def test_the_end_of_an_attempt_leaves_the_way_in_of_the_next_one() -> None:
+    async def test(role: Role) -> None:
+        ours, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        later = End(KEY, "local-0", frozenset({A, B}), {"local-1": B}, ours)
+        role.tunnels.open(later)
+        role.tunnels.close(role.end)
+        assert role.tunnels.ends == {(KEY, "local-0"): later} and role.tunnels.speaking == [later]
+        role.tunnels.close(later)
+        assert not role.tunnels.ends and not role.tunnels.speaking
+        ours.close()
+        inner.close()
+
+    run(test)
+
+
 def test_bytes_go_both_ways_and_the_end_of_one_side_is_the_end() -> None:
     async def test() -> None:
         one, role = pair()
@@ -359,6 +375,35 @@ def test_a_role_whose_process_falls_silent_is_lost_and_its_work_ended(monkeypatc
 
     run(test)
     assert ended == ["ended"]
+
+
+def test_a_role_that_waits_for_this_node_s_disk_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can say nothing while what it wrote is written here, however long that takes."""
+    monkeypatch.setattr(module, "SILENT_FOR", 0.02)
+    wrote: list[bytes] = []
+
+    async def test(role: Role) -> None:
+        async def slow(stream: int, data: bytes) -> None:
+            await asyncio.sleep(0.1)
+            wrote.append(data)
+
+        async def work() -> dict[str, object]:
+            role.end.heard = 0.0
+            await module.written_for(role.end, slow)(0, b"weights")
+            assert role.end.heard > 0.0 and not role.end.ours
+            return {"done": 1}
+
+        assert await module.while_heard(role.end, work()) == {"done": 1}
+
+        async def fails(stream: int, data: bytes) -> None:
+            raise OSError("the disk is gone")
+
+        with pytest.raises(OSError, match="the disk is gone"):
+            await module.written_for(role.end, fails)(0, b"weights")
+        assert not role.end.ours
+
+    run(test)
+    assert wrote == [b"weights"]
 
 
 def test_every_word_of_a_role_counts_as_life() -> None:

@@ -265,3 +265,43 @@ def test_addresses_that_serve_for_nothing_are_forgotten(stores):
         assert gateways[0].counters["connections"] == 1
 
     run_with_gateways(stores, check)
+
+
+# --- lines that come and come
+
+
+def lines_of(answer, longest=100, most=10_000):
+    """The lines that a provider gives."""
+    async def main():
+        found = []
+        async with provider(answer) as node:
+            lines = ProviderPool(node, None, 20).lines("/ipdc/prints?job=x", longest)
+            async with contextlib.aclosing(lines):
+                async for line in lines:
+                    found.append(line)
+                    if len(found) == most:
+                        break
+        return found
+
+    return asyncio.run(main())
+
+
+def chunked(*pieces):
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+
+
+def test_lines_of_single_bytes_do_not_keep_the_loop_busy():
+    with pytest.raises(ProviderFault, match=r"sent \d+ bytes in \d+ pieces"):
+        lines_of(chunked(*[b"x"] * 5000), 1 << 30)
+    with pytest.raises(ProviderFault, match=r"sent \d+ bytes in \d+ pieces"):
+        lines_of(chunked(*[b"\n"] * 5000))
+    line = b'{"task": "m-0", "attempt": [1, 1], "at": 0, "size": 1, "text": "x"}\n'
+    assert lines_of(chunked(*[line] * 5000)) == [line[:-1]] * 5000
+
+
+@pytest.mark.parametrize("pieces", [(b"x" * 101 + b"\n",), (b"x" * 60, b"x" * 60 + b"\nshort\n"), (b"x" * 101,)])
+def test_a_line_that_is_too_long_is_given_to_nobody(pieces):
+    with pytest.raises(ProviderFault, match="a line of more than 100 bytes"):
+        assert not lines_of(chunked(*pieces))
+    assert lines_of(chunked(b"x" * 100 + b"\n", b"y" * 100)) == [b"x" * 100]

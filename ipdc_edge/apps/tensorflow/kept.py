@@ -11,11 +11,13 @@ They are gone with the job, and with the daemon: neither is a backup. Nobody but
 
 from __future__ import annotations
 
+import errno
 import os
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from io import BufferedIOBase
 
 SAVE_EVERY = 5.0  # seconds between two states; each is written to the node's disk, which wears
 PIECE = 1 << 20
@@ -25,9 +27,9 @@ HEAD = 16  # bytes
 class Kept:
     """The states of one directory in two files."""
 
-    def __init__(self, descriptors: list[int], top: str) -> None:
-        """descriptors: two, of files that may be read and written; top: the directory."""
-        self.descriptors, self.top = descriptors, top
+    def __init__(self, descriptors: list[int], top: str, alive: Callable[[], None] = lambda: None) -> None:
+        """descriptors: two, of files that may be read and written; top: the directory; alive: called while it works."""
+        self.descriptors, self.top, self.alive = descriptors, top, alive
         self.written = 0  # bytes, by this process
         self._due = 0.0
         self._seen: object = None  # the directory at the last look
@@ -42,7 +44,7 @@ class Kept:
 
         with os.fdopen(os.dup(descriptor), "rb") as file:
             file.seek(HEAD)
-            with tarfile.open(fileobj=file, mode="r|") as tar:
+            with tarfile.open(fileobj=_Slow(file, self.alive), mode="r|") as tar:  # type: ignore[call-overload]
                 tar.extraction_filter = _as_it_was  # type: ignore[assignment]
                 tar.extractall(self.top)
         self._saved = self._seen = _looks(self.top)
@@ -65,8 +67,10 @@ class Kept:
         os.ftruncate(descriptor, HEAD)
         try:
             size = self._pack(descriptor)
-        except FileNotFoundError:  # the program has just renamed it
-            return
+        except OSError as error:
+            if error.errno not in (None, errno.ENOENT, errno.ENOTDIR):
+                raise
+            return  # the program has just cut a file short, or renamed it
         if _looks(self.top) == before:
             _write(descriptor, number.to_bytes(8, "big") + size.to_bytes(8, "big"), 0)
             self._saved = before
@@ -77,7 +81,7 @@ class Kept:
 
         with os.fdopen(os.dup(descriptor), "wb", PIECE) as file:
             file.seek(HEAD)
-            with tarfile.open(fileobj=file, mode="w|") as tar:
+            with tarfile.open(fileobj=_Slow(file, self.alive), mode="w|") as tar:  # type: ignore[call-overload]
                 for name in sorted(os.listdir(self.top)):
                     tar.add(os.path.join(self.top, name), name)
             file.flush()
@@ -92,6 +96,21 @@ class Kept:
             head = os.pread(descriptor, HEAD, 0).ljust(HEAD, b"\0")
             found.append((int.from_bytes(head[:8], "big"), int.from_bytes(head[8:], "big"), descriptor))
         return found
+
+
+class _Slow:
+    """A file on a disk that may take its time; `alive` is called with each piece."""
+
+    def __init__(self, file: BufferedIOBase, alive: Callable[[], None]) -> None:
+        self.file, self.alive = file, alive
+
+    def read(self, size: int) -> bytes:
+        self.alive()
+        return self.file.read(size)
+
+    def write(self, data: bytes) -> int:
+        self.alive()
+        return self.file.write(data)
 
 
 def _write(descriptor: int, data: bytes, offset: int) -> None:

@@ -84,9 +84,9 @@ class Roles(Architecture):
         return {"role": (task.data or {}).get("role", ""), "inputs": [], "outputs": {"kind": "files", "count": 1},
                 "providers": sorted({*nodes, holder})}
 
-    def brittle(self, spec: JobSpec) -> bool:
-        """Without a role the others wait for ever; `restart` has it done again."""
-        return not spec.body["arguments"].get("restart")
+    def brittle(self, spec: JobSpec, ended: int = 0) -> bool:
+        """Without a role the others wait for ever; `restart` has it done again, unless it would wait itself."""
+        return ended > 0 or not spec.body["arguments"].get("restart")
 
     def resumes(self, spec: JobSpec) -> bool:
         """With `restart` a role finds what its program had written; kept.py."""

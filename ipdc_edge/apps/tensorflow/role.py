@@ -94,7 +94,7 @@ class RoleTask:
         self.told = ""
         self.output = os.path.join(io.directory, OUTPUT)
         restart = bool(self.arguments.get("restart"))
-        self.kept = Kept(io.scratch.descriptors, self.output) if restart else None
+        self.kept = Kept(io.scratch.descriptors, self.output, self._alive) if restart else None
 
     def position(self) -> dict[str, object]:
         """Nowhere that anybody could look up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,3 +114,64 @@ def test_a_look_saves_what_has_come_to_rest_and_does_not_do_so_all_the_time(
     kept.look(100.0)
     kept.look(200.0)
     assert kept.written == written, "nothing has changed"
+
+
+def test_a_file_that_the_program_cuts_short_while_it_is_saved_ends_nothing(
+    files: list[int], top: Path, tmp_path: Path
+) -> None:
+    """As every program does that writes a log anew."""
+    def cuts() -> None:
+        if (top / "log").stat().st_size > 10:
+            os.truncate(top / "log", 10)
+
+    (top / "step").write_text("1")
+    Kept(files, str(top)).save()
+    (top / "log").write_text("x" * 8_000_000)
+    kept = Kept(files, str(top), cuts)
+    kept.save()
+    assert found_by_the_next(files, tmp_path) == {"step": "1"}
+    kept.save()
+    assert found_by_the_next(files, tmp_path) == {"step": "1", "log": "x" * 10}
+
+
+@pytest.mark.parametrize("how", ["gone", "a file now"])
+def test_a_directory_that_goes_while_it_is_saved_ends_nothing(
+    files: list[int], top: Path, tmp_path: Path, how: str
+) -> None:
+    def goes() -> None:
+        if (top / "b").is_dir():
+            (top / "b" / "inner").unlink()
+            (top / "b").rmdir()
+            if how != "gone":
+                (top / "b").write_text("plain")
+
+    (top / "a").write_text("x" * 3_000_000)
+    (top / "b").mkdir()
+    (top / "b" / "inner").write_text("1")
+    kept = Kept(files, str(top), goes)
+    kept.save()
+    assert found_by_the_next(files, tmp_path) == {}
+    kept.save()
+    assert set(found_by_the_next(files, tmp_path)) == {"a"} | ({"b"} if how != "gone" else set())
+
+
+def test_a_disk_that_is_full_is_told(files: list[int], top: Path) -> None:
+    class Full(Kept):
+        def _pack(self, descriptor: int) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    (top / "step").write_text("1")
+    with pytest.raises(OSError, match="No space left"):
+        Full(files, str(top)).save()
+
+
+def test_it_says_that_it_lives_as_long_as_it_saves_and_restores(
+    files: list[int], top: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    (top / "weights").write_bytes(bytes(5_000_000))
+    Kept(files, str(top), lambda: said.append("saves")).save()
+    second = tmp_path / "second"
+    second.mkdir()
+    Kept(files, str(second), lambda: said.append("restores")).restore()
+    assert said.count("saves") > 50 and said.count("restores") > 50
