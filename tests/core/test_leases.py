@@ -27,12 +27,11 @@ def holding(tasks: int, *nodes: str) -> Play:
 
 
 def steps_of(play: Play, *events: e.Event) -> list[int]:
-    """How many instructions of Python each of these events takes the core."""
+    """How many calls and lines of Python each of these events takes the core."""
     counts: list[int] = []
 
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        counts[-1] += event == "opcode"
+    def trace(_frame: FrameType, _event: str, _: Any) -> Any:
+        counts[-1] += 1
         return trace
 
     node: Node = play.node
