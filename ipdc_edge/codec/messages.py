@@ -44,7 +44,7 @@ from .node_id import NODE_ID
 from .serving import ANSWER, INFER
 
 VERSION = 1
-MOST_BYTES = 16 * 1024  # of a payload; brokers refuse more
+MOST_BYTES = 16 * 1024  # of a payload; brokers let larger ones pass, for requests to served models
 MOST_PARAMS = 12 * 1024  # of a command's parameters within a payload; longer ones become content
 MOST_INPUTS = 1_000_000  # of a job, that a worker numbers
 MOST_COUNTERS = 100  # of one kind in a report
