@@ -42,13 +42,6 @@ def lab() -> Iterator[Lab]:
         shutil.rmtree(top)
 
 
-@pytest.fixture
-def here(lab: Lab, tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path
-    for view in lab.json(1, "tf", "status"):
-        lab.run(1, "tf", "down", view["id"])
-
-
 def up(lab: Lab, here: Path, conf: object, *words: str, nodes: int = 2, share: bool = False) -> str:
     """A cluster of this form on so many nodes; its id."""
     (here / "ClusterSpec.conf").write_text(json.dumps(conf))

@@ -55,13 +55,6 @@ def lab() -> Iterator[Lab]:
         shutil.rmtree(top)
 
 
-@pytest.fixture
-def here(lab: Lab, tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path
-    for view in lab.json(1, "tf", "status"):
-        lab.run(1, "tf", "down", view["id"])
-
-
 def one_of_app(lab: Lab, node: int, app: str) -> str:
     """The newest job of a kind that a node has submitted."""
     return str([job["id"] for job in lab.json(node, "jobs") if job["app"] == app][-1])
