@@ -37,6 +37,12 @@ def node(lab: Lab, asked: int, name: str) -> dict[str, object]:
     return found
 
 
+def checks(lab: Lab, asked: int) -> dict[str, dict[str, object]]:
+    """What `doctor` says, by name; on a busy machine a peer may not answer within its 3 s, which is not meant here."""
+    told = lab.run(asked, "doctor", "--json", check=False).stdout
+    return {check["check"]: check for check in json.loads(told)}
+
+
 def test_it_is_installed_told_and_proven(lab: Lab) -> None:
     before = node(lab, 2, "node1")
     assert WHOLE not in before["capabilities"] and any("tf install" in word for word in before["unable"])
@@ -47,9 +53,9 @@ def test_it_is_installed_told_and_proven(lab: Lab) -> None:
     assert WHOLE not in node(lab, 1, "node2")["capabilities"]
     assert sorted(name for name in os.listdir(lab.home(1)) if "tensorflow" in name) == ["tensorflow"]
 
-    checks = {check["check"]: check for check in lab.json(1, "doctor", "--json")}
-    assert checks["tensorflow"]["ok"] and "builds a graph" in checks["tensorflow"]["detail"]
-    assert "tensorflow" not in {check["check"] for check in lab.json(2, "doctor", "--json")}
+    proof = checks(lab, 1)["tensorflow"]
+    assert proof["ok"] and "builds a graph" in proof["detail"], proof
+    assert "tensorflow" not in checks(lab, 2)
 
     with open(f"/proc/{Path(lab.home(1), 'run/daemon.pid').read_text().split()[0]}/maps", encoding="utf-8") as maps:
         assert "tensorflow" not in maps.read()
