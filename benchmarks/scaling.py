@@ -6,7 +6,7 @@ example: /usr/bin/python3 benchmarks/scaling.py --work 8 --pairs 1     (a try, o
 
 Two labs with TLS, of one node and of many, each node (daemon, broker and runners) in a cgroup of its own that has so
 many hundredths of a core: 16 nodes of 10 % fill 1.6 cores, so the machine needs two and nothing else to do. The job has
-four maps a node, which hash, `--work` processor seconds in all; the one node runs the same job of as many tasks. A pair
+eight maps a node, which hash, `--work` processor seconds in all; the one node runs the same job of as many maps. A pair
 is one job on each, one after the other; the ratio is of the wall times that the shell sees, within a pair. The command
 itself is not held back. Needs root and cgroups.
 
@@ -33,8 +33,8 @@ from processes import NotMeasured, descendants
 from trial import Took, head, run, spread, table, up
 
 LEAST = 0.85  # of the number of nodes
-SPLITS = 4  # for each worker asked for, as apps/mapreduce/plan.py cuts input
-BLOCK, LINE = 1 << 20, 1 << 16  # bytes: a split is a block here
+SPLITS = 8  # small files for each worker asked for; up to 16 stay apart (apps/mapreduce/plan.py)
+LINES = 16  # of each: a map tells how far it is
 MAP = """\
 import hashlib
 
@@ -42,7 +42,7 @@ import hashlib
 def map_lines(lines):
     count = 0
     for line in lines:
-        hashlib.pbkdf2_hmac("sha256", line[:32].encode(), b"ipdc", {rounds})
+        hashlib.pbkdf2_hmac("sha256", line.encode(), b"ipdc", {rounds})
         count += 1
     yield "lines", count
 """
@@ -69,13 +69,13 @@ class Slow:
             pids = [node.broker, node.daemon, *descendants(node.daemon)]
             self.shares.append(Share(f"{os.path.basename(directory)}-{node.name}", percent, pids))
 
-    def job(self, program: str, text: str, workers: int) -> Took:
+    def job(self, program: str, inputs: str, workers: int) -> Took:
         """One, with all its lines counted."""
         env = {**self.lab.environment, "IPDC_HOME": self.lab.home(1)}
         behind = [pid for node in self.nodes for pid in (node.daemon, node.broker)]
-        words = self.lab.command("submit", program, "--input", text, "-k", str(workers), "--wait", "--json")
+        words = self.lab.command("submit", program, "--input", inputs, "-k", str(workers), "--wait", "--json")
         took = run(words, env, os.path.join(self.lab.directory, "submit.log"), behind)[0]
-        found, wanted = self.lab.total_of_newest_job(), os.path.getsize(text) // LINE
+        found, wanted = self.lab.total_of_newest_job(), LINES * len(os.listdir(inputs))
         if found != wanted:
             raise NotMeasured(f"the job counted {found} lines of {wanted}")
         return took
@@ -97,11 +97,11 @@ class Slow:
 def measure(directory: str, nodes: int, percent: int, work: float, pairs: int) -> dict[str, Any]:
     """Runs of one and of many."""
     tasks = SPLITS * nodes
-    text, program = os.path.join(directory, "text"), os.path.join(directory, "Map.py")
-    with open(text, "wb") as file:
-        for number in range(tasks * BLOCK // LINE):
-            file.write(b"%031d " % number + b"." * (LINE - 33) + b"\n")
-    Path(program).write_text(MAP.format(rounds=rounds_for(work / (tasks * BLOCK // LINE))))
+    inputs, program = os.path.join(directory, "inputs"), os.path.join(directory, "Map.py")
+    os.mkdir(inputs)
+    for number in range(tasks):
+        Path(inputs, f"{number:04}").write_text("".join(f"{number} {line}\n" for line in range(LINES)))
+    Path(program).write_text(MAP.format(rounds=rounds_for(work / (tasks * LINES))))
     labs: dict[str, Slow] = {}
     times: dict[str, list[Took]] = {"one": [], "many": []}
     try:
@@ -109,7 +109,7 @@ def measure(directory: str, nodes: int, percent: int, work: float, pairs: int) -
             labs[name] = Slow(os.path.join(directory, name), count, percent)
         for number in range(pairs):
             for name, lab in labs.items():
-                times[name].append(lab.job(program, text, nodes))
+                times[name].append(lab.job(program, inputs, nodes))
                 print(f"pair {number + 1}: {name}: {times[name][-1].wall:.1f} s", file=sys.stderr, flush=True)
         if not all(lab.throttled() for lab in labs.values()):
             raise NotMeasured("nobody was held back: the cgroups do not work")
