@@ -100,7 +100,7 @@ class FileImport:
         self._store.check_room(before.st_size)
         builder = FileBuilder(links)
         leaves = (("", min(chunk, before.st_size - at), at) for at in range(0, before.st_size or 1, chunk))
-        with closing(_hashed(fd, leaves)) as pieces:
+        with closing(_hashed(fd, _A_COPY, leaves)) as pieces:
             for (_, wanted, _), cid, data in pieces:
                 if len(data) < wanted:
                     break
@@ -145,7 +145,7 @@ class FileImport:
             forget_kept(self._store, (cid for cid, _, _ in self._leaves(root, size)))
 
     def _copy_leaves(self, fd: int, root: str, leaves: Iterator[Piece]) -> None:
-        with closing(_hashed(fd, (leaf for leaf in leaves if leaf[0] not in self._written))) as pieces:
+        with closing(_hashed(fd, root, (leaf for leaf in leaves if leaf[0] not in self._written))) as pieces:
             for (cid, _, offset), found, data in pieces:
                 if found != cid:
                     raise BadImport(
@@ -231,8 +231,8 @@ def _status(fd: int, root: str) -> os.stat_result:
     return status
 
 
-def _hashed(fd: int, pieces: Iterable[Piece]) -> Iterator[tuple[Piece, str, memoryview]]:
-    """(piece, CID that its bytes have as a leaf, these bytes) of pieces of a file; a piece beyond its end is shorter.
+def _hashed(fd: int, root: str, pieces: Iterable[Piece]) -> Iterator[tuple[Piece, str, memoryview]]:
+    """(piece, CID that its bytes have as a leaf, these bytes) of pieces of a file; what is beyond its end is missing.
 
     The bytes are there until the next step. Meanwhile a thread hashes the next piece: OpenSSL does that without
     Python's lock. Memory for two pieces.
@@ -244,7 +244,10 @@ def _hashed(fd: int, pieces: Iterable[Piece]) -> Iterator[tuple[Piece, str, memo
             if len(buffers[0]) < piece[1]:
                 buffers[0] = bytearray(piece[1])
             view = memoryview(buffers[0])[: piece[1]]
-            view = view[: os.preadv(fd, [view], piece[2])]  # a regular file gives all that it has at once
+            try:
+                view = view[: os.preadv(fd, [view], piece[2])]  # a regular file gives all that it has at once
+            except OSError as error:
+                raise BadImport(root=root, reason=f"byte {piece[2]} cannot be read ({error.strerror})") from None
             hashed = hasher.submit(raw_cid, view).result if len(view) > SMALL else partial(raw_cid, view)
             if before is not None:
                 yield before[0], before[1](), before[2]

@@ -3,6 +3,7 @@ quota, damage."""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import threading
@@ -539,6 +540,24 @@ def test_a_file_that_changes_under_its_copy_leaves_no_block_that_is_none(store, 
     writer.commit(durable=True)  # what a directory had before
     assert len(written) >= 3
     assert all(store.get(cid) is not None for cid in written)  # which are checked
+
+
+def test_a_file_that_cannot_be_read_is_named_by_its_byte(store, tmp_path, monkeypatch):
+    path = tmp_path / "input"
+    path.write_bytes(os.urandom(3 * CHUNK))
+    preadv = os.preadv
+
+    def broken(descriptor, buffers, offset):
+        if offset == 2 * CHUNK:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return preadv(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", broken)
+    with pytest.raises(BadImport, match=f"a copy: byte {2 * CHUNK} cannot be read"):
+        copy(store, path)
+    with pytest.raises(BadImport, match=f"byte {2 * CHUNK} cannot be read"):
+        add(store, path, copy=True)
+    assert store.owners() == [] and store.stat()["bytes"] == 0
 
 
 def test_a_copy_by_its_bytes_is_bounded_and_stops(kind, directory, tmp_path):
