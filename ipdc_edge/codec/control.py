@@ -5,7 +5,7 @@ Owns the control protocol's values, for the daemon (drivers/control.py) and the 
 connection carries one request:
 
     client -> daemon   REQUEST {"operation": name, ...}, descriptors on its first byte
-                       then, only for `add`: BLOCK ..., END
+                       then, only for `add` of a file with its tree, and `add_tree`: BLOCK ..., END
     daemon -> client   EVENT {...} and DATA, any number, then ANSWER {...} or END
 
 An ANSWER whose only key is "error" is an error (IpdcError.to_dict); it may also end a stream that began

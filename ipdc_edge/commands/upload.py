@@ -1,8 +1,8 @@
 """Brings files into the node's content: computes their CIDs, hands their descriptors to the daemon.
 
-Owns the client's half of the control operation `add`. Files are opened with the caller's rights and read
-once, in a buffer of one chunk; interior blocks wait in a spooled temporary file, so memory does not grow
-with the file. The daemon is never told a path.
+Owns the client's half of the control operation `add`. Files are opened with the caller's rights. What is copied is read
+by the daemon, which must hash what it writes; any other file here, once, in a buffer of one chunk. Interior blocks wait
+in a spooled temporary file, so memory does not grow with the file. The daemon is never told a path.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from collections.abc import Callable
 from typing import IO, BinaryIO, NamedTuple
 
 from ipdc_edge.codec import frames
+from ipdc_edge.codec.cid import is_cid
 from ipdc_edge.codec.control import block_payload
+from ipdc_edge.codec.unixfs import CHUNK, tree_size
 from ipdc_edge.commands.client import Conversation
 from ipdc_edge.commands.program import unreadable
 from ipdc_edge.drivers.importer import Importer
-from ipdc_edge.errors import IpdcError
+from ipdc_edge.errors import ControlBroken, IpdcError
 from ipdc_edge.home import Home
 
 SPOOL_BYTES = 1 << 20  # interior blocks kept in memory; 20 GB of input have as much
@@ -77,8 +79,21 @@ def add_open_file(
     progress: Callable[[int], None] | None = None, tree: str | None = None,
 ) -> Added:
     """The same for a regular file that is open, at its beginning."""
+    before = os.fstat(file.fileno())
+    request: dict[str, object] = {"name": name, "copy": copy, "keep": submission is None, "submission": submission}
+    if tree is not None:
+        request["tree"] = tree
+    if copy or before.st_size > CHUNK:  # what is small is read sooner than asked for
+        try:
+            copied = _copied(home, file, request, progress)
+        except IpdcError as error:
+            after = os.fstat(file.fileno())
+            if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+                raise FileChanged(path=path) from error
+            raise
+        if copied is not None:
+            return copied
     with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
-        before = os.fstat(file.fileno())
         importer = Importer(_Counted(file, progress))  # type: ignore[arg-type]
         for cid, block in importer.blocks():
             payload = block_payload(cid, block)
@@ -87,18 +102,31 @@ def add_open_file(
         if (importer.size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise FileChanged(path=path)
         spool.seek(0)
-        request: dict[str, object] = {
-            "name": name, "size": importer.size, "root": importer.root, "copy": copy,
-            "keep": submission is None, "submission": submission}
-        if tree is not None:
-            request["tree"] = tree
         with Conversation(home, "add it again") as conversation:
-            conversation.request("add", request, (file.fileno(),))
+            conversation.request("add", {**request, "size": importer.size, "root": importer.root}, (file.fileno(),))
             while length := int.from_bytes(spool.read(4), "big"):
                 conversation.send(frames.BLOCK, spool.read(length))
             conversation.send(frames.END)
             answer = conversation.answer()
     return Added(importer.root, importer.size, str(answer.get("stored")), importer.tsize)
+
+
+def _copied(
+    home: Home, file: BinaryIO, request: dict[str, object], progress: Callable[[int], None] | None
+) -> Added | None:
+    """What the daemon made of the file; None where it can stay where it is."""
+    answer: dict[str, object] = {}
+    with Conversation(home, "add it again") as conversation:
+        conversation.request("add", request, (file.fileno(),))
+        for answer in conversation.objects():
+            if progress is not None and isinstance(read := answer.get("read"), int):
+                progress(read)
+    cid, size = answer.get("cid"), answer.get("size")
+    if cid is None:
+        return None
+    if not isinstance(cid, str) or not is_cid(cid) or type(size) is not int or size != os.fstat(file.fileno()).st_size:
+        raise ControlBroken(reason=f"no CID and size of this file: {str(answer)[:200]!a}")
+    return Added(cid, size, "copy", tree_size(size))
 
 
 class _Counted:

@@ -34,6 +34,7 @@ from .trees import Keeper, entries, in_thread, node_of
 
 if TYPE_CHECKING:
     from ..drivers.block_files import ContentWriter
+    from ..drivers.block_import import FileImport
     from .daemon import Daemon
 
 SUBMISSION_LASTS = 3600.0  # seconds that content waits for its job
@@ -124,10 +125,12 @@ class Content:
     # -- in
 
     async def add(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
-        """A file: its interior blocks come as BLOCK frames. For the user, for a job, or into a directory."""
+        """A file, for the user, for a job, or into a directory. Its interior blocks come as BLOCK frames. Without a
+        `root` none come: it is copied, and events tell how much of it was read; but where it can stay where it is, and
+        may, nothing is done, and the answer has no `cid`."""
         if len(fds) != 1:
             raise BadRequest(reason=f"add needs one descriptor, not {len(fds)}")
-        root = canonical(text_of(request, "root"))
+        root = canonical(text_of(request, "root")) if "root" in request else ""
         if not request.get("tree"):
             return await self._add(request, fds[0], channel, root, None)
         tree = self._trees.get(text_of(request, "tree"))
@@ -139,33 +142,61 @@ class Content:
     async def _add(
         self, request: Json, fd: int, channel: ControlChannel, root: str, tree: _Tree | None
     ) -> dict[str, object]:
-        waits = tree is None and not request.get("keep")
-        owner = tree.owner if tree is not None else waiting_owner(request) if waits else PIN + root
-        if waits:  # a submission that never comes is not kept for ever; released twice does no harm
+        store, copy = self.daemon.store, bool(request.get("copy"))
+        kept = tree is None and bool(request.get("keep"))
+        if tree is not None:
+            owner = tree.owner
+        elif not kept:
+            owner = waiting_owner(request)
+            # a submission that never comes is not kept for ever; released twice does no harm
             self.daemon.loop.call_later(SUBMISSION_LASTS, self._withdraw, owner)
-        upload = self.daemon.store.new_import(owner, await tree.writer() if tree is not None else None)
+        else:
+            owner = PIN + root if root else ADDING + os.urandom(8).hex()
+        upload = store.new_import(owner, await tree.writer() if tree is not None else None)
+        descriptor = os.dup(fd)  # a thread may outlive the connection
         try:
-            while True:
-                kind, payload = await channel.receive()
-                if kind == frames.END:
-                    break
-                if kind != frames.BLOCK:
-                    raise BadRequest(reason=f"a frame {frames.NAMES[kind]} while blocks are added")
-                block = parse_block(payload)
-                await in_store(self.daemon.store, lambda block=block: upload.add(*block))  # type: ignore[misc]
-            copy = bool(request.get("copy"))
-            descriptor = os.dup(fd)  # the thread may outlive the connection
-            try:
+            if root:
+                await self._receive_blocks(upload, channel)
                 stored = await in_thread(lambda: upload.finish(descriptor, root, copy), upload.stop)
-            finally:
-                os.close(descriptor)
+                return {"cid": root, "size": request.get("size"), "stored": stored}
+            if not copy and await in_thread(lambda: upload.may_refer(descriptor)):
+                return {"cid": None, "stored": "reference"}
+            return await self._copy(upload, descriptor, owner if kept else "", channel)
         except BaseException:
-            if waits:  # the client gives up: no job comes of what it has added before either
+            if tree is None and not (kept and root):  # the client gives up: no job comes of what it added before either
                 self.daemon.loop.call_soon(self._withdraw, owner)
             raise
         finally:
+            os.close(descriptor)
             upload.discard()
-        return {"cid": root, "size": request.get("size"), "stored": stored}
+
+    async def _receive_blocks(self, upload: FileImport, channel: ControlChannel) -> None:
+        while True:
+            kind, payload = await channel.receive()
+            if kind == frames.END:
+                return
+            if kind != frames.BLOCK:
+                raise BadRequest(reason=f"a frame {frames.NAMES[kind]} while blocks are added")
+            block = parse_block(payload)
+            await in_store(self.daemon.store, lambda block=block: upload.add(*block))  # type: ignore[misc]
+
+    async def _copy(self, upload: FileImport, fd: int, pinned: str, channel: ControlChannel) -> dict[str, object]:
+        """The file as it is; what `pinned` holds of it becomes a pin."""
+        def work() -> tuple[str, int]:
+            root, size = upload.copy(fd)
+            if pinned:
+                block_pins.settle(self.daemon.store, pinned, PIN + root)
+            return root, size
+
+        copying = asyncio.ensure_future(in_thread(work, upload.stop))
+        try:
+            while not (await asyncio.wait([copying], timeout=PROGRESS_PAUSE))[0]:
+                await channel.send({"read": upload.copied})
+            root, size = copying.result()
+        finally:
+            copying.cancel()
+            await asyncio.gather(copying, return_exceptions=True)
+        return {"cid": root, "size": size, "stored": "copy"}
 
     async def add_tree(self, request: Json, fds: list[int], channel: ControlChannel) -> dict[str, object]:
         """A directory: says under which name its files shall be added, takes the blocks of directories and symlinks as

@@ -18,6 +18,7 @@ from ipdc_edge.codec import frames
 from ipdc_edge.codec.cid import verify
 from ipdc_edge.codec.control import parse_block
 from ipdc_edge.drivers.control import ControlChannel, ControlServer
+from ipdc_edge.drivers.importer import import_file
 from ipdc_edge.errors import BadRequest
 from ipdc_edge.home import Home
 
@@ -74,6 +75,8 @@ class StandIn:
         return answer
 
     async def _add(self, request: dict[str, Any], fds: list[int], channel: ControlChannel) -> dict[str, Any]:
+        if "root" not in request:
+            return self._copy(request, *fds)
         blocks = []
         while (frame := await channel.receive())[0] == frames.BLOCK:
             cid, block = parse_block(frame[1])
@@ -84,6 +87,14 @@ class StandIn:
         content = os.pread(fds[0], min(size, 1 << 20), 0)
         self.added[request["root"]] = {**request, "content": content, "blocks": blocks}
         return {"cid": request["root"], "size": size, "stored": "copy" if request["copy"] else self.stored}
+
+    def _copy(self, request: dict[str, Any], fd: int) -> dict[str, Any]:
+        if not request["copy"] and self.stored == "reference":
+            return {"cid": None, "stored": self.stored}
+        with open(fd, "rb", closefd=False) as file:
+            root, size, _ = import_file(file)
+        self.added[root] = {**request, "content": os.pread(fd, min(size, 1 << 20), 0), "blocks": []}
+        return {"cid": root, "size": size, "stored": "copy"}
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import pytest
 
 from ipdc_edge.__main__ import main
 from ipdc_edge.codec.cid import raw_cid
+from ipdc_edge.codec.unixfs import CHUNK
 from ipdc_edge.commands import upload
 from ipdc_edge.drivers.importer import Importer
-from ipdc_edge.errors import BadRequest
+from ipdc_edge.errors import BadRequest, ControlBroken
 from ipdc_edge.home import Home
 
 pytestmark = pytest.mark.outside("speaks to a control server over a unix socket")
@@ -84,6 +85,35 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     monkeypatch.setattr(upload, "Importer", Slow)
     assert main(["add", str(path)]) == 1
     assert f"{path} changed while it was read" in capsys.readouterr().err
+
+
+def test_what_is_copied_is_read_by_the_daemon_alone(
+    daemon: Any, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "big"
+    path.write_bytes(os.urandom(2 * CHUNK + 1))
+    with path.open("rb") as file:
+        importer = Importer(file)
+        list(importer.blocks())
+    monkeypatch.setattr(upload, "Importer", lambda source: pytest.fail("the file was read"))
+    expected = upload.Added(importer.root, importer.size, "copy", importer.tsize)
+    assert upload.add_file(home, str(path), name="big", copy=True) == expected
+    daemon.stored = "copy"
+    assert upload.add_file(home, str(path), name="big", copy=False) == expected
+    assert [request.get("root") for request in daemon.requests("add")] == [None, None]
+
+
+@pytest.mark.parametrize("answer", [
+    {"cid": "no CID", "size": 4}, {"cid": 3, "size": 4}, {"cid": raw_cid(b"text"), "size": 5},
+    {"cid": raw_cid(b"text"), "size": "4"}, {"cid": raw_cid(b"text")},
+])
+def test_an_answer_that_is_none_is_not_believed(
+    daemon: Any, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, object]
+) -> None:
+    (tmp_path / "f").write_bytes(b"text")
+    monkeypatch.setattr(daemon, "_copy", lambda request, fd: answer)
+    with pytest.raises(ControlBroken, match="no CID and size of this file"):
+        upload.add_file(home, str(tmp_path / "f"), name="f", copy=True)
 
 
 @pytest.mark.parametrize(

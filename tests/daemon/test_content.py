@@ -21,6 +21,7 @@ from ipdc_edge.codec.unixfs import parse_node, symlink_block
 from ipdc_edge.commands import upload
 from ipdc_edge.commands.client import Conversation
 from ipdc_edge.daemon.trees import in_thread
+from ipdc_edge.drivers.block_files import ContentWriter
 from ipdc_edge.drivers.importer import Importer
 from ipdc_edge.errors import IpdcError
 from tests.daemon.content_node import ContentNode
@@ -115,6 +116,73 @@ def test_some_files_may_have_to_be_copied(
     assert "1 of 4 files were copied, because" in capsys.readouterr().err
     assert main(["add", str(tree), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["stored"] == "mixed"
+
+
+def test_a_copy_is_the_same_content_and_outlives_its_file(
+    node: ContentNode, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, data = tmp_path / "big", os.urandom(5 << 20)
+    path.write_bytes(data)
+    (cid,) = add(capsys, str(path))
+    assert node.daemon.store.stat()["references"] == 5
+    assert add(capsys, "--copy", str(path)) == [cid]
+    path.unlink()
+    assert node.daemon.store.stat()["references"] == 0
+    assert node.daemon.store.owners() == ["members", f"pin.{cid}"]
+    assert main(["get", cid, "-o", str(tmp_path / "got")]) == 0
+    assert (tmp_path / "got").read_bytes() == data
+
+
+def test_what_the_daemon_may_not_read_itself_is_read_by_it_alone(
+    node: ContentNode, tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ipdc_edge.drivers.block_import import FileImport
+
+    (cid,) = add(capsys, str(tree / "sub" / "big"))
+    monkeypatch.setattr(FileImport, "_path_of", lambda self, fd, status: None)
+    monkeypatch.setattr(upload, "Importer", lambda source: pytest.fail("the file was read"))
+    assert main(["add", str(tree / "sub" / "big")]) == 0
+    said = capsys.readouterr()
+    assert said.out == cid + "\n" and "the file was copied, because" in said.err
+
+
+def test_a_copy_that_changes_meanwhile_is_named_and_nothing_stays(
+    node: ContentNode, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "big"
+    path.write_bytes(os.urandom(3 << 20))
+    _before_each_block(monkeypatch, lambda: path.write_bytes(b"short"))
+    assert main(["add", "--copy", str(path)]) == 1
+    assert f"{path} changed while it was read" in capsys.readouterr().err
+    node.run(node.settled)
+    assert node.daemon.store.owners() == ["members"] and node.daemon.store.stat()["blocks"] == node.own_blocks
+    assert os.listdir(os.path.join(node.home.blocks, "files")) == []
+
+
+def test_a_copy_tells_how_far_it_is_and_ends_with_its_client(
+    node: ContentNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, go_on, waits = tmp_path / "big", threading.Event(), threading.Event()
+    path.write_bytes(os.urandom(8 << 20))
+
+    def wait() -> None:
+        waits.set()
+        assert go_on.wait(30)
+
+    _before_each_block(monkeypatch, wait)
+    with Conversation(node.home) as conversation, path.open("rb") as file:
+        conversation.request("add", {"keep": True, "copy": True}, (file.fileno(),))
+        assert next(conversation.objects()) == {"read": 0}
+        assert waits.wait(30)
+    go_on.set()
+    node.run(node.settled)
+    assert node.daemon.store.owners() == ["members"] and node.daemon.store.stat()["blocks"] == node.own_blocks
+    assert os.listdir(os.path.join(node.home.blocks, "files")) == []
+
+
+def _before_each_block(monkeypatch: pytest.MonkeyPatch, do: Any) -> None:
+    append = ContentWriter.append_block
+    monkeypatch.setattr(ContentWriter, "append_block", lambda *args: (do(), append(*args))[1])
 
 
 def test_standard_input(
@@ -213,6 +281,7 @@ def test_two_gigabytes_are_referred_to_and_a_change_is_named(
     ("unpin", {"cid": 3}, [], "no cid"),
     ("pin", {"cid": "b" * 10_000}, [], "Not a CID"),
     ("add", {"root": HELLO, "keep": True}, [], "needs one descriptor"),
+    ("add", {"copy": True, "keep": True}, [], "needs one descriptor"),
     ("add_tree", {}, [(frames.END, b"")], "without a block"),
     ("add_tree", {}, [(frames.BLOCK, b"no block")], "without a CID"),
     ("add_tree", {}, [(frames.BLOCK, block_payload(LINK, b"another"))], "are not that block"),

@@ -3,6 +3,7 @@ quota, damage."""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import threading
@@ -475,6 +476,106 @@ def test_a_copy_over_the_quota_is_refused_before_it_is_written(kind, directory, 
     store.close()
 
 
+def copy(store, path, owner="user"):
+    """(root, size), by its bytes alone."""
+    upload = store.new_import(owner)
+    try:
+        with open(path, "rb") as file:
+            return upload.copy(file.fileno())
+    finally:
+        upload.discard()
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1, 7 * CHUNK, 7 * CHUNK + 5])
+def test_a_copy_has_the_tree_of_its_bytes(kind, store, tmp_path, size):
+    path = tmp_path / "input"
+    data = os.urandom(size)
+    path.write_bytes(data)
+    root, counted = copy(store, path)
+    path.unlink()
+    assert (root, counted) == import_file(io.BytesIO(data))[:2] and read(store, root) == data
+    assert store.stat()["references"] == 0 and store.owners() == ["user"]
+    store.release("user")
+    assert kind.kept(store) == []
+
+
+def test_what_comes_again_in_a_copy_is_held_once(store, tmp_path):
+    path = tmp_path / "zeros"
+    path.write_bytes(bytes(5 * CHUNK))
+    root, _ = copy(store, path)
+    assert read(store, root) == bytes(5 * CHUNK)
+    assert CHUNK <= store.stat()["bytes"] < 2 * CHUNK
+
+
+@pytest.mark.parametrize("change", ["write", "cut", "grow"])
+@pytest.mark.parametrize("tree", [False, True])
+def test_a_file_that_changes_under_its_copy_leaves_no_block_that_is_none(store, tmp_path, change, tree):
+    path = tmp_path / "input"
+    path.write_bytes(os.urandom(6 * CHUNK))
+    writer = store.new_file(JOB)
+    append, written = writer.append_block, []
+
+    def change_and_append(cid, data):
+        written.append(cid)
+        if len(written) == 3:
+            with open(path, "r+b") as file:
+                for at in range(0, 6 * CHUNK if change == "write" else 0, CHUNK // 2):
+                    file.seek(at)
+                    file.write(b"changed")
+                file.truncate({"write": 6 * CHUNK, "cut": CHUNK, "grow": 7 * CHUNK}[change])
+        return append(cid, data)
+
+    writer.append_block = change_and_append
+    upload = store.new_import(JOB, writer)
+    with open(path, "rb") as file:
+        root, _, interior = import_file(file)
+        for block in interior if tree else ():
+            upload.add(*block)
+        if tree and change == "grow":
+            upload.finish(file.fileno(), root, copy=True)  # all that it has the CID of
+        else:
+            with pytest.raises(BadImport, match="changed"):
+                upload.finish(file.fileno(), root, copy=True) if tree else upload.copy(file.fileno())
+    upload.discard()
+    writer.commit(durable=True)  # what a directory had before
+    assert len(written) >= 3
+    assert all(store.get(cid) is not None for cid in written)  # which are checked
+
+
+def test_a_file_that_cannot_be_read_is_named_by_its_byte(store, tmp_path, monkeypatch):
+    path = tmp_path / "input"
+    path.write_bytes(os.urandom(3 * CHUNK))
+    preadv = os.preadv
+
+    def broken(descriptor, buffers, offset):
+        if offset == 2 * CHUNK:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return preadv(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", broken)
+    with pytest.raises(BadImport, match=f"a copy: byte {2 * CHUNK} cannot be read"):
+        copy(store, path)
+    with pytest.raises(BadImport, match=f"byte {2 * CHUNK} cannot be read"):
+        add(store, path, copy=True)
+    assert store.owners() == [] and store.stat()["bytes"] == 0
+
+
+def test_a_copy_by_its_bytes_is_bounded_and_stops(kind, directory, tmp_path, monkeypatch):
+    (tmp_path / "big").write_bytes(os.urandom(3 * CHUNK))
+    store = kind.open(directory, 2 * CHUNK)
+    with monkeypatch.context() as patched, pytest.raises(StoreFull):
+        patched.setattr(os, "preadv", lambda *args: pytest.fail("it was read"))
+        copy(store, tmp_path / "big")
+    store.quota = QUOTA
+    upload = store.new_import("user")
+    upload.stop()
+    with open(tmp_path / "big", "rb") as file, pytest.raises(BadImport, match="has gone"):
+        upload.copy(file.fileno())
+    upload.discard()
+    assert kind.kept(store) == [] and store.owners() == [] and store.stat()["bytes"] == 0
+    store.close()
+
+
 def bad_imports():
     data = os.urandom(2 * CHUNK + 1)
     root, size, interior = import_file(io.BytesIO(data))
@@ -545,6 +646,8 @@ def test_what_is_no_readable_file_is_refused(store, tmp_path):
         for descriptor in (reading, where, blind):
             with pytest.raises(BadImport, match=r"regular file|open for reading"):
                 store.add_reference(descriptor, raw_cid(b""), [], "user")
+            with pytest.raises(BadImport, match=r"regular file|open for reading"):
+                store.new_import("user").copy(descriptor)
     finally:
         for descriptor in (reading, writing, where, blind):
             os.close(descriptor)

@@ -85,17 +85,21 @@ class Work:
         yield "collect", "", self.collect
 
     def add(self, name: str) -> None:
-        """As daemon/content.py adds a directory: two copies, a reference and the directory's own block."""
+        """As daemon/content.py adds a directory: two copies (by the bytes alone, by the tree), a reference and the
+        directory's own block."""
         owner = "adding." + name
         self.store.hold_all(owner, [])
         writer = self.store.new_file(owner)
         for file, copy in ((name + "1", True), (name + "2", True), (name + "3", False)):
             root, interior = imported(file)
             upload = self.store.new_import(owner, writer)
-            for cid, block in interior:
-                upload.add(cid, block)
             with open(os.path.join(self.directory, "sources", file), "rb") as source:
-                upload.finish(source.fileno(), root, copy)
+                if file == name + "1":
+                    assert upload.copy(source.fileno(), LEAF)[0] == root
+                else:
+                    for cid, block in interior:
+                        upload.add(cid, block)
+                    upload.finish(source.fileno(), root, copy)
             upload.discard()
         writer.append_block(*tree_of(name))
         writer.commit(durable=True)

@@ -146,18 +146,21 @@ class StoreWorkload(Workload):
             self.done.append("e-put")
         self._write_file("ef", True)
 
-    def _add(self, owner: str, copy: bool) -> None:
+    def add_reference(self) -> None:
         assert self.store is not None
         with open(self.source, "rb") as file:
-            how = self.store.add_reference(file.fileno(), self.root, self.interior, owner, copy)
-        assert how == ("copy" if copy else "reference")
-        self.held[self.root] = owner
-
-    def add_reference(self) -> None:
-        self._add(WAITING, False)
+            assert self.store.add_reference(file.fileno(), self.root, self.interior, WAITING) == "reference"
+        self.held[self.root] = WAITING
 
     def add_copy(self) -> None:
-        self._add("user", True)
+        assert self.store is not None
+        upload = self.store.new_import("user")
+        try:
+            with open(self.source, "rb") as file:
+                assert upload.copy(file.fileno(), LEAF)[0] == self.root
+        finally:
+            upload.discard()
+        self.held[self.root] = "user"
 
     def transfer(self) -> None:
         assert self.store is not None
