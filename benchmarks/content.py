@@ -9,7 +9,8 @@ protocol, which encrypts nothing. Every round runs each of them once, in that or
 Copying without its fsyncs: `add --copy` into a node whose store lies in memory (/dev/shm), where an fsync is nothing,
 against `openssl dgst -sha256` of the same file, which lies there too. A copy must hash all bytes once; transfer.py has
 links that are not loopback.
-Memory: the highest resident set of the command, and of the daemons behind it, in MB.
+Processor seconds are of the command, with those of our daemons (Kubo's own and nginx's are not counted). Memory: the
+highest resident set of the command, and of the daemons behind it, in MB.
 
 Needs nginx, rsync, curl and openssl; Kubo is built by Go where it is not in the tests' cache. Exit code: 0; 1
 where copying has less than 0.6 of openssl's speed; 2 when it was not measured.
@@ -34,7 +35,7 @@ from typing import Any, NamedTuple
 from memory import parse_size  # beside this file
 from processes import NotMeasured, highest_rss
 from text import NoDictionary, make_text
-from trial import head
+from trial import Meter, head
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(1, CHECKOUT)
@@ -46,7 +47,8 @@ COPY, OPENSSL, LEAST_COPY = "ipdc-edge add --copy, in memory", "openssl dgst -sh
 
 
 class Run(NamedTuple):
-    """One measurement: seconds by the clock and of processors (the command's own), MB of the command."""
+    """One measurement: seconds by the clock and of processors (the command's own, and of our daemons), MB of the
+    command."""
 
     wall: float
     processor: float
@@ -89,12 +91,17 @@ class Lab:
         return done.stdout.strip()
 
     def command(self, node: int, *words: str) -> Run:
-        return timed(PYTHON, "-m", "ipdc_edge", *words, env=self.env(node))
+        with Meter(self.daemons()) as meter:
+            took = timed(PYTHON, "-m", "ipdc_edge", *words, env=self.env(node))
+        return took._replace(processor=took.processor + meter.seconds())
+
+    def daemons(self) -> list[int]:
+        found = self.directory.glob("node*/run/daemon.pid")
+        return [int(path.read_text().split()[0]) for path in found]
 
     def memory(self) -> float:
         """MB of the bigger daemon, at its highest so far."""
-        pids = [(self.directory / f"node{node}" / "run" / "daemon.pid").read_text() for node in (1, 2)]
-        return max(highest_rss(int(pid.split()[0])) for pid in pids) / 1024
+        return max(map(highest_rss, self.daemons())) / 1024
 
     def forget(self, cid: str) -> None:
         self.run(1, "unpin", cid)
