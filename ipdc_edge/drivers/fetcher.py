@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import ssl as ssl_module
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
+    from ipdc_edge.codec.cid import Buffer
     from ipdc_edge.drivers.blocks import BlockStore
     from ipdc_edge.drivers.kubo_provider import KuboPool
     from ipdc_edge.drivers.speeds import Speed
@@ -50,7 +51,7 @@ class Keeper(Protocol):
 
     keeps: bool
 
-    def came(self, cid: str, data: bytes) -> None:
+    def came(self, cid: str, data: Buffer) -> None:
         """From another node."""
 
     def was_here(self, cid: str) -> None:
@@ -104,6 +105,12 @@ class Fetcher:
     ) -> bytes:
         """The block, verified: from the own store, else from the first provider that gives it; without `swap` from
         nobody else, so that it is known who has it. `keeper` is told which it was. BlockUnavailable, BadCid."""
+        return bytes(await self.buffer(cid, providers, keeper, swap))
+
+    async def buffer(
+        self, cid: str, providers: Sequence[Provider], keeper: Keeper | None = None, swap: bool = True
+    ) -> Buffer:
+        """`block`, as it was received: nobody else has it, and it is not copied once more."""
         cid = canonical(cid)
         reasons = []
         keeps = keeper is not None and keeper.keeps
@@ -133,7 +140,7 @@ class Fetcher:
                 del self._coming[cid]
                 mine.set_result(None)
 
-    async def _from_others(self, cid: str, providers: Sequence[Provider], swap: bool, reasons: list[str]) -> bytes:
+    async def _from_others(self, cid: str, providers: Sequence[Provider], swap: bool, reasons: list[str]) -> Buffer:
         if swap and self.bitswap is not None:
             data = await self.bitswap(cid, [provider.node for provider in providers])
             if data is not None:
@@ -147,7 +154,7 @@ class Fetcher:
 
     async def file_blocks(
         self, root: str, start: int, end: int, providers: Sequence[Provider], keeper: Keeper | None = None
-    ) -> AsyncIterator[tuple[int, bytes]]:
+    ) -> AsyncIterator[tuple[int, Buffer]]:
         """(offset, bytes) of a UnixFS file, block after block, from the one that holds byte `start`.
 
         Up to `end` the next block is fetched while the caller works on this one; with several providers the next
@@ -166,7 +173,7 @@ class Fetcher:
                 await file.close()
             return
         walk = _Walk(self, canonical(root), start, providers, keeper)
-        ahead: asyncio.Task[tuple[int, bytes] | None] | None = None
+        ahead: asyncio.Task[tuple[int, Buffer] | None] | None = None
         try:
             while True:
                 found = await (walk.next_block() if ahead is None else ahead)
@@ -216,7 +223,7 @@ class Fetcher:
             data = await asyncio.to_thread(self.unfinished.get, cid)
         return data
 
-    async def ask(self, provider: Provider, cid: str, received: Callable[[int], None] | None = None) -> bytes:
+    async def ask(self, provider: Provider, cid: str, received: Callable[[int], None] | None = None) -> Buffer:
         """A block of one provider, verified and counted; `received` is told how many bytes come, 0 when it
         is its turn. ProviderFault."""
         pool = self._pools.get(provider) or self._new_pool(provider)
@@ -262,7 +269,7 @@ class _Walk:
         self._start = start
         self._providers = providers
         self._stack: list[Iterator[tuple[int, int, str]]] = []
-        self._inline: tuple[int, bytes] | None = None  # bytes of the file that stood in an interior block
+        self._inline: tuple[int, Buffer] | None = None  # bytes of the file that stood in an interior block
         self._opened = False
 
     async def open(self) -> int:
@@ -270,7 +277,7 @@ class _Walk:
         self._opened = True
         return await self._enter(0, None, self._root)
 
-    async def next_block(self) -> tuple[int, bytes] | None:
+    async def next_block(self) -> tuple[int, Buffer] | None:
         """(offset, bytes) of the next leaf that ends behind the start; None at the end of the file."""
         if not self._opened:
             await self.open()
@@ -290,7 +297,7 @@ class _Walk:
     async def _enter(self, offset: int, size: int | None, cid: str) -> int:
         """Fetch one node: its own bytes wait in `_inline`, its children on the stack. BadNode if it is not of
         `size`."""
-        data = await self._fetcher.block(cid, self._providers, self._keeper, self._swap)
+        data = await self._fetcher.buffer(cid, self._providers, self._keeper, self._swap)
         length, data, children = open_node(self._root, offset, size, cid, data, len(self._stack))
         if children is not None:
             self._stack.append(children)
@@ -299,13 +306,13 @@ class _Walk:
 
 
 def open_node(
-    root: str, offset: int, size: int | None, cid: str, data: bytes, depth: int
-) -> tuple[int, bytes, Iterator[tuple[int, int, str]] | None]:
+    root: str, offset: int, size: int | None, cid: str, data: Buffer, depth: int
+) -> tuple[int, Buffer, Iterator[tuple[int, int, str]] | None]:
     """(bytes of file below it, the first of them if they stand in it, its children or None) of a file's node that has
     `depth` others above it. NoFile, or BadNode if it is not of `size`."""
     length, children = len(data), None
     if parse_cid(cid).codec != RAW:
-        node = parse_node(cid, data)
+        node = parse_node(cid, bytes(data))
         if node.kind != FILE:
             raise NoFile(root=cid, kind=node.kind)
         if depth >= MAX_DEPTH:

@@ -84,13 +84,13 @@ def test_it_is_one_block_ahead_up_to_the_end_and_goes_on_behind_it(stores):
     other = put(stores[1], DATA)
 
     async def check(fetcher, gateways, providers):
-        asked, block = [], fetcher.block
+        asked, block = [], fetcher.buffer
 
         async def noted(cid, providers, keeper=None, swap=True):
             asked.append(cid)
             return await block(cid, providers, keeper, swap)
 
-        fetcher.block = noted
+        fetcher.buffer = noted
         served = gateways[0].counters
         blocks = fetcher.file_blocks(root, 0, 20, providers[:1])
         assert await anext(blocks) == (0, data[:10])
