@@ -15,8 +15,8 @@ _piece = memoryview(b"")  # where bytes come that nobody waits for, of all conne
 
 
 class Stream(asyncio.BufferedProtocol):
-    """One task at a time may read. `patience` seconds may pass without a byte: TimeoutError. OSError when the connection
-    broke."""
+    """One task at a time may read. `patience` seconds may pass without a byte: TimeoutError. OSError when the
+    connection broke."""
 
     def __init__(self, patience: float) -> None:
         self.transport: asyncio.Transport
