@@ -242,6 +242,7 @@ class Content:
         cid = canonical(text_of(request, "cid"))
         async for _, data in self.daemon.fetcher.file_blocks(cid, 0, 1 << 62, await self._sources(cid)):
             await channel.send_data(data)
+            del data  # two more may come by now
 
     async def car(self, request: Json, fds: list[int], channel: ControlChannel) -> None:
         """A CAR of what this node has of a CID; the connection ends early where something is missing."""

@@ -125,6 +125,7 @@ class Results:
                         break
                     await asyncio.to_thread(file.write, data)
                     FLASH.wrote(effect.job, len(data))
+                    del data  # two more may come by now
             if size != effect.size:
                 raise PartNotAsTold(task=effect.task, size=size, told=effect.size)
             os.rename(arriving, path)

@@ -39,6 +39,9 @@ class BlockReader:
         self._end = offset + size
         self.size = size
 
+    def __len__(self) -> int:
+        return self.size
+
     def read(self, limit: int) -> bytes:
         """The next bytes, at most `limit`; empty at the end, and also when the file was cut meanwhile."""
         if self.descriptor < 0:

@@ -172,14 +172,22 @@ class Connection:
                 await self._drain()
 
     async def _send_block(self, block: BlockReader) -> None:
-        sent = 0
-        while sent < block.size:
+        # h11 needs to know no more of a body than its length: so it says what stands around it
+        for part in self._http.send_with_data_passthrough(h11.Data(data=block)) or ():  # type: ignore[arg-type]
+            if part is block:
+                await self._send_pieces_of(block)
+            else:
+                self._writer.write(part)
+
+    async def _send_pieces_of(self, block: BlockReader) -> None:
+        left = block.size
+        while left > 0:
             piece = block.read(_PIECE)
             if not piece:
                 raise OSError("the block's file was cut while it was sent")  # the peer sees an answer that is too short
-            self._write(h11.Data(data=piece))
+            self._writer.write(piece)
             await self._drain()
-            sent += len(piece)
+            left -= len(piece)
 
     def _write(self, event: h11.Event) -> None:
         data = self._http.send(event)

@@ -15,6 +15,7 @@ from ipdc_edge.drivers.block_reading import SMALL
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ipdc_edge.codec.cid import Buffer
     from ipdc_edge.drivers.provider import Provider
     from ipdc_edge.drivers.speeds import Speed
 
@@ -35,7 +36,7 @@ class Block:
         self.requests: list[Request] = []
         self.failed: dict[Provider, str] = {}  # who does not give it, and why
         self.fault = ""  # of the own store
-        self.data: bytes | None = None
+        self.data: Buffer | None = None
         self.opened = False  # `data` are bytes of the file, not those of a node
         self.error: Exception | None = None
 

@@ -28,6 +28,7 @@ from ipdc_edge.drivers.speeds import speed_of
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
+    from ipdc_edge.codec.cid import Buffer
     from ipdc_edge.drivers.fetcher import Keeper
     from ipdc_edge.drivers.provider import Provider
 
@@ -60,7 +61,7 @@ class ParallelFile:
         self._broken: Exception | None = None
         self._now = asyncio.get_running_loop().time()
 
-    async def next_block(self) -> tuple[int, bytes] | None:
+    async def next_block(self) -> tuple[int, Buffer] | None:
         """(offset, bytes) of the next leaf that ends behind the start; None at the end of the file. NoFile, BadNode,
         BlockUnavailable."""
         self._wanted = True

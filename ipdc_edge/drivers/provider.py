@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import ssl as ssl_module
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from ipdc_edge.codec.cid import Buffer
+    from ipdc_edge.drivers.stream import Stream
+
 PER_PROVIDER = 2  # connections
 KUBO = "kubo"  # in place of a node's id: the Kubo of this machine, see kubo_provider
 # A gateway has few places for handshakes, and closes whom it has none for: all nodes of a job come at once.
@@ -31,7 +34,6 @@ BUSY = 5.0  # seconds for which it is tried again
 _FIRST_PAUSE, _LAST_PAUSE = 0.05, 0.8  # between two tries, at most; each is drawn
 _IDLE = 15.0  # seconds an unused connection is kept; less than a gateway keeps it
 _MAX_HEADER = 16 << 10
-_PIECE = 32 << 10  # bytes read from a connection at a time; what is buffered for one is twice that
 ANSWERED = "it answered "  # begins what is told of an answer that is no good one
 _SHOWN = 200  # characters of a provider's own words in an error
 _PIECES = 256  # of a body, and one more for each _LEAST bytes; a body of single bytes would keep the loop busy
@@ -73,7 +75,7 @@ class ProviderPool:
         """Whether nothing is lost by forgetting it."""
         return not self.users and not self._idle
 
-    async def get(self, cid: str, received: Callable[[int], None] | None = None) -> bytes:
+    async def get(self, cid: str, received: Callable[[int], None] | None = None) -> Buffer:
         """One block's bytes, verified; `received` is told how many come, as they come. ProviderFault for all that can
         go wrong."""
         while self._idle:
@@ -126,25 +128,29 @@ class ProviderPool:
             raise ProviderFault("that is not host:port")
         try:
             async with asyncio.timeout(self._patience):
-                reader, writer = await self._knock(host.strip("[]"), int(port))
+                stream = await self._knock(host.strip("[]"), int(port))
         except TimeoutError:
             raise ProviderFault(f"no connection within {self._patience:g} s") from None
         except (OSError, UnicodeError) as error:
             raise ProviderFault(f"no connection ({getattr(error, 'strerror', None) or error})") from None
         if self._ssl is not None:
-            found = peer_id(writer.get_extra_info("ssl_object"))
+            found = peer_id(stream.transport.get_extra_info("ssl_object"))
             if found != self._provider.node:
-                writer.transport.abort()
+                stream.transport.abort()
                 raise ProviderFault(f"another node answers there: {found or 'one without an id'}")
-        return _Connection(reader, writer, self._provider.address, self._patience)
+        return _Connection(stream, self._provider.address, self._patience)
 
-    async def _knock(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _knock(self, host: str, port: int) -> Stream:
         """A connection, when the gateway has a place for it. OSError: at once where nobody listens."""
-        now = asyncio.get_running_loop().time
+        from ipdc_edge.drivers.stream import Stream  # not in the memory of who fetches nothing
+
+        loop = asyncio.get_running_loop()
+        now = loop.time
         end, most = now() + BUSY, _FIRST_PAUSE
         while True:
             try:
-                return await asyncio.open_connection(host, port, ssl=self._ssl, limit=_PIECE)
+                _, stream = await loop.create_connection(lambda: Stream(self._patience), host, port, ssl=self._ssl)
+                return stream
             except ConnectionResetError:
                 pause = random.uniform(most / 2, most)
                 if now() + pause > end:
@@ -154,7 +160,7 @@ class ProviderPool:
 
     async def _ask(
         self, connection: _Connection, cid: str, received: Callable[[int], None] | None = None
-    ) -> bytes:
+    ) -> Buffer:
         reusable = False
         try:
             with self._faults():
@@ -200,31 +206,61 @@ class _Stale(Exception):
 class _Connection:
     """One HTTP connection to a gateway."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str, patience: float
-    ) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, stream: Stream, address: str, patience: float) -> None:
+        self._stream = stream
         self._address = address
         self._patience = patience
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADER)
-        connected = writer.get_extra_info("socket")
+        connected = stream.transport.get_extra_info("socket")
         if connected is not None:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    async def get(self, cid: str, received: Callable[[int], None] | None) -> tuple[bytes, bool]:
+    async def get(self, cid: str, received: Callable[[int], None] | None) -> tuple[Buffer, bool]:
         """(body, whether the connection can be used again)."""
         response = await self._answered(f"/ipfs/{cid}?format=raw", "application/vnd.ipld.raw")
+        size = None  # where it is said beforehand
         for name, value in response.headers:
-            if name == b"content-length" and (len(value) > 20 or int(value) > MAX_BLOCK):
-                raise ProviderFault(
-                    f"it announced {value.decode('latin-1')[:20]!a} bytes; a block has at most {MAX_BLOCK}"
-                )
+            if name == b"content-length":
+                size = int(value) if len(value) <= 20 else MAX_BLOCK + 1
+                if size > MAX_BLOCK:
+                    raise ProviderFault(
+                        f"it announced {value.decode('latin-1')[:20]!a} bytes; a block has at most {MAX_BLOCK}"
+                    )
+            elif name == b"transfer-encoding":
+                size = None
+                break
+        if size is not None:
+            return await self._known_body(size, received)
         data = await self._body(MAX_BLOCK, cut=False, received=received)
-        if self._reader.at_eof() or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+        if self._stream.at_end() or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return data, False
         self._http.start_next_cycle()
         return data, True
+
+    async def _known_body(self, size: int, received: Callable[[int], None] | None) -> tuple[Buffer, bool]:
+        """The same for a body of so many bytes: received where it stays, past h11, which would copy it twice."""
+        body = bytearray(size)
+        begun, _ = self._http.trailing_data
+        got = min(size, len(begun))
+        body[:got] = begun[:got]
+        if received is not None:
+            received(got)
+
+        def came(count: int) -> None:
+            nonlocal got
+            got += count
+            if self._stream.pieces > _PIECES + got // _LEAST:
+                raise ProviderFault(f"it sent {got} bytes in {self._stream.pieces} pieces")
+            if received is not None:
+                received(count)
+
+        with memoryview(body) as whole, whole[got:] as rest:
+            if got + await self._stream.fill(rest, came) < size:
+                raise h11.RemoteProtocolError(f"it ended after {got} of {size} bytes")
+        # not where the answer says "close", or has more bytes than it announced
+        again = self._http.our_state is h11.DONE and not self._stream.at_end() and len(begun) <= size
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADER)
+        return body, again
 
     async def page(self, path: str, limit: int) -> bytes:
         """A text of at most so many bytes."""
@@ -268,15 +304,15 @@ class _Connection:
 
     def close(self) -> None:
         """Close at once; nothing of ours waits to be sent."""
-        self._writer.transport.abort()
+        self._stream.transport.abort()
 
     async def _response(self, request: h11.Request) -> h11.Response:
         """Send a request and read the head of its answer."""
         try:
             async with asyncio.timeout(self._patience):
-                self._writer.write(self._http.send(request) or b"")
+                self._stream.transport.write(self._http.send(request) or b"")
                 self._http.send(h11.EndOfMessage())
-                data = await self._reader.read(_PIECE)
+                data = await self._stream.read()
         except ConnectionError:
             raise _Stale from None
         if not data:
@@ -317,6 +353,4 @@ class _Connection:
                 return bytes(body)  # EndOfMessage: h11 has checked the announced length
 
     async def _receive(self) -> None:
-        async with asyncio.timeout(self._patience):
-            data = await self._reader.read(_PIECE)
-        self._http.receive_data(data)
+        self._http.receive_data(await self._stream.read())

@@ -84,13 +84,13 @@ def test_it_is_one_block_ahead_up_to_the_end_and_goes_on_behind_it(stores):
     other = put(stores[1], DATA)
 
     async def check(fetcher, gateways, providers):
-        asked, block = [], fetcher.block
+        asked, block = [], fetcher.buffer
 
-        async def noted(cid, providers, keeper=None, swap=True):
+        async def noted(cid, providers, keeper=None, swap=True, received=None):
             asked.append(cid)
-            return await block(cid, providers, keeper, swap)
+            return await block(cid, providers, keeper, swap, received)
 
-        fetcher.block = noted
+        fetcher.buffer = noted
         served = gateways[0].counters
         blocks = fetcher.file_blocks(root, 0, 20, providers[:1])
         assert await anext(blocks) == (0, data[:10])
@@ -269,5 +269,60 @@ def test_half_the_blocks_here_and_half_there(stores):
     async def check(fetcher, gateways, providers):
         assert await fetcher.read_file(root, providers[::-1], 300) == data
         assert gateways[0].counters["blocks"] and gateways[1].counters["blocks"] and fetcher.counters["own"]
+
+    run_with_gateways(stores, check)
+
+
+def test_while_somebody_waits_for_a_leaf_of_which_half_is_here_the_next_is_asked_for(stores):
+    data = os.urandom(4 * CHUNK)
+    root = put_file(stores[1], data, CHUNK, links=2)  # two nodes of two leaves each
+    leaves = [raw_cid(data[at : at + CHUNK]) for at in range(0, 4 * CHUNK, CHUNK)]
+
+    async def check(fetcher, gateways, providers):
+        asked, ask = [], fetcher.ask
+        seen = {}  # of each leaf: how many of its bytes were here, and how many blocks were on their way
+
+        async def noted(provider, cid, received=None):
+            asked.append(cid)
+            got = 0
+
+            def told(count):
+                nonlocal got
+                got += count
+                received(count)
+                seen.setdefault(cid, []).append((got, under_way()))
+
+            return await ask(provider, cid, told)
+
+        def under_way():
+            return sum(task.get_coro().__name__ == "buffer" for task in asyncio.all_tasks())
+
+        fetcher.ask = noted
+        blocks = fetcher.file_blocks(root, 0, 4 * CHUNK, providers[:1])
+        assert await anext(blocks) == (0, data[:CHUNK])
+        # alone until half of it was here, then one more; never a third
+        assert {count for got, count in seen[leaves[0]] if 2 * got < CHUNK} == {1}
+        assert {count for got, count in seen[leaves[0]] if 2 * got >= CHUNK} == {2}
+        rest = [part async for part in blocks]
+        assert [(offset, bytes(part)) for offset, part in rest] == [
+            (at, data[at : at + CHUNK]) for at in range(CHUNK, 4 * CHUNK, CHUNK)]
+        assert [cid for cid in asked if cid in leaves] == leaves  # each once, in order
+        assert max(count for one in seen.values() for _, count in one) == 2
+        await eventually_async(lambda: not under_way(), "nothing is on its way any more")
+
+    run_with_gateways(stores, check)
+
+
+def test_a_reader_who_goes_leaves_no_block_on_its_way(stores):
+    data = os.urandom(6 * CHUNK)
+    root = put_file(stores[1], data, CHUNK, links=10)
+
+    async def check(fetcher, gateways, providers):
+        blocks = fetcher.file_blocks(root, 0, 6 * CHUNK, providers[:1])
+        assert await anext(blocks) == (0, data[:CHUNK])
+        await blocks.aclose()
+        assert not [task for task in asyncio.all_tasks() if task.get_coro().__name__ in ("buffer", "next_block")]
+        last = data[-CHUNK:]
+        assert await fetcher.block(raw_cid(last), providers[:1]) == last  # and its connections are good
 
     run_with_gateways(stores, check)
