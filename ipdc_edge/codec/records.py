@@ -168,7 +168,10 @@ def decode_ints(texts: Sequence[str], begins: Sequence[int], ends: Sequence[int]
     whole = ",".join(texts)
     if len(whole) > MOST_INTS or not all(texts) or not whole.replace(",", "").isdecimal():  # so nothing can end a list
         return None
-    listing = f"[[{'],['.join([','.join(texts[one:after]) for one, after in zip(begins, ends)])}]]"
+    parts = texts
+    if len(begins) < len(texts):
+        parts = [",".join(texts[one:after]) for one, after in zip(begins, ends)]
+    listing = f"[[{'],['.join(parts)}]]"
     try:
         values: list[list[object]] = _scan(listing, 0)[0]
     except (ValueError, StopIteration):

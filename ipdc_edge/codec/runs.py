@@ -32,9 +32,10 @@ MAX_BLOCK = 32 * 1024  # bytes of a run's block; a merge holds one of each of it
 MAX_RUNS = 10_000  # in one manifest: the partitions of a job
 MAX_MANIFEST = 2 * 1024 * 1024  # bytes
 MAX_CID = 128  # characters
-WINDOW_BITS = 12  # a merge has up to 48 runs open: 4 KiB of window each, not 32, and sorted lines repeat what is near
-OPEN_RUN = MAX_BLOCK + 16 * 1024  # bytes of memory of an open run beside its text: a block, and zlib's state
-PIECE = 4 * 1024  # bytes of a block decompressed in one go
+WINDOW_BITS = 13  # a merge has up to 48 runs open: 8 KiB of window each, not 32; with 4 zlib takes a fifth more time
+OPEN_RUN = MAX_BLOCK + 20 * 1024  # bytes of memory of an open run beside its text: a block, and zlib's state
+LEAST_PIECE = 4 * 1024  # bytes of a block decompressed in one go,
+PIECE_SHARE = 4  # or that part of the text that may be held: lines are seldom compressed better
 TEXT_TARGET = 64 * 1024  # bytes of text compressed in one go
 
 
@@ -102,6 +103,7 @@ class RunReader:
         """origin: whose run it is, for the error."""
         self._read = read
         self._text = text
+        self._piece = max(LEAST_PIECE, text // PIECE_SHARE)
         self._origin = origin
         self._zlib = zlib.decompressobj(WINDOW_BITS)
         self._block: bytes | bytearray = b""
@@ -149,7 +151,7 @@ class RunReader:
         used up, and shows zlib a small piece at a time, because it copies what it leaves of a piece."""
         while not self._zlib.eof:
             if self._began:
-                piece = self._block[self._at : self._at + PIECE]
+                piece = self._block[self._at : self._at + self._piece]
                 try:
                     data = self._zlib.decompress(piece, self._text)
                 except zlib.error as error:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Blocks = Callable[[], bytes | bytearray | None]  # the next block of a run; nothing at its end
 
 FAN_IN = 48  # an open run takes about 60 kB, whatever its text: more would show in how much a node takes for many maps
+MOST_FAN_IN = 64  # a gigabyte in splits of the usual size, where a budget has this room for each:
+RUN_ROOM = OPEN_RUN + 160 * 1024
 LEAST_TEXT, MOST_TEXT = 2 * 1024, 64 * 1024
 COST_OF_TEXT = 20  # bytes of memory for a byte of buffered text: short lines are objects of 60 bytes, in two lists
 
@@ -38,6 +40,11 @@ def text_share(budget: int, runs: int) -> int:
 def shared_fan_in(budget: int) -> int:
     """How many runs may be open when the merge lives beside a sorter: their blocks alone must fit into `budget`."""
     return max(8, min(FAN_IN, budget // (OPEN_RUN + LEAST_TEXT * COST_OF_TEXT)))
+
+
+def usual_fan_in(budget: int) -> int:
+    """How many runs may be open where nothing lives beside the merge."""
+    return max(FAN_IN, min(MOST_FAN_IN, budget // RUN_ROOM))
 
 
 def merge(sources: list[Lines]) -> Iterator[list[str]]:
@@ -83,14 +90,15 @@ def merge_runs(
     runs: list[Blocks], scratch: Scratch, budget: int, extra: list[Lines] | None = None,
     origins: list[str] | None = None, fan_in: int = 0,
 ) -> Iterator[list[str]]:
-    """The lines of all runs (and of `extra` sources) in order, at most `fan_in` (or FAN_IN) runs open at a time.
+    """The lines of all runs (and of `extra` sources) in order, at most `fan_in` (or as many as is usual) runs open at a
+    time.
 
     Only when there are more, some are first merged into longer ones in scratch: as few as bring the number
     down, so a record is rewritten as seldom as can be. `budget` bytes of memory are shared by the open runs.
     `origins` say whose each run is, for errors.
     """
     extra = extra or []
-    fan_in = fan_in or FAN_IN
+    fan_in = fan_in or usual_fan_in(budget)
     waiting = list(zip(runs, origins or repeat("")))
     while len(waiting) + len(extra) > fan_in:
         several = min(fan_in, len(waiting) + len(extra) - fan_in + 1)

@@ -5,6 +5,8 @@ Owns the calls of the user's partition. Never makes lines and never sorts them.
 
 from __future__ import annotations
 
+from itertools import repeat
+
 from ipdc_edge.apps.mapreduce.calls import Calls
 from ipdc_edge.codec.keys import decode_key, partitions_of
 from ipdc_edge.errors import IpdcError
@@ -54,12 +56,12 @@ class Partitioner:
         return iter(self._by_user(self._function, [*names] if plain else list(map(decode_key, names))))
 
     def _by_user(self, function: Callable[[object, int], int], keys: list[object]) -> list[int]:
-        """What the user's partition says, modulo their number."""
+        """What the user's partition says, modulo their number. C code makes the calls."""
         count = self._partitions
-        found = []
-        for key in self.calls.begin(keys):
-            number = function(key, count)
+        found: list[int] = []
+        for number in map(function, self.calls.begin(keys), repeat(count)):
             if not isinstance(number, int):
+                key = self.calls.under_way()[0]
                 raise PartitionRefused(key=ascii(key)[:200], value=ascii(number)[:200], type=type(number).__name__)
             found.append(number % count)
         self.calls.end()

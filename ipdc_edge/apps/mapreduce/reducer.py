@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from functools import partial
-from itertools import chain, repeat, starmap
-from operator import add
+from itertools import chain, compress, count, islice, repeat, starmap
+from operator import add, ne
 
 from ipdc_edge.apps.mapreduce.calls import Calls
 from ipdc_edge.apps.mapreduce.mapper import without_none
@@ -82,9 +82,9 @@ class Groups:
             names, marks, texts = zip(*map(str.partition, lines[start:stop], repeat("\x00")))
             if "" in marks:
                 raise BadRecord("a record without NUL between key and values")
-            begins = [0, *[number for number, (name, before) in enumerate(zip(names[1:], names), 1) if name != before]]
+            begins = [0, *compress(count(1), map(ne, islice(names, 1, None), names))]
             ends = [*begins[1:], stop - start]
-            firsts = [names[number] for number in begins]
+            firsts = list(map(names.__getitem__, begins))
             lists: Iterable[list[object]] | None = None
             if self._decode is plain_values:
                 lists = decode_ints(texts, begins, ends)

@@ -5,8 +5,10 @@ input. Pairs are kept as {key: [values]}: a list append for each pair is the lea
 are encoded once for all its values, and only distinct keys are sorted; values that are all 1 are only counted
 (ones.py). When the table has reached its budget, long
 lists are folded by combine; when that does not give back enough, everything is written to scratch as one sorted run
-for each partition. At the end all spills and the table are merged, once more through combine, into one run for each
-partition. The order of values within a key is fixed by the input and the budget, so attempts agree byte for byte.
+for each partition. Without combine, a table in which keys hardly repeat becomes sorted text in memory long before that
+(packed.py), and only the text is spilled. At the end all spills, the text and the table are merged, once more through
+combine, into one run for each partition. The order of values within a key is fixed by the input and the budget, so
+attempts agree byte for byte.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from itertools import chain, islice
 
 from ipdc_edge.apps.mapreduce.calls import Calls
 from ipdc_edge.apps.mapreduce.mapper import refuse_no_pair, without_none
-from ipdc_edge.apps.mapreduce.merge import merge_runs
+from ipdc_edge.apps.mapreduce.merge import merge, merge_runs
 from ipdc_edge.apps.mapreduce.ones import Ones, lines_of, long_ones, take_encoded, values_of
+from ipdc_edge.apps.mapreduce.packed import MOST_RUNS, Packed
 from ipdc_edge.apps.mapreduce.partitioner import Partitioner
 from ipdc_edge.apps.mapreduce.recombine import WRITE_LINES, recombined, regrouped, through_command
 from ipdc_edge.apps.mapreduce.weights import Given, text_length, weight_of
@@ -43,6 +46,9 @@ FIRST_BATCH, MOST_BATCH = 16, 256  # pairs between two looks at the budget
 SAMPLE = 16  # pairs of a batch that are weighed
 FOLD_FROM = 8  # values of a key that make folding worth a call
 FOLD_GAIN = 0.7  # of the budget: what folding must come below, or the table is spilled
+PACK_TABLE = 0.25  # of the budget: a table of keys that hardly repeat is packed when it takes so much,
+PACK_REPEATS = 2  # which are those with fewer pairs than this on the average;
+PACK_TEXT = 0.625  # of the budget: packed text that is spilled
 ENTRY = 140  # bytes of a table's entry besides key and values: the list object, its first slots, the dict's slots
 LINE = 16  # bytes of memory of a line besides key and value, where each value has its own
 _TEXT_ONLY = frozenset((str,))
@@ -67,6 +73,7 @@ class Sorter:
         given by now."""
         self._given = Given(most)
         self._codec = codec
+        self._partitions = partitions
         self._partitioner = Partitioner(partitions, partition)
         self._combiner = combiner
         self._budget = budget
@@ -77,16 +84,19 @@ class Sorter:
         # Only while keys that are no str occur. Python takes 1, 1.0 and True for one key: a table for each type.
         self._typed: dict[type, Table] | None = None
         self._encoded: Table = {}  # keys of other types still, by their encoding
+        self._packed = Packed(partitions, budget)
+        self._packs = combine is None and combiner is None  # what combines had better see all pairs of a key
         self._spills: list[list[list[Segment]]] = []  # [spill][partition] -> blocks
         self._value_bytes = 0.0
         self._key_bytes = 60.0  # of a key, on the average of late
         self._turn = 0
+        self._waiting = 0  # pairs in the table
         self.pairs = 0
         self._calls = Calls()  # of combine
 
     @property
     def spills(self) -> int:
-        """How many times the table went to scratch."""
+        """How many times the table, or packed text, went to scratch."""
         return len(self._spills)
 
     def add(self, pairs: Iterator[tuple[object, object]]) -> None:
@@ -101,7 +111,11 @@ class Sorter:
                 refuse_no_pair(batch)
                 raise
             mean = 0.0 if counted else self._weigh(batch)
-            if self._used() > self._budget:
+            self._waiting += len(batch)
+            used = self._used()
+            if used > self._budget * PACK_TABLE and self._packs and self._hardly_repeats():
+                self._pack()
+            elif used + self._packed.bytes > self._budget:
                 self._make_room()
             # Big values: look at the budget more often.
             size = max(1, min(MOST_BATCH, size * 2, int(self._budget // (16 * (mean + ENTRY)))))
@@ -195,7 +209,19 @@ class Sorter:
         total = self._value_bytes
         return total + sum(map(len, self._tables())) * (ENTRY + self._key_bytes)
 
+    def _hardly_repeats(self) -> bool:
+        keys = len(self._ones.table) if self._ones is not None else sum(map(len, self._tables()))
+        return self._waiting < keys * PACK_REPEATS
+
+    def _pack(self) -> None:
+        self._packed.add(self._drain(last=True))
+        if self._packed.bytes > self._budget * PACK_TEXT or self._packed.runs == MOST_RUNS:
+            self._spill_packed()
+
     def _make_room(self) -> None:
+        if self._packed.bytes:
+            self._spill_packed()
+            return
         if self._combine is None or self._ones is not None:
             self._spill()
             return
@@ -263,6 +289,7 @@ class Sorter:
         neighbours in memory, and what becomes a line is given back at once. Only lines are sorted.
         """
         buckets = self._partitioner.buckets()
+        self._waiting = 0
         if self._ones is not None:
             self._drain_ones(self._ones, last, buckets)
         else:
@@ -347,25 +374,27 @@ class Sorter:
             lists[number] = values
 
     def _spill(self, last: bool = False) -> None:
-        spill: list[list[Segment]] = []
-        for lines in self._drain(last):
-            segments: list[Segment] = []
-            spill.append(segments)
-            if lines:
-                writer = RunWriter(partial(self._keep, segments))
-                writer.feed_all(lines)
-                writer.finish()
-        self._spills.append(spill)
+        self._spills.append([self._written(pieces_of(lines)) for lines in self._drain(last)])
 
-    def _keep(self, segments: list[Segment], block: bytes) -> None:
-        segments.append(self._scratch.append(block))
+    def _spill_packed(self) -> None:
+        partitions = range(self._partitions)
+        self._spills.append([self._written(merge(self._packed.take(partition))) for partition in partitions])
+
+    def _written(self, batches: Iterable[list[str]]) -> list[Segment]:
+        """Where a run of these lines lies now."""
+        segments: list[Segment] = []
+        writer = RunWriter(lambda block: segments.append(self._scratch.append(block)))
+        for lines in batches:
+            writer.feed(lines)
+        writer.finish()
+        return segments
 
     def finish(self, emit: Callable[[int, bytes], None]) -> list[dict[str, int]]:
         """Writes each partition's run by emit(partition, block), in the order of partitions; what each one holds."""
         written = []
         for partition, lines in enumerate(self._drain(last=True)):
             writer = RunWriter(partial(emit, partition))
-            if not self._spills:
+            if not self._spills and not self._packed.bytes:
                 writer.feed_all(lines)
             else:
                 for batch in self._merged(partition, lines):
@@ -377,12 +406,18 @@ class Sorter:
     def _merged(self, partition: int, rest: list[str]) -> Iterator[list[str]]:
         """The lines of all spills of one partition and of what the table still held."""
         runs: list[Blocks] = [self._scratch.reader(spill[partition]) for spill in self._spills if spill[partition]]
-        pieces = (rest[start : start + WRITE_LINES] for start in range(0, len(rest), WRITE_LINES))
+        pieces = pieces_of(rest)
         # half the budget, because the table's own lines are still there
-        batches = merge_runs(runs, self._scratch, self._budget // 2, [lambda: next(pieces, [])])
+        batches = merge_runs(
+            runs, self._scratch, self._budget // 2, [lambda: next(pieces, []), *self._packed.take(partition)])
         if self._combine is None:
             return batches
         return recombined(batches, partial(self._combine_several, plain=False), self._codec)
+
+
+def pieces_of(lines: list[str]) -> Iterator[list[str]]:
+    """The lines, some at a time."""
+    return (lines[start : start + WRITE_LINES] for start in range(0, len(lines), WRITE_LINES))
 
 
 def _is_number(values: list[object]) -> bool:

@@ -78,6 +78,16 @@ def test_at_most_fan_in_runs_are_open_at_once() -> None:
     assert most == module.FAN_IN
 
 
+@pytest.mark.parametrize("budget, open_runs", [(1 << 20, 48), (6 << 20, 48), (32 << 20, 64), (1 << 30, 64)])
+def test_a_bigger_budget_opens_as_many_runs_as_a_gigabyte_has(budget: int, open_runs: int) -> None:
+    """What is rewritten costs flash and time."""
+    for number in (open_runs, open_runs + 1):
+        with scratch_files() as scratch:
+            runs = [run_of([f"S{word}\x001"]) for word in range(number)]
+            assert sum(map(len, merge_runs(runs, scratch, budget))) == number
+            assert bool(scratch.written) == (number > open_runs)
+
+
 def test_what_is_held_of_a_run_shrinks_with_their_number() -> None:
     shares = [text_share(6 << 20, runs) for runs in (1, 16, 64, 1000)]
     assert shares == sorted(shares, reverse=True) and shares[0] == 65536 and shares[-1] == 2048

@@ -115,7 +115,7 @@ def test_memory_is_what_the_budget_says(combine: object) -> None:
     try:
         with scratch_files() as scratch:
             sorter = Sorter(budget, 2, combine, scratch)  # type: ignore[arg-type]
-            sorter.add((f"key{number * 7919 % 100_003}", 1) for number in range(150_000))
+            sorter.add((f"key{number * 7919 % 100_003}", 1) for number in range(500_000))
             held = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -181,7 +181,7 @@ def test_a_merge_and_a_sorter_share_the_memory() -> None:
     for number in range(100):
         blocks: list[bytes] = []
         writer = RunWriter(blocks.append)
-        writer.feed_all([f"Sk{word:06}\x00{word * 7919 % 1000003}" for word in range(number, 120_000, 100)])
+        writer.feed_all([f"Sk{word:06}\x00{word * 7919 % 1000003}" for word in range(number, 200_000, 100)])
         writer.finish()
         runs.append(iter(blocks))
 
@@ -204,4 +204,4 @@ def test_a_merge_and_a_sorter_share_the_memory() -> None:
             assert tracemalloc.get_traced_memory()[1] < 1.1 * budget, tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert done["counters"]["groups"] == done["counters"]["pairs"] == 120_000 and done["counters"]["spills"] > 3
+    assert done["counters"]["groups"] == done["counters"]["pairs"] == 200_000 and done["counters"]["spills"] > 3

