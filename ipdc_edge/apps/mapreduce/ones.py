@@ -9,7 +9,6 @@ the same, since values that are all 1 have no order.
 from __future__ import annotations
 
 from collections import Counter
-from itertools import repeat
 from sys import getsizeof
 
 from ipdc_edge.codec.keys import encode_key
@@ -17,7 +16,7 @@ from ipdc_edge.codec.records import LINE_TARGET
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable
 
 ONE = 1  # CPython has one object for it; another int 1, were there one, only ends the counting
 # Bytes of a table's entry besides its key: the dict's slots, half empty, what it takes while it grows, and sometimes an
@@ -28,9 +27,7 @@ SAMPLE = 16  # keys of a batch that are weighed
 FREQUENT = 8  # from so many on a key is worth keeping when the others go
 SMALL = 8  # a table that takes less than this part of a budget as lists becomes lists
 MOST = LINE_TARGET // VALUE  # ones in a line
-ONLY = [ONE]  # the values of a key that occurred once; nobody changes it
 _TEXT = "1," * MOST
-_TEXT_ONLY = frozenset((str,))
 
 
 class Ones:
@@ -47,16 +44,16 @@ class Ones:
 
     def take(self, batch: list[tuple[object, object]]) -> bool:
         """Counts a batch; False, and nothing is counted, when it has another pair. TypeError, ValueError: no pairs."""
-        keys = [key for key, value in batch if value is ONE]
-        if len(keys) != len(batch) or not _TEXT_ONLY.issuperset(map(type, keys)):
+        keys = [key for key, value in batch if value is ONE and type(key) is str]
+        if len(keys) != len(batch):
             return False
-        self.table.update(keys)  # type: ignore[arg-type]
+        self.table.update(keys)
         self.given += len(keys)
         self._turn += 1
         step = len(keys) // SAMPLE + 1
         sample = keys[self._turn % step :: step] or keys
         self._key_bytes += (sum(map(getsizeof, sample)) / len(sample) - self._key_bytes) / 8
-        self.text = sum(map(len, sample)) / len(sample)  # type: ignore[arg-type]
+        self.text = sum(map(len, sample)) / len(sample)
         return True
 
     def used(self) -> float:
@@ -85,19 +82,12 @@ class Ones:
         return {key: [ONE] * count for key, count in self.table.items()}
 
 
-def take_encoded(table: dict[str, int], names: list[str]) -> dict[str, int]:
-    """Moves these keys out of the table, under their encoding; two spellings of the same bytes become one."""
-    found: dict[str, int] = {}
-    while names:
-        key = names.pop()
+def put_encoded(others: dict[str, int], names: list[str], table: dict[str, int]) -> None:
+    """Moves these keys out of the table to the others, under their encoding; two spellings of the same bytes become
+    one."""
+    for key in names:
         name = encode_key(key)
-        found[name] = found.get(name, 0) + table.pop(key)
-    return found
-
-
-def values_of(counts: Sequence[int]) -> list[list[object] | Iterator[object]]:
-    """For each count so many ones."""
-    return [ONLY if count == 1 else repeat(ONE, count) for count in counts]  # type: ignore[misc]
+        others[name] = others.get(name, 0) + table.pop(key)
 
 
 def long_ones(names: list[str], counts: list[int]) -> None:

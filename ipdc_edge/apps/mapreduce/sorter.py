@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 
 from ipdc_edge.apps.mapreduce.calls import Calls
 from ipdc_edge.apps.mapreduce.mapper import refuse_no_pair, without_none
 from ipdc_edge.apps.mapreduce.merge import merge, merge_runs
-from ipdc_edge.apps.mapreduce.ones import Ones, lines_of, long_ones, take_encoded, values_of
+from ipdc_edge.apps.mapreduce.ones import ONE, Ones, lines_of, long_ones, put_encoded
 from ipdc_edge.apps.mapreduce.packed import MOST_RUNS, Packed
 from ipdc_edge.apps.mapreduce.partitioner import Partitioner
 from ipdc_edge.apps.mapreduce.recombine import WRITE_LINES, recombined, regrouped, through_command
@@ -31,7 +31,7 @@ from ipdc_edge.codec.value_lines import PLAIN
 
 TYPE_CHECKING = False  # importing typing would cost every runner 1 MB
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ipdc_edge.apps.mapreduce.merge import Blocks
     from ipdc_edge.apps.mapreduce.partitioner import Buckets
@@ -257,7 +257,7 @@ class Sorter:
         self._value_bytes = self._value_bytes * untouched / max(1, before) + weight
         return numbers
 
-    def _combined(self, keys: list[object], lists: list[list[object]]) -> list[list[object]]:
+    def _combined(self, keys: list[object], lists: Sequence[Iterable[object]]) -> list[list[object]]:
         """Each key's values through combine: new lists, in step with `keys`. The calls are made by C code."""
         combine = self._combine
         assert combine is not None
@@ -302,26 +302,38 @@ class Sorter:
 
     def _drain_ones(self, ones: Ones, last: bool, buckets: Buckets) -> None:
         table = ones.leave(Counter() if last else ones.frequent())
-        others = take_encoded(table, not_plain(table))
-        self._move_ones(table, True, buckets)
-        self._move_ones(others, False, buckets)
-
-    def _move_ones(self, table: dict[str, int], plain: bool, buckets: Buckets) -> None:
-        """Names that are counted into the buckets, as lines; they are taken from the table."""
         names, counts = list(table), list(table.values())
         table.clear()
-        while names:
-            some, often = names[-WRITE_LINES:], counts[-WRITE_LINES:]
-            del names[-WRITE_LINES:], counts[-WRITE_LINES:]
-            self.pairs += sum(often)
-            if self._combine is None:
-                long_ones(some, often)
-                self._partitioner.deal(some, lines_of("S" if plain else "", some, often), plain, buckets)
-            else:
-                lists = values_of(often)
-                several = [number for number, count in enumerate(often) if count > 1]
-                self._combine_lists(several, some, lists, plain)
-                self._write(some, lists, plain, buckets)
+        others: dict[str, int] = {}  # by their encoding
+        for some, often in _from_the_end(names, counts):
+            if odd := not_plain(some):
+                found = dict(zip(some, often))
+                put_encoded(others, odd, found)
+                some, often = list(found), list(found.values())
+            self._write_ones(some, often, True, buckets)
+        names, counts = list(others), list(others.values())
+        others.clear()
+        for some, often in _from_the_end(names, counts):
+            self._write_ones(some, often, False, buckets)
+
+    def _write_ones(self, names: list[str], counts: list[int], plain: bool, buckets: Buckets) -> None:
+        """Names that are counted into the buckets, as lines. Those that occurred once are not combined."""
+        tag = "S" if plain else ""
+        self.pairs += sum(counts)
+        if self._combine is None:
+            if not names:  # all of some were others
+                return
+            long_ones(names, counts)
+            self._partitioner.deal(names, lines_of(tag, names, counts), plain, buckets)
+            return
+        several = [(name, count) for name, count in zip(names, counts) if count != 1]
+        once = [name for name, count in zip(names, counts) if count == 1]
+        self._partitioner.deal(once, [f"{tag}{name}\x001" for name in once], plain, buckets)
+        if several:
+            names = [name for name, _count in several]
+            keys: list[object] = names if plain else list(map(decode_key, names))  # type: ignore[assignment]
+            lists = self._combined(keys, [repeat(ONE, count) for _name, count in several])
+            self._write(names, lists, plain, buckets)
 
     def _drain_lists(self, buckets: Buckets) -> None:
         plain, others = self._table, self._encoded
@@ -422,3 +434,11 @@ def pieces_of(lines: list[str]) -> Iterator[list[str]]:
 
 def _is_number(values: list[object]) -> bool:
     return len(values) == 1 and type(values[0]) in (int, float)
+
+
+def _from_the_end(names: list[str], counts: list[int]) -> Iterator[tuple[list[str], list[int]]]:
+    """Some of them at a time, which are taken from the lists."""
+    while names:
+        some, often = names[-WRITE_LINES:], counts[-WRITE_LINES:]
+        del names[-WRITE_LINES:], counts[-WRITE_LINES:]
+        yield some, often
