@@ -24,7 +24,7 @@ class Packed:
         self._piece = max(LEAST_PIECE, min(MOST_PIECE, budget // SHARE))
         self._texts: list[list[list[str]]] = [[] for _ in range(partitions)]  # [partition][run] -> pieces, last first
         self.runs = 0  # of each partition at most
-        self.bytes = 0
+        self.bytes = 0  # lines are one-byte text (codec/keys.py), so as many characters
 
     def add(self, buckets: Buckets) -> None:
         """Takes the lines out of the buckets, from their ends, so that what they took is given back on the way."""
