@@ -18,6 +18,7 @@ from ipdc_edge.drivers.block_files import BlockReader
 from ipdc_edge.drivers.fetcher import BlockUnavailable
 from ipdc_edge.drivers.gateway import Gateway
 from ipdc_edge.drivers.provider import Provider, ProviderFault, ProviderPool, _Connection, _Stale
+from ipdc_edge.drivers.stream import Stream
 
 BLOCK = b"leaf"
 LEAF = raw_cid(BLOCK)
@@ -78,6 +79,43 @@ def arrived(data: bytes) -> asyncio.StreamReader:
     return reader
 
 
+class Answer(Wire):
+    """The transport of a stream whose other side answers the first thing that it hears, and closes."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.data, self.paused, self.stream = data, False, Stream(1.0)
+        self.stream.transport = self  # type: ignore[assignment]
+
+    def write(self, data: bytes) -> None:
+        if not self.written:
+            asyncio.get_running_loop().call_soon(self._arrive)
+        super().write(data)
+
+    def _arrive(self) -> None:
+        """As much as is wanted now, and more in the loop's next turn."""
+        if self.paused:
+            return
+        if not self.data:
+            self.stream.eof_received()
+            return
+        buffer = self.stream.get_buffer(-1)
+        count = min(len(buffer), len(self.data))
+        buffer[:count], self.data = self.data[:count], self.data[count:]
+        self.stream.buffer_updated(count)
+        asyncio.get_running_loop().call_soon(self._arrive)
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+        asyncio.get_running_loop().call_soon(self._arrive)
+
+    def abort(self) -> None:
+        self.paused = True
+
+
 class OneBlock(BlockReader):
     """A block that lies in memory."""
 
@@ -124,7 +162,7 @@ def provider(data: bytes) -> None:
     """All that a provider can answer. What is taken is the block that was asked for."""
     async def ask() -> None:
         pool = ProviderPool(Provider("node", "a:1"), None, 1.0)
-        connection = _Connection(arrived(data), Wire(), "a:1", 1.0)  # type: ignore[arg-type]
+        connection = _Connection(Answer(data).stream, "a:1", 1.0)
         try:
             block = await pool._ask(connection, LEAF)
         except ProviderFault as fault:

@@ -504,5 +504,5 @@ TARGETS: tuple[Target, ...] = (
     Target("gateway", gateway, (), REQUESTS, ("drivers/gateway.py", "drivers/gateway_http.py",
            "drivers/gateway_content.py", "drivers/gateway_car.py", "drivers/car_walk.py"), HTTP_WORDS),
     Target("prints", printed, (prints.BadPrint,), PRINTED, ("codec/prints.py", *MESSAGE_FILES)),
-    Target("provider", provider, (), RESPONSES, ("drivers/provider.py",), HTTP_WORDS),
+    Target("provider", provider, (), RESPONSES, ("drivers/provider.py", "drivers/stream.py"), HTTP_WORDS),
 )
