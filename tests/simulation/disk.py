@@ -14,7 +14,7 @@ from typing import Any
 
 from ipdc_edge.core import effects as fx
 
-GATHER = 0.02  # as the daemon's
+GATHER = 0.02  # about as the daemon does
 FULL_PAUSE = 1.0  # likewise
 FSYNC = (0.002, 0.04)  # seconds of one commit ...
 STALL, STALLS = 0.8, 0.05  # ... and now and then, on an SD card
