@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..codec import frames
@@ -156,7 +157,8 @@ class Content:
         descriptor = os.dup(fd)  # a thread may outlive the connection
         try:
             if root:
-                await self._receive_blocks(upload, channel)
+                async for cid, block in _blocks(channel, "blocks are"):
+                    await in_store(store, partial(upload.add, cid, block))
                 stored = await in_thread(lambda: upload.finish(descriptor, root, copy), upload.stop)
                 return {"cid": root, "size": request.get("size"), "stored": stored}
             if not copy and await in_thread(lambda: upload.may_refer(descriptor)):
@@ -169,16 +171,6 @@ class Content:
         finally:
             os.close(descriptor)
             upload.discard()
-
-    async def _receive_blocks(self, upload: FileImport, channel: ControlChannel) -> None:
-        while True:
-            kind, payload = await channel.receive()
-            if kind == frames.END:
-                return
-            if kind != frames.BLOCK:
-                raise BadRequest(reason=f"a frame {frames.NAMES[kind]} while blocks are added")
-            block = parse_block(payload)
-            await in_store(self.daemon.store, lambda block=block: upload.add(*block))  # type: ignore[misc]
 
     async def _copy(self, upload: FileImport, fd: int, pinned: str, channel: ControlChannel) -> dict[str, object]:
         """The file as it is; what `pinned` holds of it becomes a pin."""
@@ -207,14 +199,8 @@ class Content:
         self._trees[tree.name] = tree
         try:
             await channel.send({"tree": tree.name})
-            while True:
-                kind, payload = await channel.receive()
-                if kind == frames.END:
-                    break
-                if kind != frames.BLOCK:
-                    raise BadRequest(reason=f"a frame {frames.NAMES[kind]} while a directory is added")
-                root, block = parse_block(payload)
-                root = canonical(root)
+            async for cid, block in _blocks(channel, "a directory is"):
+                root = canonical(cid)
                 async with tree.lock:
                     await tree.add(root, block)
             if not root:
@@ -341,3 +327,14 @@ class Content:
                 await channel.send({"damage": damage._asdict()})
             await said.now_and_then(counts)
         return dict(counts)
+
+
+async def _blocks(channel: ControlChannel, what: str) -> AsyncIterator[tuple[str, bytes]]:
+    """(CID, block) of BLOCK frames, up to END. BadRequest for any other, while `what` added."""
+    while True:
+        kind, payload = await channel.receive()
+        if kind == frames.END:
+            return
+        if kind != frames.BLOCK:
+            raise BadRequest(reason=f"a frame {frames.NAMES[kind]} while {what} added")
+        yield parse_block(payload)
